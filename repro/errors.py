@@ -1,0 +1,51 @@
+"""A user's mistake, told in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "nearest", "unknown"]
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: the command line prints it as one line and leaves with exit code 2.
+
+    The message says what was given, what is legal, the nearest match, and what to type.
+
+    Example:
+        >>> raise UserError("batch_size is 0; give at least 1")
+        Traceback (most recent call last):
+        repro.errors.UserError: batch_size is 0; give at least 1
+    """
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known name most like the given one, ignoring case, or None when nothing is close.
+
+    Example:
+        >>> nearest("SongUnt", ["UViT", "SongUNet"])
+        'SongUNet'
+    """
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None
+
+
+def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> UserError:
+    """The error for a name that is not among the known ones.
+
+    Args:
+        kind: What the name stands for, in the singular ("kernel").
+        given: The name that was given.
+        known: Every legal name.
+        hint: What to type to see more; appended as it is.
+
+    Example:
+        >>> print(unknown("kernel", "VB", ["VP", "VE"]))
+        unknown kernel 'VB'; did you mean 'VP'? known: VP, VE
+    """
+    known = list(known)
+    near = nearest(given, known)
+    guess = f"; did you mean {near!r}?" if near else ";"
+    return UserError(f"unknown {kind} {given!r}{guess} known: {', '.join(known) or 'none'}{f' ({hint})' if hint else ''}")

@@ -1,0 +1,96 @@
+"""Numbered noise: image i is the same bits for every model, batch size, rank count and device.
+
+Each seed owns one CPU generator. Its first draw is the starting noise of image i; stochastic samplers take their
+later draws from the same generator, so that they too are reproducible (the convention of EDM's generate script).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from repro.errors import UserError
+
+__all__ = ["NoiseStream", "draw_noise", "parse_seeds"]
+
+
+class NoiseStream:
+    """The numbered noises of a batch of seeds, one CPU generator a seed.
+
+    Args:
+        seeds: One non-negative integer an image.
+
+    Example:
+        >>> stream = NoiseStream([3, 4])
+        >>> torch.equal(stream.draw((1, 2, 2)), draw_noise([3, 4], (1, 2, 2)))
+        True
+    """
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        self.seeds = [int(seed) for seed in seeds]
+        if not self.seeds:
+            raise UserError("no seeds given; name at least one, for example 0-999")
+        if min(self.seeds) < 0:
+            raise UserError(f"seed {min(self.seeds)} is negative; seeds are 0, 1, 2, ...")
+        self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def draw(self, shape: Sequence[int]) -> Tensor:
+        """The next unit normal noise of every seed: float32 on the CPU, shape ``(n, *shape)``."""
+        noise = torch.empty(len(self), *shape)
+        for row, generator in zip(noise, self._generators, strict=True):
+            torch.randn(tuple(shape), generator=generator, out=row)
+        return noise
+
+
+def draw_noise(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
+    """Unit normal noise by number: float32 on the CPU, shape ``(n, *shape)``.
+
+    Row of seed i is ``torch.randn(shape, generator=torch.Generator().manual_seed(i))``.
+
+    Args:
+        seeds: One non-negative integer an image.
+        shape: Shape of one image, (C, H, W).
+
+    Raises:
+        UserError: no seed, or a negative one.
+
+    Example:
+        >>> torch.equal(draw_noise(range(9), (1, 8, 8))[7:], draw_noise([7, 8], (1, 8, 8)))
+        True
+    """
+    return NoiseStream(seeds).draw(shape)
+
+
+def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
+    """Seeds from ``"0-9999"``, ``"5"``, ``"0-3,8,10-11"`` or a list of integers.
+
+    Raises:
+        UserError: not of this form, an empty range, a negative or repeated seed.
+
+    Example:
+        >>> parse_seeds("0-3,8")
+        [0, 1, 2, 3, 8]
+    """
+    if isinstance(text, str | int):
+        seeds: list[int] = []
+        for part in str(text).split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                raise UserError(f"cannot read seeds {str(text)!r}; write a range or a list, for example 0-9999 or 0-3,8")
+            if dash and int(last) < int(first):
+                raise UserError(f"seed range {part.strip()!r} is empty; write first-last, for example 0-9999")
+            seeds.extend(range(int(first), int(last or first) + 1))
+    else:
+        seeds = [int(seed) for seed in text]
+    if not seeds:
+        raise UserError("no seeds given; name at least one, for example 0-999")
+    if min(seeds) < 0:
+        raise UserError(f"seed {min(seeds)} is negative; seeds are 0, 1, 2, ...")
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds {str(text)[:60]!r} name a seed twice; each noise counts once")
+    return seeds
