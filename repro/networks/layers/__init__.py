@@ -1,0 +1,1 @@
+"""Layers shared between network families."""

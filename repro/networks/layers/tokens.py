@@ -1,0 +1,129 @@
+"""Layers that the transformers share: images to tokens and back, attention, feed-forward, label tables."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from repro.errors import UserError
+
+__all__ = ["Attention", "FeedForward", "PatchEmbedding", "check_tokens", "sincos_positions", "unpatch"]
+
+
+def check_tokens(name: str, image_size: int, patch_size: int, width: int, heads: int) -> None:
+    """Refuses sizes from which no tokens can be cut.
+
+    Args:
+        name: The network's name, for the message.
+        image_size: Pixels a side.
+        patch_size: Pixels a side of one patch; must divide ``image_size``.
+        width: Channels of a token; must be a multiple of ``heads``.
+        heads: Attention heads.
+
+    Raises:
+        UserError: one of the two does not divide.
+    """
+    if patch_size < 1 or image_size % patch_size:
+        legal = [size for size in range(1, image_size + 1) if image_size % size == 0]
+        raise UserError(
+            f"{name}: patch_size {patch_size} does not divide image_size {image_size}; "
+            f"give one of {', '.join(map(str, legal))}"
+        )
+    if heads < 1 or width % heads:
+        raise UserError(f"{name}: width {width} is not a multiple of heads {heads}; give a width such as {heads * 32}")
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts an image into square patches and maps each to a token.
+
+    Args:
+        patch_size: Pixels a side of one patch.
+        channels: Channels of the image.
+        width: Channels of a token.
+    """
+
+    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(channels, width, patch_size, patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens (B, h w, width), row by row, of images (B, C, H, W)."""
+        return rearrange(self.projection(images), "b d h w -> b (h w) d")
+
+
+def unpatch(tokens: Tensor, patch_size: int, image_size: int) -> Tensor:
+    """Puts patches (B, h w, p p C) together to square images (B, C, H, W).
+
+    Example:
+        >>> unpatch(torch.arange(8.0).view(1, 4, 2), 1, 2)[0, 1].tolist()
+        [[1.0, 3.0], [5.0, 7.0]]
+    """
+    side = image_size // patch_size
+    return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=patch_size, q=patch_size)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one joint projection, channels ordered (query/key/value, head, channel).
+
+    Args:
+        width: Channels of a token, a multiple of ``heads``.
+        heads: Number of heads.
+        qkv_bias: Whether the joint projection has a bias.
+    """
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attended tokens, (B, L, width) -> (B, L, width)."""
+        query, key, value = rearrange(self.qkv(tokens), "b l (k h d) -> k b h l d", k=3, h=self.heads)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.projection(rearrange(attended, "b h l d -> b l (h d)"))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps of each token around a GELU.
+
+    Args:
+        width: Channels of a token.
+        hidden: Channels in between.
+        gelu: "exact", or "tanh" for its approximation.
+    """
+
+    def __init__(self, width: int, hidden: int, gelu: str = "exact") -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, width)
+        self.approximate = "tanh" if gelu == "tanh" else "none"
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mapped tokens, (B, L, width) -> (B, L, width)."""
+        return self.outer(F.gelu(self.inner(tokens), approximate=self.approximate))
+
+
+def sincos_positions(side: int, width: int) -> Tensor:
+    r"""Fixed two-dimensional sine-cosine position table, float32, shape (side side, width).
+
+    The first half of the channels encodes the column, the second the row; each half holds sines then cosines of
+    the coordinate times :math:`10000^{-4 k / \text{width}}`.
+
+    Source: He et al. 2022, arXiv:2111.06377, section A; used by DiT, arXiv:2212.09748.
+
+    Raises:
+        UserError: width is not a multiple of 4.
+    """
+    if width % 4:
+        raise UserError(f"width {width} is not a multiple of 4, which sine-cosine positions need; give {width // 4 * 4 + 4}")
+    quarter = width // 4
+    rates = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    coordinate = torch.arange(side, dtype=torch.float64)
+    angles = coordinate[:, None] * rates
+    table = torch.cat([angles.sin(), angles.cos()], dim=1)
+    columns = table[None].expand(side, side, -1)
+    rows = table[:, None].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=-1).reshape(side * side, width).float()
