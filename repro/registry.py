@@ -24,6 +24,7 @@ __all__ = ["GROUPS", "Entry", "Plugin", "build", "entries", "load", "names", "re
 GROUPS = (
     "kernels",
     "networks",
+    "parameterizations",
     "denoisers",
     "samplers",
     "modules",

@@ -1,0 +1,194 @@
+r"""Parameterisations: what a network's output means, as pure formulas in :math:`\alpha_t` and :math:`\sigma_t`.
+
+One object says what the network is shown (a scaled image and a noise level), how its output F becomes the denoised
+image :math:`\hat x_0`, and which output would have been right, which is the training target. The squared error between
+output and target, times :meth:`Parameterization.loss_weight`, is the training loss of every parameterisation.
+
+``alpha`` and ``sigma`` are tensors that multiply images: shape () or (B, 1, 1, 1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from torch import Tensor
+
+from repro.errors import UserError
+from repro.registry import Plugin
+
+__all__ = ["X0", "EDMPreconditioning", "Eps", "Parameterization", "Score", "V", "Velocity"]
+
+
+class Parameterization(Plugin, ABC):
+    r"""Base of the parameterisations.
+
+    The network sees the noise level ``condition_scale * c + condition_shift``, where c is the time
+    (``condition="time"``) or :math:`\log(\sigma_t / \alpha_t)` (``condition="log_ratio"``).
+
+    Args:
+        condition: What the noise level given to the network measures.
+        condition_scale: Its factor; by default 999 for the time (Song et al. 2021) and 1/4 for the logarithm of the
+            ratio (Karras et al. 2022). DDPM's step number is ``condition_scale=1000, condition_shift=-1``.
+        condition_shift: Added to it.
+        unit_input: Scale the network's input to unit variance, for kernels that do not keep the variance.
+
+    Raises:
+        UserError: unknown condition.
+    """
+
+    def __init__(
+        self,
+        condition: Literal["time", "log_ratio"] = "time",
+        condition_scale: float | None = None,
+        condition_shift: float = 0.0,
+        unit_input: bool = False,
+    ) -> None:
+        if condition not in ("time", "log_ratio"):
+            raise UserError(f"condition is {condition!r}; it is 'time' or 'log_ratio'")
+        if condition_scale is None:
+            condition_scale = 999.0 if condition == "time" else 0.25
+        self.condition, self.condition_scale, self.condition_shift = condition, condition_scale, condition_shift
+        self.unit_input = unit_input
+
+    def noise_level(self, t: Tensor, log_ratio: Tensor) -> Tensor:
+        """The noise level that the network is given."""
+        return (t if self.condition == "time" else log_ratio) * self.condition_scale + self.condition_shift
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | float:
+        r""":math:`c_{in}`, the factor of the network's input."""
+        return (alpha**2 + sigma**2).rsqrt() if self.unit_input else 1.0
+
+    @abstractmethod
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        r"""The denoised image :math:`\hat x_0` that an output means."""
+
+    def to_eps(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        r"""The noise :math:`(x_t - \alpha_t \hat x_0) / \sigma_t` that an output means."""
+        return (x_t - alpha * self.to_x_0(output, x_t, alpha, sigma)) / sigma
+
+    @abstractmethod
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The output that would be right: :meth:`to_x_0` maps it to ``x_0``."""
+
+    def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor | float:
+        """Factor of the squared error between output and target."""
+        return 1.0
+
+
+class Eps(Parameterization):
+    r"""The network predicts the noise: :math:`\hat x_0 = (x_t - \sigma_t F) / \alpha_t`.
+
+    Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
+    """
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (x_t - sigma * output) / alpha
+
+    def to_eps(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return output
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return eps
+
+
+class X0(Parameterization):
+    r"""The network predicts the clean image: :math:`\hat x_0 = F`."""
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return output
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return x_0
+
+
+class V(Parameterization):
+    r"""The network predicts :math:`v = \alpha_t \epsilon - \sigma_t x_0`.
+
+    .. math:: \hat x_0 = (\alpha_t x_t - \sigma_t F) / (\alpha_t^2 + \sigma_t^2)
+
+    Source: Salimans & Ho 2022, arXiv:2202.00512, section 4.
+    """
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return alpha * eps - sigma * x_0
+
+
+class Velocity(Parameterization):
+    r"""The network predicts :math:`\epsilon - x_0`: :math:`\hat x_0 = (x_t - \sigma_t F) / (\alpha_t + \sigma_t)`.
+
+    Source: Lipman et al. 2023, arXiv:2210.02747, eq. 23, time reversed.
+    """
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (x_t - sigma * output) / (alpha + sigma)
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return eps - x_0
+
+
+class Score(Parameterization):
+    r"""The network predicts the score: :math:`\hat x_0 = (x_t + \sigma_t^2 F) / \alpha_t`.
+
+    The squared error is weighted by :math:`\sigma_t^2`, which makes the loss the one on the noise.
+
+    Source: Song et al. 2021, arXiv:2011.13456, eq. 7 and appendix C.
+    """
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (x_t + sigma**2 * output) / alpha
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return -eps / sigma
+
+    def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return sigma**2
+
+
+class EDMPreconditioning(Parameterization):
+    r"""The preconditioning of EDM, on the unscaled image :math:`x_t / \alpha_t` of any kernel.
+
+    With :math:`r = \sigma_t / \alpha_t` and :math:`\sigma_d` the standard deviation of the data,
+
+    .. math:: \hat x_0 = c_{skip} \frac{x_t}{\alpha_t} + c_{out} F\Big(c_{in} \frac{x_t}{\alpha_t}\Big), \quad
+        c_{skip} = \frac{\sigma_d^2}{r^2 + \sigma_d^2}, \;
+        c_{out} = \frac{r \sigma_d}{\sqrt{r^2 + \sigma_d^2}}, \;
+        c_{in} = \frac{1}{\sqrt{r^2 + \sigma_d^2}}
+
+    The loss on F has unit weight, which is EDM's weight :math:`(r^2 + \sigma_d^2) / (r \sigma_d)^2` on :math:`\hat x_0`.
+
+    Args:
+        sigma_data: :math:`\sigma_d`, for images in [-1, 1].
+        condition_scale: Factor of :math:`\log r`, the noise level that the network sees.
+
+    Raises:
+        UserError: ``sigma_data`` not above 0.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    def __init__(self, sigma_data: float = 0.5, condition_scale: float = 0.25) -> None:
+        if sigma_data <= 0:
+            raise UserError(f"sigma_data is {sigma_data:g}; it is a standard deviation above 0, 0.5 for most images")
+        super().__init__("log_ratio", condition_scale)
+        self.sigma_data = sigma_data
+
+    def skip_and_out(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`c_{skip}` and :math:`c_{out}` at a ratio."""
+        variance = ratio**2 + self.sigma_data**2
+        return self.sigma_data**2 / variance, ratio * self.sigma_data * variance.rsqrt()
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        skip, out = self.skip_and_out(sigma / alpha)
+        return skip / alpha * x_t + out * output
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        ratio = sigma / alpha
+        skip, out = self.skip_and_out(ratio)
+        return ((1 - skip) * x_0 - skip * ratio * eps) / out
