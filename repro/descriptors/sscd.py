@@ -1,0 +1,198 @@
+"""SSCD, the copy-detection descriptor that the paper's scores are defined with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.request
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from repro.descriptors.base import Descriptor
+from repro.errors import UserError, unknown
+from repro.files import cache_folder, sha256_of_file, write_text, write_whole
+from repro.registry import record_of
+
+__all__ = ["SSCD"]
+
+ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
+RELEASED = (
+    "sscd_disc_large",
+    "sscd_disc_mixup",
+    "sscd_disc_blur",
+    "sscd_disc_advanced",
+    "sscd_imagenet_mixup",
+    "sscd_imagenet_blur",
+    "sscd_imagenet_advanced",
+)
+RESIZES = ("square320", "short288")
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class SSCD(Descriptor):
+    """Self-supervised copy detection (Pizzi et al. 2022, arXiv:2202.10261) with the authors' TorchScript weights.
+
+    The paper's scores use ``sscd_disc_large`` on images resized to 320 x 320, similarity above 0.6. Grey images are
+    repeated to three channels. Weights are read at the first use: from a file that you name, or from the cache of
+    this user, or else from the published address into that cache. The SHA-256 seen at the first use of a cached file
+    is kept beside it and must hold from then on.
+
+    A TorchScript file is a program: loading it runs what its author wrote. Name only files that you trust.
+
+    Args:
+        weights: A TorchScript file, or the name of a released one, or None for ``sscd_disc_large``.
+        resize: ``square320``: exactly 320 x 320; ``short288``: the shorter edge to 288, proportions kept.
+
+    Raises:
+        UserError: unknown weights or resize; at the first use, weights that cannot be had or read.
+
+    Example:
+        >>> SSCD(weights="sscd_disc_mixup", resize="short288").name
+        'SSCD(sscd_disc_mixup, short288)'
+    """
+
+    default_threshold: ClassVar[float] = 0.6
+    batch_size: ClassVar[int] = 64
+
+    def __init__(self, weights: str | None = None, resize: str = "square320") -> None:
+        if resize not in RESIZES:
+            raise unknown("resize", resize, RESIZES)
+        self.weights = str(weights or RELEASED[0])
+        self.resize = resize
+        self._released = self.weights in RELEASED
+        if not self._released and not (self.weights.endswith((".pt", ".pth")) or self.file.is_file()):
+            raise unknown("SSCD weights", self.weights, RELEASED, "or the path of a TorchScript file, *.pt")
+        self._network: torch.jit.ScriptModule | None = None
+        self._checksum: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``SSCD(weights, resize)``."""
+        return f"SSCD({Path(self.weights).name.removesuffix('.torchscript.pt')}, {self.resize})"
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether the default weights are in this user's cache already."""
+        return cls().file.is_file()
+
+    @property
+    def file(self) -> Path:
+        """Where the weights are, or will be put."""
+        if self._released:
+            return cache_folder("sscd", make=False) / f"{self.weights}.torchscript.pt"
+        return Path(self.weights).expanduser()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights' own checksum and the resize; the path does not matter."""
+        record = {"name": record_of(self)["name"], "weights": self._sha256(), "resize": self.resize}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    def describe(self, images: Tensor, device: torch.device) -> Tensor:
+        """Embeddings of one batch, shape (n, 512) or (n, 1024) for the released networks."""
+        network = self._load(device)
+        vectors = network(self.prepare(images, device))
+        if not isinstance(vectors, Tensor) or vectors.ndim != 2 or len(vectors) != len(images):
+            raise UserError(f"{self.file} does not give one vector an image; is it an SSCD TorchScript file?")
+        return vectors
+
+    def prepare(self, images: Tensor, device: torch.device) -> Tensor:
+        """The network's input: resized, three channels, ImageNet statistics.
+
+        Bilinear with antialiasing and rounded to whole pixel values after the resize, as the published pipeline
+        does on 8-bit images, for a whole batch at once.
+
+        Args:
+            images: uint8, shape (n, C, H, W) with C of 1 or 3.
+            device: Where the result lies.
+        """
+        channels, height, width = images.shape[1:]
+        if channels not in (1, 3):
+            raise UserError(f"images have {channels} channels; SSCD takes 1 or 3")
+        if self.resize == "square320":
+            size = (320, 320)
+        elif height <= width:
+            size = (288, int(288 * width / height))
+        else:
+            size = (int(288 * height / width), 288)
+        pixels = images.to(device)
+        if pixels.device.type != "cpu":
+            pixels = pixels.float()
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        pixels = pixels.float().round().clamp(0, 255).expand(-1, 3, -1, -1)
+        mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
+        std = torch.tensor(_STD, device=device).view(3, 1, 1)
+        return (pixels / 255 - mean) / std
+
+    def _sha256(self) -> str:
+        if self._checksum is None:
+            self._fetch()
+            self._checksum = sha256_of_file(self.file)
+            if self._released:
+                self._verify(self._checksum)
+        return self._checksum
+
+    def _verify(self, checksum: str) -> None:
+        note = self.file.with_suffix(".sha256")
+        if not note.is_file():
+            write_text(note, checksum + "\n")
+        elif note.read_text().strip() != checksum:
+            raise UserError(
+                f"{self.file} is not the file it was at first use (its SHA-256 is {checksum[:12]}..., {note.name} says "
+                f"{note.read_text().strip()[:12]}...); delete both and fetch it again"
+            )
+
+    def _load(self, device: torch.device) -> torch.jit.ScriptModule:
+        if self._network is None:
+            self._sha256()
+            try:
+                self._network = torch.jit.load(self.file, map_location="cpu").eval()
+            except (RuntimeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:100]
+                raise UserError(f"{self.file} is no TorchScript file ({reason}); fetch it from {ADDRESS}") from error
+        return self._network.to(device)
+
+    def _fetch(self) -> None:
+        if self.file.is_file():
+            return
+        if not self._released:
+            raise UserError(
+                f"no SSCD weights at {self.file}; give the path of a TorchScript file or one of {', '.join(RELEASED)}"
+            )
+        address = f"{ADDRESS}/{self.file.name}"
+        cache_folder("sscd")
+        try:
+            _download(address, self.file)
+        except UserError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "reason", None) or error)
+            raise UserError(
+                f"cannot fetch SSCD weights ({reason}); fetch {address} on another machine and put it at {self.file}, "
+                "or use --descriptor Pixels"
+            ) from error
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_network": None}
+
+
+def _download(address: str, path: Path) -> None:
+    """Fetches a file whole or not at all, with a progress bar."""
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        expected = int(answer.headers.get("Content-Length") or 0)
+        received = 0
+        title = f"fetching {os.path.basename(path)}"
+        with write_whole(path) as file, tqdm(total=expected or None, desc=title, unit="B", unit_scale=True) as bar:
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+                received += len(chunk)
+                bar.update(len(chunk))
+            if expected and received != expected:
+                raise ValueError(f"the connection ended after {received:,} of {expected:,} bytes")

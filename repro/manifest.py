@@ -1,0 +1,219 @@
+"""The manifest of a sample bank: what it holds and where it came from, as plain JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repro.errors import UserError, unknown
+from repro.noise import parse_seeds
+
+__all__ = ["MANIFEST_NAME", "Manifest", "format_seeds", "read_manifest"]
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+_MOST_BYTES = 64 << 20
+_MOST_SEEDS = 20_000_000
+_PROVENANCE = ("source", "repro_version", "shard_size")
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Seeds as text, in their order; :func:`repro.noise.parse_seeds` reads it back.
+
+    Example:
+        >>> format_seeds([0, 1, 2, 3, 8, 5])
+        '0-3,8,5'
+    """
+    values = np.asarray(seeds, dtype=np.int64)
+    cuts = np.flatnonzero(np.diff(values) != 1) + 1
+    runs = np.split(values, cuts) if len(values) else []
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bank holds and where it came from.
+
+    Two banks hold the same samples when all keys agree except ``source``, ``repro_version`` and ``shard_size``,
+    which only say how they came about.
+
+    Args:
+        seeds: Number of each noise, every one once; their order is the order of the images.
+        image_shape: (C, H, W).
+        model: Record of the model as :func:`repro.registry.record_of` gives it, or None for images from elsewhere.
+        model_fingerprint: Hash of the weights that sampled.
+        source: Where the model came from: a checkpoint, a run, an address. Only told, never opened.
+        sampler: Record of the sampler.
+        kernel: Record of the kernel.
+        task: What was drawn for each noise.
+        labels: None, or a mapping with ``num_classes`` and, when each noise is drawn under several labels,
+            ``images_per_seed`` (the images of one noise are consecutive).
+        data: Record of the training data.
+        data_fingerprint: Hash of the training images.
+        extra: More plain data of the task.
+        shard_size: Seeds a file.
+        repro_version: Version of this package that drew the bank; filled in.
+    """
+
+    seeds: list[int]
+    image_shape: tuple[int, int, int]
+    model: dict[str, Any] | None = None
+    model_fingerprint: str = ""
+    source: str = ""
+    sampler: dict[str, Any] | None = None
+    kernel: dict[str, Any] | None = None
+    task: str = "unconditional"
+    labels: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    data_fingerprint: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    shard_size: int = 500
+    repro_version: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", parse_seeds(list(self.seeds)))
+        object.__setattr__(self, "image_shape", tuple(int(size) for size in self.image_shape))
+        if not self.repro_version:
+            object.__setattr__(self, "repro_version", _version())
+        for key, legal in _KINDS.items():
+            if not isinstance(getattr(self, key), legal):
+                raise UserError(f"manifest: {key} is {getattr(self, key)!r:.80}; that is no {legal[0].__name__}")
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise UserError(f"manifest: image_shape is {list(self.image_shape)}; give (C, H, W), each at least 1")
+        if self.shard_size < 1:
+            raise UserError(f"manifest: shard_size is {self.shard_size}; give at least 1")
+        if self.labels is not None and not (_is_count(self.num_classes) and _is_count(self.images_per_seed)):
+            raise UserError(f"manifest: labels are {self.labels!r:.80}; they need num_classes of at least 1")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the labels, 0 for an unconditional bank."""
+        return (self.labels or {}).get("num_classes", 0)
+
+    @property
+    def images_per_seed(self) -> int:
+        """Images of each noise, one unless the bank draws a noise under several labels."""
+        return (self.labels or {}).get("images_per_seed", 1)
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON data with the seeds as text; :meth:`from_record` reads it."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain |= {"seeds": format_seeds(self.seeds), "image_shape": list(self.image_shape)}
+        try:
+            return {"format": FORMAT} | json.loads(json.dumps(plain, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"manifest: only plain JSON data can be kept ({error})") from error
+
+    @classmethod
+    def from_record(cls, record: Any) -> Manifest:
+        """The manifest of a record that may come from anybody.
+
+        Raises:
+            UserError: another format, a missing or unknown key, or a value that is not what the key stands for.
+        """
+        if not isinstance(record, dict) or "format" not in record:
+            raise UserError("manifest: this is not the manifest of a sample bank")
+        if record["format"] != FORMAT:
+            raise UserError(
+                f"manifest: format {record['format']!r:.20} is unknown; this version of repro reads {FORMAT}"
+            )
+        values = {key: value for key, value in record.items() if key != "format"}
+        known = [item.name for item in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown("manifest key", key[:40], known)
+        for key in ("seeds", "image_shape"):
+            if key not in values:
+                raise UserError(f"manifest: {key} is missing")
+        shape = values["image_shape"]
+        if not (isinstance(shape, list) and all(_is_count(size) for size in shape)):
+            raise UserError(f"manifest: image_shape is {shape!r:.80}; give [C, H, W]")
+        return cls(**values | {"seeds": _read_seeds(values["seeds"])})
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What keeps two manifests from holding the same samples: ``key is A there and B here``, one text a key."""
+        mine, theirs = self.record(), other.record()
+        return [
+            f"{key} is {_brief(mine[key])} there and {_brief(theirs[key])} here"
+            for key in mine
+            if key not in _PROVENANCE and mine[key] != theirs[key]
+        ]
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "model": (dict, type(None)),
+    "model_fingerprint": (str,),
+    "source": (str,),
+    "sampler": (dict, type(None)),
+    "kernel": (dict, type(None)),
+    "task": (str,),
+    "labels": (dict, type(None)),
+    "data": (dict, type(None)),
+    "data_fingerprint": (str,),
+    "extra": (dict,),
+    "shard_size": (int,),
+    "repro_version": (str,),
+}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 31
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("repro")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _read_seeds(text: Any) -> list[int]:
+    """Seeds of an untrusted manifest: counted before they are expanded."""
+    if not isinstance(text, str):
+        raise UserError(f"manifest: seeds are {text!r:.80}; they are text such as 0-9999")
+    total = 0
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 40:
+            raise UserError(f"manifest: cannot read seeds {part!r:.60}; they are text such as 0-9999")
+        total += max(0, int(last or first) - int(first) + 1)
+        if total > _MOST_SEEDS or int(last or first) >= 1 << 63:
+            raise UserError(f"manifest: seeds {part!r:.60} are too many; a bank holds at most {_MOST_SEEDS:,}")
+    return parse_seeds(text)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bank in a folder, which may come from anybody.
+
+    Raises:
+        UserError: there is none, it is damaged, or it says something that cannot be.
+    """
+    file = path / MANIFEST_NAME
+    if not file.is_file():
+        raise UserError(
+            f"no sample bank at {path}: it holds no {MANIFEST_NAME}; draw one with repro predict --seeds 0-999"
+        )
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise UserError(f"manifest: it is larger than {_MOST_BYTES >> 20} MiB")
+        return Manifest.from_record(json.loads(file.read_text(encoding="utf-8")))
+    except UserError as error:
+        raise UserError(f"bank {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"bank {path}: manifest.json is damaged ({error}); draw the bank again") from error
+    except OSError as error:
+        raise UserError(f"bank {path}: cannot read manifest.json: {error.strerror}") from error
