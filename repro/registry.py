@@ -27,6 +27,7 @@ GROUPS = (
     "parameterizations",
     "denoisers",
     "samplers",
+    "times",
     "modules",
     "tasks",
     "data",

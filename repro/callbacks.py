@@ -1,0 +1,172 @@
+"""What happens beside the training: checkpoints, sample grids, throughput, banks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torchvision.utils import make_grid
+
+from repro.banks import BankWriter
+from repro.errors import UserError
+from repro.files import write_text
+from repro.modules.base import GenerativeModule
+from repro.noise import parse_seeds
+from repro.registry import record_of
+
+__all__ = ["HyperParameters", "RunCheckpoint", "SampleGrid", "Throughput", "WriteBank"]
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/last.ckpt`` of a run up to date, at intervals and at the end, and says so in ``run.json``.
+
+    Args:
+        every_n_steps: Optimiser steps between two checkpoints.
+        keep: Also keep each of them under its own name, ``step=N.ckpt``.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, keep: bool = False) -> None:
+        if every_n_steps < 1:
+            raise UserError(f"every_n_steps is {every_n_steps}; give at least 1")
+        self.keep = keep
+        super().__init__(
+            filename="step={step}" if keep else "last",
+            auto_insert_metric_name=False,
+            every_n_train_steps=every_n_steps,
+            save_top_k=-1 if keep else 1,
+            save_last=keep or None,
+            enable_version_counter=False,
+        )
+
+    @property
+    def state_key(self) -> str:
+        """One state whatever the interval, so that it may change on a resume."""
+        return "RunCheckpoint"
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            module = trainer.lightning_module
+            status = {
+                "checkpoint": Path(filepath).name,
+                "step": trainer.global_step,
+                "images_seen": module.images_seen,
+                "finished": trainer.global_step >= trainer.max_steps,
+                "model": type(module).__name__,
+                "image_shape": list(module.image_shape),
+                "num_classes": module.num_classes,
+            }
+            write_text(Path(filepath).parent.parent / "run.json", json.dumps(status, indent=1) + "\n")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the last state, unless it was just saved."""
+        super().on_train_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class SampleGrid(L.Callback):
+    """Logs a grid of the images that fixed seeds give under the averaged weights.
+
+    Args:
+        seeds: Which noises, for example ``0-15``.
+        every_n_steps: Optimiser steps between two grids; there is one at the end too.
+    """
+
+    def __init__(self, seeds: str = "0-15", every_n_steps: int = 1000) -> None:
+        self.seeds, self.every_n_steps = parse_seeds(seeds), every_n_steps
+        if every_n_steps < 1:
+            raise UserError(f"every_n_steps is {every_n_steps}; give at least 1")
+        self._drawn = -1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draws the grid when its step has come."""
+        if trainer.global_step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+        """Draws the last grid."""
+        self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def _draw(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+        if self._drawn == trainer.global_step:
+            return
+        self._drawn = trainer.global_step
+        count = len(self.seeds)
+        labels = torch.arange(count) % pl_module.num_classes if pl_module.num_classes else None
+        grid = make_grid(pl_module.sample(self.seeds, labels), nrow=max(1, round(count**0.5)), padding=1)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples/average", grid, trainer.global_step)
+
+
+class Throughput(L.Callback):
+    """Logs training images a second, over all processes, at the trainer's logging interval."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measures over the steps since the last logging."""
+        if self._since is None:
+            self._since = (time.perf_counter(), pl_module.images_seen)
+        elif trainer.global_step % trainer.log_every_n_steps == 0:
+            now = time.perf_counter()
+            rate = (pl_module.images_seen - self._since[1]) / (now - self._since[0])
+            pl_module.log_dict(
+                {"train/images_per_second": rate, "train/images_seen": float(pl_module.images_seen)}, prog_bar=False
+            )
+            self._since = (now, pl_module.images_seen)
+
+
+def _flat(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(record, Mapping) and record.keys() == {"group", "name", "args"}:
+        yield prefix or "model", record["name"]
+        for key, value in record["args"].items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, record if isinstance(record, bool | int | float | str) else str(record)
+
+
+class HyperParameters(L.Callback):
+    """Logs the model's and the data's settings as hyper-parameters."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+        """Logs them once, before the first step."""
+        settings = dict(_flat(record_of(pl_module)))
+        if trainer.datamodule is not None:
+            settings |= dict(_flat(record_of(trainer.datamodule), "data"))
+        settings["parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(settings)
+
+
+class WriteBank(L.Callback):
+    """Writes what ``predict`` draws to a sample bank, one shard a batch.
+
+    Args:
+        writer: The bank's writer.
+    """
+
+    def __init__(self, writer: BankWriter) -> None:
+        self.writer = writer
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes one batch of (seeds, images, labels)."""
+        seeds, images, labels = outputs
+        self.writer.write(seeds.tolist(), images, labels)

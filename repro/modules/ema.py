@@ -1,0 +1,35 @@
+"""Moving averages of weights, with memory measured in images."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["ema_decay", "update_average"]
+
+
+def ema_decay(images: int, images_seen: int, halflife: float, rampup: float | None) -> float:
+    r"""How much of the average stays after a step over ``images`` images: :math:`2^{-\mathrm{images}/h}`.
+
+    The half-life h is ``halflife``, early in training at most ``rampup * images_seen``.
+
+    Example:
+        >>> ema_decay(images=500, images_seen=10**9, halflife=500.0, rampup=0.05)
+        0.5
+
+    Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2.
+    """
+    if rampup is not None:
+        halflife = min(halflife, images_seen * rampup)
+    return 0.5 ** (images / halflife) if halflife > 0 else 0.0
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, source: nn.Module, decay: float) -> None:
+    """Moves ``average`` towards ``source``: parameters by ``1 - decay``, buffers copied; in fused steps."""
+    kept, new = list(average.parameters()), list(source.parameters())
+    if kept:
+        torch._foreach_lerp_(kept, new, 1 - decay)
+    buffers, fresh = list(average.buffers()), list(source.buffers())
+    if buffers:
+        torch._foreach_copy_(buffers, fresh)
