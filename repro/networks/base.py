@@ -1,0 +1,157 @@
+"""The type of every network argument, and what the built-in networks share: shapes, labels, clear errors."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro import registry
+from repro.errors import UserError, unknown
+
+__all__ = ["Network", "one_of", "sizes_of"]
+
+
+class _NetworkType(ABCMeta):
+    """Lets `Network` stand for any ``nn.Module`` as a type, and list the registered networks as its subclasses."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, nn.Module) if cls is Network else type.__instancecheck__(cls, instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, nn.Module) if cls is Network else type.__subclasscheck__(cls, subclass)
+
+    def __subclasses__(cls) -> list[type]:
+        return _registered() if cls is Network else type.__subclasses__(cls)
+
+
+def _registered() -> list[type]:
+    classes = []
+    for name in registry.names("networks"):
+        try:
+            classes.append(registry.load("networks", name))
+        except UserError:
+            continue
+    return classes
+
+
+class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
+    r"""A network :math:`F(x, c, y)`: scaled images, one noise level per image and labels in, images out.
+
+    As a type hint it accepts any ``nn.Module`` with the same ``forward``, so that third parties may register a plain
+    module; its listed subclasses are the classes registered in the group ``repro.networks``. As a base class it
+    records the constructor's arguments, keeps ``image_shape`` and ``num_classes``, and checks what ``forward`` gets.
+
+    Args:
+        image_size: Height and width of the images, in pixels.
+        channels: Colour channels of the images.
+        num_classes: Number of classes; 0 or None for an unconditional network.
+
+    Raises:
+        UserError: ``image_size`` or ``channels`` is missing or not positive.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+    def __init__(self, image_size: int | None, channels: int | None, num_classes: int | None) -> None:
+        super().__init__()
+        name = type(self).__name__
+        for argument, value in (("image_size", image_size), ("channels", channels)):
+            if value is None:
+                raise UserError(f"{name} needs {argument}; give it, or let the command line fill it in from the data")
+            if value < 1:
+                raise UserError(f"{argument} of {name} is {value}; give at least 1")
+        if num_classes is not None and num_classes < 0:
+            raise UserError(f"num_classes of {name} is {num_classes}; give 0 (unconditional) or more")
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes or 0
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Maps scaled noisy images to images.
+
+        Args:
+            x: Images as scaled by the denoiser, shape (B, C, H, W).
+            noise_level: What the network is told about the noise, shape (B,).
+            labels: Classes in [0, num_classes), int64 of shape (B,), or None.
+
+        Returns:
+            Images of shape (B, C, H, W).
+        """
+
+    def check_input(self, x: Tensor, noise_level: Tensor) -> None:
+        """Raises a UserError unless the images and the noise levels have the network's shapes."""
+        if tuple(x.shape[1:]) != self.image_shape or x.ndim != 4:
+            raise UserError(
+                f"{type(self).__name__} was built for images {self.image_shape}, got a tensor of shape "
+                f"{tuple(x.shape)}; build it with this image_size and channels"
+            )
+        if noise_level.shape != x.shape[:1]:
+            raise UserError(f"noise_level has shape {tuple(noise_level.shape)}; give ({x.shape[0]},), one per image")
+
+    def check_labels(self, labels: Tensor | None, batch: int, optional: bool = False) -> None:
+        """Raises a UserError unless the labels fit the network.
+
+        Args:
+            labels: What ``forward`` was given.
+            batch: Number of images.
+            optional: Whether the network answers without labels too; then the label ``num_classes`` means "none".
+        """
+        name = type(self).__name__
+        if labels is None:
+            if self.num_classes and not optional:
+                raise UserError(f"{name} is conditional on {self.num_classes} classes; give labels")
+            return
+        if not self.num_classes:
+            raise UserError(f"{name} is unconditional (num_classes is 0); leave the labels out")
+        if labels.shape != (batch,) or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise UserError(
+                f"labels of {name} have shape {tuple(labels.shape)} and type {labels.dtype}; "
+                f"give integers of shape ({batch},)"
+            )
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and batch:
+            highest = self.num_classes - (not optional)
+            if labels.min() < 0 or labels.max() > highest:
+                raise UserError(f"labels of {name} lie in [{labels.min()}, {labels.max()}]; legal are 0 to {highest}")
+
+
+def one_of(argument: str, given: str, legal: Iterable[str]) -> str:
+    """The given option if it is legal.
+
+    Raises:
+        UserError: it is not; the message names the nearest legal one.
+
+    Example:
+        >>> one_of("encoder", "skip", ("standard", "skip"))
+        'skip'
+    """
+    legal = tuple(legal)
+    if given not in legal:
+        raise unknown(argument, given, legal)
+    return given
+
+
+def sizes_of(network: str, image_size: int, channel_mult: Sequence[float]) -> list[int]:
+    """Side length of the feature maps on every level of a U-Net, from fine to coarse.
+
+    Raises:
+        UserError: the image cannot be halved that often.
+
+    Example:
+        >>> sizes_of("SongUNet", 32, [2, 2, 2])
+        [32, 16, 8]
+    """
+    levels = len(channel_mult)
+    if not levels:
+        raise UserError(f"channel_mult of {network} is empty; give one multiplier per resolution, such as [1, 2, 2]")
+    divisor = 2 ** (levels - 1)
+    if image_size % divisor:
+        raise UserError(
+            f"image_size {image_size} cannot be halved {levels - 1} times by {network} (channel_mult has {levels} "
+            f"levels); give a multiple of {divisor} or fewer levels"
+        )
+    return [image_size >> level for level in range(levels)]

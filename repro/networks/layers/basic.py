@@ -1,0 +1,77 @@
+"""Small shared pieces: activations, group-norm rules, weight initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.errors import UserError
+
+__all__ = ["ACTIVATIONS", "activation_of", "convolution", "group_norm", "initialise", "linear"]
+
+ACTIVATIONS = ("silu", "relu", "elu", "leaky_relu")
+
+_Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
+
+
+def _leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function of a name in :data:`ACTIVATIONS`; the leaky ReLU has slope 0.2 below zero."""
+    return {"silu": F.silu, "relu": F.relu, "elu": F.elu, "leaky_relu": _leaky_relu}[name]
+
+
+def group_norm(channels: int, max_groups: int, min_group: int, eps: float) -> nn.GroupNorm:
+    """Group normalisation with at most ``max_groups`` groups of at least ``min_group`` channels each.
+
+    Raises:
+        UserError: the channels do not divide into that many groups.
+
+    Example:
+        >>> group_norm(48, max_groups=32, min_group=4, eps=1e-6).num_groups
+        12
+    """
+    groups = max(1, min(max_groups, channels // min_group))
+    if channels % groups:
+        raise UserError(
+            f"{channels} channels do not divide into {groups} groups for group normalisation; "
+            f"choose width and channel_mult so that every level has a multiple of {groups} channels"
+        )
+    return nn.GroupNorm(groups, channels, eps=eps)
+
+
+def initialise(layer: _Layer, scheme: str, gain: float = 1.0) -> _Layer:
+    """Draws the weights of a convolution or linear layer anew and returns it.
+
+    Args:
+        layer: The layer.
+        scheme: "xavier": uniform in +- gain sqrt(6 / (fan_in + fan_out)), bias 0 (DDPM, DDPM++, NCSN++, EDM);
+            "fan_in": weight and bias uniform in +- gain / sqrt(fan_in) (ADM, PyTorch's own rule).
+        gain: Factor on the bound; 0 for a layer that starts at zero.
+    """
+    if scheme == "xavier":
+        nn.init.xavier_uniform_(layer.weight, gain)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    else:
+        bound = gain / math.sqrt(layer.weight[0].numel())
+        nn.init.uniform_(layer.weight, -bound, bound)
+        if layer.bias is not None:
+            nn.init.uniform_(layer.bias, -bound, bound)
+    return layer
+
+
+def convolution(inputs: int, outputs: int, kernel: int, scheme: str, gain: float = 1.0) -> nn.Conv2d:
+    """A convolution that keeps the image size, initialised by :func:`initialise`."""
+    return initialise(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), scheme, gain)
+
+
+def linear(inputs: int, outputs: int, scheme: str, gain: float = 1.0, bias: bool = True) -> nn.Linear:
+    """A linear layer, initialised by :func:`initialise`."""
+    return initialise(nn.Linear(inputs, outputs, bias=bias), scheme, gain)
