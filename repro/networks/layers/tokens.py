@@ -1,4 +1,4 @@
-"""Layers that the transformers share: images to tokens and back, attention, feed-forward, label tables."""
+"""Layers that the transformers share: images to tokens and back, attention, feed-forward, label vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
-__all__ = ["Attention", "FeedForward", "PatchEmbedding", "check_tokens", "sincos_positions", "unpatch"]
+__all__ = [
+    "Attention",
+    "FeedForward",
+    "LabelEmbedding",
+    "PatchEmbedding",
+    "check_tokens",
+    "sincos_positions",
+    "two_layers",
+    "unpatch",
+]
 
 
 def check_tokens(name: str, image_size: int, patch_size: int, width: int, heads: int) -> None:
@@ -106,6 +115,40 @@ class FeedForward(nn.Module):
         return self.outer(F.gelu(self.inner(tokens), approximate=self.approximate))
 
 
+def two_layers(incoming: int, hidden: int, width: int) -> nn.Sequential:
+    """Two linear layers with a SiLU in between, (B, incoming) -> (B, width)."""
+    return nn.Sequential(nn.Linear(incoming, hidden), nn.SiLU(), nn.Linear(hidden, width))
+
+
+class LabelEmbedding(nn.Module):
+    """One vector for each class and, where labels may be dropped, one more for "no label".
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        width: Length of the vectors.
+        label_dropout: Probability that a label is dropped in training; above 0 there is a null class.
+        kind: "table", or "mlp" for a two-layer MLP on the one-hot label.
+    """
+
+    def __init__(self, num_classes: int, width: int, label_dropout: float = 0.0, kind: str = "table") -> None:
+        super().__init__()
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.rows = num_classes + (label_dropout > 0)
+        self.vectors = nn.Embedding(self.rows, width) if kind == "table" else two_layers(self.rows, 4 * width, width)
+
+    def forward(self, labels: Tensor | None, batch: int) -> Tensor:
+        """Vectors (B, width) of labels (B,), int64; None is the null class for every image."""
+        weight = next(self.parameters())
+        if labels is None:
+            labels = torch.full((batch,), self.num_classes, device=weight.device)
+        elif self.training and self.label_dropout:
+            dropped = torch.rand(batch, device=labels.device) < self.label_dropout
+            labels = torch.where(dropped, self.num_classes, labels)
+        if isinstance(self.vectors, nn.Embedding):
+            return self.vectors(labels)
+        return self.vectors(F.one_hot(labels, self.rows).to(weight.dtype))
+
+
 def sincos_positions(side: int, width: int) -> Tensor:
     r"""Fixed two-dimensional sine-cosine position table, float32, shape (side side, width).
 
@@ -118,7 +161,9 @@ def sincos_positions(side: int, width: int) -> Tensor:
         UserError: width is not a multiple of 4.
     """
     if width % 4:
-        raise UserError(f"width {width} is not a multiple of 4, which sine-cosine positions need; give {width // 4 * 4 + 4}")
+        raise UserError(
+            f"width {width} is not a multiple of 4, which sine-cosine positions need; give {width // 4 * 4 + 4}"
+        )
     quarter = width // 4
     rates = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     coordinate = torch.arange(side, dtype=torch.float64)
