@@ -1,0 +1,97 @@
+"""The command ``repro``: knows its subcommands by name and imports only the one that is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from repro.errors import UserError, nearest
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "fit": ("repro.cli.lightning", "train a model on images"),
+    "validate": ("repro.cli.lightning", "loss of a trained model on held-out images"),
+    "test": ("repro.cli.lightning", "score a model on the images it draws from numbered noises"),
+    "predict": ("repro.cli.lightning", "draw images from numbered noises into a sample bank"),
+    "compare": ("repro.cli.compare", "how alike models are, and how much they memorise"),
+    "plugins": ("repro.cli.plugins", "list everything that has a name, built in or installed"),
+}
+_INTERRUPTED = 130
+_MISTAKE = 2
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  repro {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: repro COMMAND [options]",
+            "",
+            "Do different generative models learn the same thing? Train, import and sample any family of image",
+            "models from the same numbered noises, and measure how alike they are and how much they memorise.",
+            "",
+            *lines,
+            "",
+            "  repro COMMAND --help  what a command takes; every constructor argument is an option and a config key",
+            "  repro --version       the installed version",
+            "",
+            "For example: repro fit --config configs/edm_cifar.yaml; repro predict --seeds 0-999; repro compare A B",
+        ]
+    )
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"repro {version('repro')}")
+        return 0
+    if command not in COMMANDS:
+        near = nearest(command, COMMANDS)
+        guess = f"; did you mean 'repro {near}'?" if near else ";"
+        raise UserError(f"unknown command {command!r}{guess} commands: {', '.join(COMMANDS)}")
+    return importlib.import_module(COMMANDS[command][0]).run(command, rest) or 0
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake that an exception stands for: itself, or what it was raised from."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: Words after ``repro``; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake (told in one line on stderr), or 130 when interrupted. A bug raises.
+
+    Example:
+        >>> main(["--version"])  # doctest: +SKIP
+        repro 0.1.0
+        0
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        print("repro: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        mistake = _user_error(error)
+        if mistake is None:
+            raise
+        print(f"repro: error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return _MISTAKE

@@ -1,0 +1,99 @@
+"""``repro plugins``: everything that has a name, read from metadata and source files, importing none of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from repro.cli.source import first_line_of
+from repro.errors import UserError, unknown
+from repro.registry import GROUPS, Entry, entries
+
+__all__ = ["Row", "rows", "run"]
+
+_COLUMNS = ("group", "name", "class", "package", "version", "about")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list: an entry, what it is about, and what is wrong with it (empty when nothing is)."""
+
+    entry: Entry
+    about: str
+    problem: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Text of each column."""
+        entry = self.entry
+        about = f"BROKEN: {self.problem}" if self.problem else self.about
+        return entry.group, entry.name, entry.target, entry.package, entry.version, about
+
+
+def rows(group: str | None = None) -> list[Row]:
+    """The registered entries of one group, or of all of them.
+
+    Raises:
+        UserError: unknown group.
+    """
+    if group is not None and group not in GROUPS:
+        raise unknown("plug-in group", group, GROUPS)
+    return [row for each in ([group] if group else GROUPS) for row in _rows_of(entries(each))]
+
+
+def _rows_of(found: list[Entry]) -> list[Row]:
+    claims = Counter(entry.name for entry in found)
+    result = []
+    for entry in found:
+        about, problem = "", ""
+        try:
+            about = first_line_of(entry.target)
+        except UserError as error:
+            problem = str(error)
+        if claims[entry.name] > 1:
+            others = {each.package for each in found if each.name == entry.name and each != entry} or {entry.package}
+            problem = f"{' and '.join(sorted(others))} claims this name too; uninstall one of them"
+        result.append(Row(entry, about, problem))
+    return result
+
+
+def _print_table(listed: list[Row]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column in ("group", "name", "version"))
+    for row in listed:
+        table.add_row(*row.cells(), style="red" if row.problem else None)
+    Console(markup=False, highlight=False).print(table)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Prints the list: a table on a terminal, tab-separated otherwise.
+
+    Args:
+        command: ``plugins``.
+        arguments: The words after it.
+
+    Raises:
+        UserError: unknown group.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"repro {command}",
+        description="Everything that has a name: use it in configs and on the command line. Nothing is imported.",
+    )
+    parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(GROUPS)}; all by default")
+    parser.error = _refuse
+    listed = rows(parser.parse_args(arguments).group)
+    if sys.stdout.isatty():
+        _print_table(listed)
+    else:
+        print("\n".join("\t".join(cells) for cells in [_COLUMNS, *(row.cells() for row in listed)]))
+    return 0
+
+
+def _refuse(message: str) -> None:
+    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(GROUPS)}")
