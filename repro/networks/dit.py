@@ -81,7 +81,8 @@ class DiT(Network):
         depth: Blocks.
         heads: Attention heads.
         mlp_ratio: Channels inside the feed-forward layers over ``width``.
-        label_dropout: Probability of dropping a label in training; above 0 there is a further class for "no label".
+        null_class: Whether a conditional network also answers without labels; always so with ``label_dropout``.
+        label_dropout: Probability of dropping a label in training.
         learn_sigma: Whether the network has as many outputs again, which only :meth:`full` returns.
         gelu: "tanh" or "exact".
         time_classes: Number of classes into which time is cut, 0 for embedded time.
@@ -108,6 +109,7 @@ class DiT(Network):
         depth: int = 28,
         heads: int = 16,
         mlp_ratio: float = 4.0,
+        null_class: bool = False,
         label_dropout: float = 0.0,
         learn_sigma: bool = False,
         gelu: str = "tanh",
@@ -125,7 +127,8 @@ class DiT(Network):
         self.time_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)
         self.time_table = nn.Embedding(time_classes, width) if time_classes else None
         self.time_mlp = None if time_classes else two_layers(_FREQUENCIES, width, width)
-        self.labels = LabelEmbedding(num_classes, width, label_dropout) if num_classes else None
+        self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout) if num_classes else None
+        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.blocks = nn.ModuleList(Block(width, heads, int(width * mlp_ratio), gelu) for _ in range(depth))
         self.head = Head(width, patch_size**2 * channels * (2 if learn_sigma else 1))
         self._initialise()
@@ -158,7 +161,7 @@ class DiT(Network):
     def full(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
         """As :meth:`forward` with all output channels: (B, 2 C, H, W) when the variance is learned."""
         self.check_input(x, noise_level)
-        self.check_labels(labels, len(x), optional=self.has_null_class)
+        self.check_labels(labels, len(x), self.has_null_class)
         tokens = self.patches(x)
         tokens = tokens + self.position.to(tokens.dtype)
         condition = self._condition(noise_level, labels, tokens.dtype)
@@ -175,11 +178,6 @@ class DiT(Network):
         else:
             condition = self.time_mlp(self.time_embedding(noise_level).to(dtype))
         return condition if self.labels is None else condition + self.labels(labels, len(condition))
-
-    @property
-    def has_null_class(self) -> bool:
-        """Whether the label ``num_classes`` stands for "no label"."""
-        return self.labels is not None and self.labels.label_dropout > 0
 
 
 def guided_output(
@@ -205,7 +203,7 @@ def guided_output(
         UserError: the network has no null class.
     """
     if not network.has_null_class:
-        raise UserError("guidance needs a network with a null class; build it with label_dropout above 0")
+        raise UserError("guidance needs a network with a null class; build it with null_class")
     null = torch.full_like(labels, network.num_classes)
     answer = network.full(torch.cat([x, x]), torch.cat([noise_level, noise_level]), torch.cat([labels, null]))
     labelled, unlabelled = answer[:, :guided_channels].chunk(2)

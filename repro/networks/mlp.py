@@ -47,7 +47,8 @@ class MLP(Network):
         width: Features of an image between the blocks.
         depth: Residual blocks.
         expansion: Features inside a block over ``width``.
-        label_dropout: Probability of dropping a label in training; above 0 there is a further class for "no label".
+        null_class: Whether a conditional network also answers without labels; always so with ``label_dropout``.
+        label_dropout: Probability of dropping a label in training.
 
     Raises:
         UserError: a size below 1.
@@ -66,6 +67,7 @@ class MLP(Network):
         width: int = 128,
         depth: int = 3,
         expansion: int = 2,
+        null_class: bool = False,
         label_dropout: float = 0.0,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
@@ -76,7 +78,8 @@ class MLP(Network):
         self.inner = nn.Linear(pixels, width)
         self.level_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)
         self.level_mlp = two_layers(_FREQUENCIES, width, width)
-        self.labels = LabelEmbedding(num_classes, width, label_dropout) if num_classes else None
+        self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout) if num_classes else None
+        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.blocks = nn.ModuleList(Block(width, width * expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outer = nn.Linear(width, pixels)
@@ -95,7 +98,7 @@ class MLP(Network):
             Shape (B, C, H, W).
         """
         self.check_input(x, noise_level)
-        self.check_labels(labels, len(x), optional=self.labels is not None and self.labels.label_dropout > 0)
+        self.check_labels(labels, len(x), self.has_null_class)
         features = self.inner(x.flatten(1))
         condition = self.level_mlp(self.level_embedding(noise_level).to(features.dtype))
         if self.labels is not None:

@@ -94,7 +94,8 @@ class UViT(Network):
         norm: "layer" or "rms".
         norm_eps: Added to the variance inside the norms.
         label_embedding: "table", or "mlp" for a two-layer MLP on the one-hot label.
-        label_dropout: Probability of dropping a label in training; above 0 there is a further class for "no label".
+        null_class: Whether a conditional network also answers without labels; always so with ``label_dropout``.
+        label_dropout: Probability of dropping a label in training.
         decoder_widths: Channels of each decoder, multiples of ``heads``; None is one decoder of ``width`` channels.
         decoder_intervals: For each decoder its list of ``[low, high]``: it serves noise levels in (low, high]. Levels
             outside all of them go to the decoder of the nearest end.
@@ -130,6 +131,7 @@ class UViT(Network):
         norm: str = "layer",
         norm_eps: float = 1e-5,
         label_embedding: str = "table",
+        null_class: bool = False,
         label_dropout: float = 0.0,
         decoder_widths: list[int] | None = None,
         decoder_intervals: list[list[list[float]]] | None = None,
@@ -156,7 +158,10 @@ class UViT(Network):
         self.patches = PatchEmbedding(patch_size, channels, width)
         self.time_embedding = PositionalEmbedding(width, endpoint=False, sine_first=False)
         self.time_mlp = two_layers(width, 4 * width, width) if time_mlp else nn.Identity()
-        self.labels = LabelEmbedding(num_classes, width, label_dropout, label_embedding) if num_classes else None
+        self.labels = None
+        if num_classes:
+            self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout, label_embedding)
+        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.extras = 2 if self.num_classes else 1
         self.position = nn.Parameter(torch.empty(1, self.extras + (image_size // patch_size) ** 2, width))
         self.encoder = nn.ModuleList(block(width) for _ in range(depth // 2))
@@ -185,7 +190,7 @@ class UViT(Network):
             Shape (B, C, H, W).
         """
         self.check_input(x, noise_level)
-        self.check_labels(labels, len(x), optional=self.labels is not None and self.labels.label_dropout > 0)
+        self.check_labels(labels, len(x), self.has_null_class)
         tokens, skips = self._encode(x, noise_level, labels)
         patches = self._route(noise_level, tokens, skips)
         return self.final(unpatch(patches[:, self.extras :], self.patch_size, self.image_shape[1]))

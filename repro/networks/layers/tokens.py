@@ -121,19 +121,25 @@ def two_layers(incoming: int, hidden: int, width: int) -> nn.Sequential:
 
 
 class LabelEmbedding(nn.Module):
-    """One vector for each class and, where labels may be dropped, one more for "no label".
+    """One vector for each class and, with a null class, one more for "no label".
 
     Args:
         num_classes: Number of classes, at least 1.
         width: Length of the vectors.
-        label_dropout: Probability that a label is dropped in training; above 0 there is a null class.
+        null_class: Whether there is a null class; always so with ``label_dropout``.
+        label_dropout: Probability that a label is dropped in training.
         kind: "table", or "mlp" for a two-layer MLP on the one-hot label.
     """
 
-    def __init__(self, num_classes: int, width: int, label_dropout: float = 0.0, kind: str = "table") -> None:
+    def __init__(
+        self, num_classes: int, width: int, null_class: bool = False, label_dropout: float = 0.0, kind: str = "table"
+    ) -> None:
         super().__init__()
+        if not 0 <= label_dropout <= 1:
+            raise UserError(f"label_dropout is {label_dropout}; give a probability from 0 to 1")
         self.num_classes, self.label_dropout = num_classes, label_dropout
-        self.rows = num_classes + (label_dropout > 0)
+        self.has_null_class = null_class or label_dropout > 0
+        self.rows = num_classes + self.has_null_class
         self.vectors = nn.Embedding(self.rows, width) if kind == "table" else two_layers(self.rows, 4 * width, width)
 
     def forward(self, labels: Tensor | None, batch: int) -> Tensor:
