@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,24 +12,72 @@ from torch import Tensor
 
 from repro.denoisers import Denoiser
 from repro.errors import UserError
+from repro.kernels import Kernel
 from repro.noise import NoiseStream
 from repro.registry import Plugin
 
-__all__ = ["Sampler"]
+__all__ = ["Run", "Sampler", "Step"]
+
+
+@dataclass
+class Step:
+    """One step of a sampler, from time t down to time s.
+
+    Whoever iterates over the steps may put another ``x_s`` in its place: the sampler goes on from there.
+
+    Attributes:
+        t: Time of ``x_t``, shape ().
+        s: Time of ``x_s``, shape (); None when ``x_s`` is the clean image.
+        x_t: State before the step, float64 (B, C, H, W).
+        x_0: Denoised image at ``x_t``, the first evaluation of the step.
+        x_s: State after the step.
+    """
+
+    t: Tensor
+    s: Tensor | None
+    x_t: Tensor
+    x_0: Tensor
+    x_s: Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a sampler walks through: a denoiser, the labels of the batch, and its noise stream, if any."""
+
+    denoiser: Denoiser
+    labels: Tensor | None = None
+    stream: NoiseStream | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The denoiser's kernel."""
+        return self.denoiser.kernel
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """One evaluation of the denoiser."""
+        return self.denoiser.denoise(x_t, t, self.labels)
+
+    def draw(self, like: Tensor) -> Tensor:
+        """The next numbered noise of every image, with the shape, device and dtype of ``like``."""
+        assert self.stream is not None
+        return self.stream.draw(like.shape[1:]).to(like)
 
 
 class Sampler(Plugin, ABC):
     r"""Base of the samplers; one of them defines :meth:`walk`.
 
-    The state is float64 whatever the network's dtype, so that steps add no rounding of their own.
+    The state is float64 whatever the network's dtype, so that steps add no rounding of their own. Samplers call the
+    denoiser only through :meth:`Denoiser.denoise`, on the whole batch at one time.
 
     Attributes:
         stochastic: Whether :meth:`walk` draws further noise; it is numbered too, so images stay reproducible.
+        evaluations: Denoiser calls of one :meth:`sample`. A sampler that decides as it goes has those of its latest
+            run here, None before the first.
     """
 
     stochastic: ClassVar[bool] = False
+    evaluations: int | None = None
 
-    @torch.no_grad()
     def sample(self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None) -> Tensor:
         """Images from noise.
 
@@ -41,7 +91,32 @@ class Sampler(Plugin, ABC):
             Images :math:`x_0`, float64 (B, C, H, W), on the denoiser's device (the noise's if that has no tensors).
 
         Raises:
-            UserError: plain noise for a stochastic sampler, or noise of another shape than the denoiser's images.
+            UserError: plain noise for a stochastic sampler, noise of another shape than the denoiser's images, or
+                ``t_end`` outside the kernel's times.
+        """
+        for step in self.trajectory(denoiser, noise, labels):
+            images = step.x_s
+        return images
+
+    @torch.no_grad()
+    def trajectory(
+        self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None
+    ) -> Iterator[Step]:
+        """The steps of :meth:`sample`, one by one; the last one's ``x_s`` are the images.
+
+        Replacing ``step.x_s`` steers the walk, which is all that posterior sampling needs.
+
+        Args:
+            denoiser: As in :meth:`sample`.
+            noise: As in :meth:`sample`.
+            labels: As in :meth:`sample`.
+
+        Example:
+            >>> from repro import registry
+            >>> denoiser = registry.build("denoisers", "GaussianDenoiser", kernel=registry.build("kernels", "EDM"))
+            >>> sampler = registry.build("samplers", "Euler", steps=4)
+            >>> [round(step.t.item(), 3) for step in sampler.trajectory(denoiser, NoiseStream([0]))]
+            [80.0, 9.723, 0.47, 0.002]
         """
         if isinstance(noise, Tensor):
             if self.stochastic:
@@ -53,8 +128,12 @@ class Sampler(Plugin, ABC):
             raise UserError(f"noise is {tuple(start.shape[1:])}, the denoiser's images are {denoiser.image_shape}")
         holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), start)
         x = start.to(holder.device, torch.float64) * denoiser.kernel.prior_scale
-        return self.walk(denoiser, x, None if labels is None else labels.to(holder.device), stream)
+        run = Run(denoiser, None if labels is None else labels.to(holder.device), stream)
+        yield from self.walk(run, x)
 
     @abstractmethod
-    def walk(self, denoiser: Denoiser, x: Tensor, labels: Tensor | None, stream: NoiseStream | None) -> Tensor:
-        """Carries float64 ``x`` at ``denoiser.kernel.t_max`` to images."""
+    def walk(self, run: Run, x: Tensor) -> Iterator[Step]:
+        """Carries float64 ``x`` at ``run.kernel.t_max`` to images, one step at a time.
+
+        After each yield the walk goes on from the step's ``x_s``, which the caller may have changed.
+        """
