@@ -124,7 +124,7 @@ def _is_copy(name: str, network: nn.Module) -> bool:
 def _entries(network: nn.Module) -> Iterator[Entry]:
     if isinstance(network, DiT):
         yield from _dit_entries(network)
-    elif len(network.decoders) == 1:
+    elif not network.intervals:
         yield from uvit.single_decoder_entries(network)
     else:
         yield from _decoders_entries(network)
