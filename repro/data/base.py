@@ -1,0 +1,293 @@
+"""The base of every data set: subsets, order, memory and loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from repro.data.order import subset_order
+from repro.data.source import ArraySource, FittedSource, ImageSource, SubsetSource
+from repro.data.stream import Batch, Batches, BatchStream
+from repro.errors import UserError
+from repro.registry import Plugin
+
+__all__ = ["IN_MEMORY_BYTES", "Facts", "ImageData"]
+
+IN_MEMORY_BYTES = 4 * 2**30
+_READ = 1024
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be said about a set before any image of it is decoded.
+
+    Attributes:
+        images: How many there are, before subsets.
+        image_shape: (C, H, W) as stored, before ``resize`` and ``grayscale``.
+        num_classes: How many classes; 0 when there are none.
+    """
+
+    images: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+class ImageData(LightningDataModule, Plugin, ABC):
+    """A set of images with labels, as Lightning's trainer, the banks and the scores use it.
+
+    Images are uint8 in [0, 255], (C, H, W). The set is taken in the order of a permutation of ``subset_seed``: a
+    subset of N is its first N, so that subsets are nested, and the held-out images are its last. Training batches come
+    from an endless stream: position p, the number of images seen before, is item ``permutation(seed, p // N)[p % N]``.
+    Batch k holds positions ``k * batch_size`` to ``(k + 1) * batch_size - 1`` and may run into the next pass. The
+    position is the training module's ``images_seen``; a resumed run goes on where it was, bit for bit.
+
+    A new kind of data is a subclass with :meth:`open_source`, registered in the entry-point group ``repro.data``.
+
+    Args:
+        batch_size: Images a batch, over all ranks; with gradient accumulation one optimiser step takes several.
+        subset: How many images to train on; None takes all that are not held out.
+        subset_seed: Which images a subset takes: subsets of one seed are nested.
+        seed: Number of the batch order and of the flips.
+        horizontal_flip: Whether each image seen is mirrored by a fair coin of its position.
+        resize: Scale the whole set once to this side: centre square, area mean downwards, linear upwards.
+        grayscale: Turn the whole set grey (ITU-R 601 luma).
+        holdout: How many images are never trained on; the validation loader gives them in order.
+        workers: Processes that prepare batches; 0 is best for sets in memory. The batches are the same.
+        in_memory: Whether the images are kept decoded in memory; None keeps them when they take at most 4 GiB.
+
+    Raises:
+        UserError: an argument out of its range; on first use, a subset larger than the set.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        subset: int | None = None,
+        subset_seed: int = 0,
+        seed: int = 0,
+        horizontal_flip: bool = False,
+        resize: int | None = None,
+        grayscale: bool = False,
+        holdout: int = 0,
+        workers: int = 0,
+        in_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        _check("at least 1", 1, batch_size=batch_size, subset=subset, resize=resize)
+        _check("0, 1, 2, ...", 0, subset_seed=subset_seed, seed=seed, holdout=holdout, workers=workers)
+        self.batch_size, self.subset, self.subset_seed, self.seed = batch_size, subset, subset_seed, seed
+        self.horizontal_flip, self.resize, self.grayscale = horizontal_flip, resize, grayscale
+        self.holdout, self.workers, self.in_memory = holdout, workers, in_memory
+        self._source: ImageSource | None = None
+        self._facts: Facts | None = None
+        self._memory: tuple[ArraySource, ArraySource] | None = None
+        self._fingerprint: str | None = None
+        self._limit_val_batches: int | float | None = None
+
+    @abstractmethod
+    def open_source(self) -> ImageSource:
+        """The images as they are stored; called once, on first use. A subclass writes only this method."""
+
+    def facts(self) -> Facts:
+        """The cheapest way to :class:`Facts`; a subclass that knows them without opening anything overrides it."""
+        source = self._open()
+        return Facts(len(source), source.image_shape, len(source.class_names))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(subset={self.subset}, subset_seed={self.subset_seed})"
+
+    __str__ = __repr__
+
+    def __len__(self) -> int:
+        """N: how many images there are to train on."""
+        available = self._known.images - self.holdout
+        name = type(self).__name__
+        if available < 1:
+            raise UserError(f"holdout is {self.holdout} but {name} has {self._known.images} images; leave some to train on")
+        if self.subset is not None and self.subset > available:
+            held = f" of which {self.holdout} are held out" if self.holdout else ""
+            raise UserError(f"subset is {self.subset} but {name} has {self._known.images} images{held}; give at most {available}")
+        return available if self.subset is None else self.subset
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images given out."""
+        channels, height, width = self._known.image_shape
+        return (1 if self.grayscale else channels, self.resize or height, self.resize or width)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; 0 when the images are unlabelled."""
+        return self._known.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name a class, in the order of the labels."""
+        return self._memory[0].class_names if self._memory is not None else self._open().class_names
+
+    def images(self) -> Tensor:
+        """The images to train on: uint8 (N, C, H, W), in the order of the subset. Loads them into memory."""
+        return self._loaded()[0].images
+
+    def labels(self) -> Tensor:
+        """Their classes: int64 (N,); zeros when the images are unlabelled."""
+        return self._parts()[0].labels
+
+    def held_out(self) -> Batch:
+        """The held-out images and labels: uint8 (holdout, C, H, W) and int64 (holdout,)."""
+        held = self._loaded()[1]
+        return held.images, held.labels
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, labels and bytes of the images to train on, in order: 64 hexadecimal digits."""
+        if self._fingerprint is None:
+            part = self._parts()[0]
+            digest = hashlib.sha256(repr((len(part), *self.image_shape)).encode())
+            digest.update(part.labels.numpy().astype("<i8").tobytes())
+            for first in range(0, len(part), _READ):
+                digest.update(part.read(np.arange(first, min(first + _READ, len(part)))).numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def stream(self, length: int | None = None, rank: int = 0, world_size: int = 1) -> BatchStream:
+        """The training batches ``(images uint8 (b, C, H, W), labels int64 (b,))`` of one rank.
+
+        They begin at the module's ``images_seen`` when a trainer is attached, else at 0.
+
+        Args:
+            length: How many batches; None gives one pass, the last batch running into the next.
+            rank: This rank takes rows ``rank, rank + world_size, ...`` of every batch.
+            world_size: How many ranks share a batch.
+
+        Raises:
+            UserError: ``batch_size`` cannot be shared evenly.
+        """
+        if self.batch_size % world_size:
+            near = max(self.batch_size // world_size, 1) * world_size
+            raise UserError(
+                f"batch_size is {self.batch_size}, over all ranks, but there are {world_size} ranks; "
+                f"give a multiple of {world_size}, for example {near}"
+            )
+        batches = Batches(self._parts()[0], self.seed, self.batch_size, self.horizontal_flip, rank, world_size)
+        if length is None:
+            length = math.ceil(len(self) / self.batch_size)
+        return BatchStream(batches, length, self._images_seen, self.workers, self._on_gpu())
+
+    def prepare_data(self) -> None:
+        """Finds, downloads and decodes what is missing, before training and on one process a machine."""
+        if self._memory is None:
+            len(self)
+            self._open().prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads what is kept in memory, so that a bad image is found before the first step.
+
+        Raises:
+            UserError: a validation run without held-out images; training without them goes on without validation.
+        """
+        self._parts()
+        if not self.holdout and stage == "validate":
+            raise UserError("no images are held out to validate on; give for example --data.holdout 1000")
+        if not self.holdout and self.trainer is not None:
+            self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Gives the trainer back as :meth:`setup` found it."""
+        if self._limit_val_batches is not None and self.trainer is not None:
+            self.trainer.limit_val_batches, self._limit_val_batches = self._limit_val_batches, None
+
+    def train_dataloader(self) -> BatchStream:
+        """The stream of the whole run: ``max_steps * accumulate_grad_batches`` batches are one Lightning epoch.
+
+        Without ``max_steps`` an epoch is one pass over the images.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return self.stream()
+        length = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else None
+        return self.stream(length, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> Sequence[Batch]:
+        """The held-out images in order, each on one rank once; nothing when none are held out."""
+        if not self.holdout:
+            return []
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        held = self._parts()[1]
+        rows = np.arange(rank, len(held), world_size)
+        return _InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1))
+
+    @property
+    def _known(self) -> Facts:
+        if self._facts is None:
+            self._facts = self.facts()
+        return self._facts
+
+    def _open(self) -> ImageSource:
+        if self._source is None:
+            source = self.open_source()
+            channels, height, width = source.image_shape
+            side = self.resize
+            if (side is not None and (height, width) != (side, side)) or (self.grayscale and channels != 1):
+                source = FittedSource(source, side, self.grayscale)
+            self._source = source
+        return self._source
+
+    def _chosen(self) -> tuple[SubsetSource, SubsetSource]:
+        source, total = self._open(), self._known.images
+        order = subset_order(self.subset_seed, total)
+        return SubsetSource(source, order[: len(self)]), SubsetSource(source, order[total - self.holdout :])
+
+    def _loaded(self) -> tuple[ArraySource, ArraySource]:
+        if self._memory is None:
+            kept = []
+            for part in self._chosen():
+                kept.append(ArraySource(part.read(np.arange(len(part))), part.labels, part.class_names))
+            self._memory, self._source = (kept[0], kept[1]), None
+        return self._memory
+
+    def _parts(self) -> tuple[ImageSource, ImageSource]:
+        in_memory = self.in_memory
+        if in_memory is None:
+            in_memory = (len(self) + self.holdout) * math.prod(self.image_shape) <= IN_MEMORY_BYTES
+        if in_memory or self._memory is not None:
+            return self._loaded()
+        train, held = self._chosen()
+        train.prepare()
+        return train, held
+
+    def _images_seen(self) -> int:
+        trainer = self.trainer
+        return int(getattr(trainer.lightning_module, "images_seen", 0)) if trainer is not None else 0
+
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def _check(legal: str, least: int, **given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and not least <= value < 2**63:
+            raise UserError(f"{name} is {value}; give {legal}")
+
+
+class _InOrder(Sequence[Batch]):
+    def __init__(self, source: ImageSource, batch_size: int) -> None:
+        self.source, self.batch_size = source, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.source) / self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= len(self):
+            raise IndexError(index)
+        first = index * self.batch_size
+        items = np.arange(first, min(first + self.batch_size, len(self.source)))
+        return self.source.read(items), self.source.labels[first : first + self.batch_size]

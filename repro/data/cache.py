@@ -1,0 +1,78 @@
+"""Decoded images kept on disk between runs: whole or not at all, and checked when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repro.errors import UserError
+from repro.files import cache_folder, write_text, write_whole
+
+__all__ = ["DecodedCache", "Listing"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is known of a set before its images are decoded.
+
+    Attributes:
+        names: Relative names of the images, sorted.
+        image_shape: (C, H, W).
+        labels: Class of each image from a label file, or None.
+    """
+
+    names: list[str]
+    image_shape: tuple[int, int, int]
+    labels: list[int] | None
+
+
+class DecodedCache:
+    """The images of one set, decoded one way, in ``$REPRO_CACHE`` (or ``~/.cache/repro``) under ``data``.
+
+    An entry is an ``.npy`` file and a ``.json`` beside it that was written after it and holds its checksum; an entry
+    that does not match is as good as none.
+
+    Args:
+        key: Names the set and how it is decoded.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = hashlib.sha256(f"{_FORMAT} {key}".encode()).hexdigest()[:32]
+
+    def _paths(self) -> tuple[Path, Path]:
+        folder = cache_folder("data")
+        return folder / f"{self.key}.npy", folder / f"{self.key}.json"
+
+    def load(self) -> tuple[Listing, NDArray[np.uint8]] | None:
+        """The listing and the images, uint8 (n, C, H, W) mapped from the file; None when there is no sound entry."""
+        try:
+            array_path, record_path = self._paths()
+            record = json.loads(record_path.read_text())
+            images = np.load(array_path, mmap_mode="c", allow_pickle=False)
+            listing = Listing(record["names"], tuple(record["image_shape"]), record["labels"])
+            expected = (len(listing.names), *listing.image_shape)
+            sound = images.shape == expected and images.dtype == np.uint8 and _checksum(images) == record["sha256"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None
+        return (listing, images) if sound else None
+
+    def save(self, listing: Listing, images: NDArray[np.uint8]) -> None:
+        """Keeps an entry; a full or read-only disk is no error, the next run decodes again."""
+        try:
+            array_path, record_path = self._paths()
+            with write_whole(array_path) as file:
+                np.save(file, images, allow_pickle=False)
+            write_text(record_path, json.dumps(asdict(listing) | {"sha256": _checksum(images)}))
+        except UserError:
+            return
+
+
+def _checksum(images: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()

@@ -1,0 +1,115 @@
+"""Where images come from: an ordered set whose images are read by number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from repro.data.pixels import fit_pixels, to_picture
+
+__all__ = ["ArraySource", "FittedSource", "ImageSource", "SubsetSource"]
+
+
+class ImageSource(ABC):
+    """An ordered set of labelled images of one shape.
+
+    Attributes:
+        image_shape: (C, H, W) of every image.
+        labels: Class of every image, int64 (n,); zeros when there are no classes.
+        class_names: One name a class, empty when there are none.
+    """
+
+    image_shape: tuple[int, int, int]
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def prepare(self) -> None:
+        """Work that is done once, before readers in other processes start; by default none."""
+
+    @abstractmethod
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """The images with these numbers: uint8 (k, C, H, W), contiguous."""
+
+
+class ArraySource(ImageSource):
+    """Images that are an array already.
+
+    Args:
+        images: uint8 (n, C, H, W) with any strides: a view of an (n, H, W, C) array will do.
+        labels: Class of every image, (n,) integers; None when there are no classes.
+        class_names: One name a class.
+
+    Example:
+        >>> source = ArraySource(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), [0, 1, 0], ["odd", "even"])
+        >>> tuple(source.read(np.array([2, 0])).shape)
+        (2, 1, 8, 8)
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int] | NDArray[np.int64] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        self.images = images
+        self.labels = torch.zeros(len(images), dtype=torch.int64)
+        if labels is not None:
+            self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.class_names = tuple(class_names)
+        self.image_shape = tuple(images.shape[1:])
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return self.images.index_select(0, torch.from_numpy(np.array(indices))).contiguous()
+
+
+class FittedSource(ImageSource):
+    """A source with its images scaled or turned grey as they are read; see :func:`repro.data.pixels.fit_pixels`.
+
+    Args:
+        source: Where the images come from.
+        resize: Side of the square images, or None to keep their size.
+        grayscale: Whether to turn them grey.
+    """
+
+    def __init__(self, source: ImageSource, resize: int | None, grayscale: bool) -> None:
+        self.source, self.resize = source, resize
+        self.labels, self.class_names = source.labels, source.class_names
+        channels, height, width = source.image_shape
+        self.image_shape = (1 if grayscale else channels, resize or height, resize or width)
+
+    def prepare(self) -> None:
+        self.source.prepare()
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        fitted = torch.empty(len(indices), *self.image_shape, dtype=torch.uint8)
+        for row, image in zip(fitted, self.source.read(indices).numpy(), strict=True):
+            row.copy_(torch.from_numpy(fit_pixels(to_picture(image), self.image_shape[0], self.resize)))
+        return fitted
+
+
+class SubsetSource(ImageSource):
+    """Some images of a source, read when they are asked for.
+
+    Args:
+        source: All of them.
+        indices: Numbers of the chosen ones, in the order wanted.
+    """
+
+    def __init__(self, source: ImageSource, indices: NDArray[np.int64]) -> None:
+        self.source, self.indices = source, indices
+        self.labels = source.labels[torch.from_numpy(np.array(indices))]
+        self.class_names, self.image_shape = source.class_names, source.image_shape
+
+    def prepare(self) -> None:
+        self.source.prepare()
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        return self.source.read(self.indices[indices])
