@@ -1,0 +1,95 @@
+"""GL against its bare matrix product: time and memory, in one run.
+
+    python tools/bench/generalization.py --samples 10000 --train 50000 --size 512 --repeats 3
+
+Prints the median times, their ratio, and the largest memory above the inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from repro.metrics.functional import generalization_score
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class PeakMemory:
+    """Largest memory above that at the start: of the device, or of this process, looked at every 2 ms."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        self.bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self._start = torch.cuda.memory_allocated()
+        else:
+            self._start, self._stop = _resident(), threading.Event()
+            self._thread = threading.Thread(target=self._watch)
+            self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            self.bytes = max(self.bytes, _resident() - self._start)
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            self.bytes = torch.cuda.max_memory_allocated() - self._start
+        else:
+            self._stop.set()
+            self._thread.join()
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of one call, finished on the device."""
+    start = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--train", type=int, default=50_000)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(options.samples, options.size, generator=generator)
+    train = torch.randn(options.train, options.size, generator=generator)
+    samples[: options.samples // 2] += 1.4 * train[torch.arange(options.samples // 2) % options.train]
+    samples, train = samples.to(options.device), train.to(options.device)
+    product = torch.empty(options.samples, options.train, device=options.device)
+
+    bare, score = [], []
+    for _ in range(options.repeats):
+        bare.append(seconds(lambda: torch.mm(samples, train.T, out=product), options.device))
+        score.append(seconds(lambda: generalization_score(samples, train), options.device))
+    with PeakMemory(options.device) as memory:
+        value = generalization_score(samples, train)
+    times = statistics.median(bare), statistics.median(score)
+    gflop = 2e-9 * options.samples * options.train * options.size
+    print(f"GL of {options.samples:,} x {options.train:,} x {options.size} on {options.device}: {value}")
+    print(f"bare float32 product  {times[0]:8.3f} s  {gflop / times[0]:8.0f} GFLOP/s  {[round(t, 3) for t in bare]}")
+    print(f"generalization_score  {times[1]:8.3f} s  {gflop / times[1]:8.0f} GFLOP/s  {[round(t, 3) for t in score]}")
+    print(f"ratio {times[1] / times[0]:.3f} (goal 1.3)   memory above the inputs {memory.bytes / 2**20:.0f} MiB (goal 1024)")
+
+
+if __name__ == "__main__":
+    main()
