@@ -5,9 +5,12 @@ They are denoisers like any other: every sampler, task, bank, metric and study t
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from repro.data.base import ImageData
 from repro.denoisers import Denoiser
 from repro.errors import UserError
 from repro.images import to_float
@@ -68,14 +71,15 @@ class EmpiricalDenoiser(Denoiser):
     ``chunk * (d + 2 B)`` numbers. With labels, only the images of the label's class take part.
 
     Args:
-        images: Training images: uint8 (N, C, H, W), or floats in [-1, 1].
+        images: The training set: a data plug-in, or a tensor, uint8 (N, C, H, W) or floats in [-1, 1].
         kernel: The perturbation kernel.
-        labels: Class of each image, int64 (N,), for the conditional form.
+        labels: Class of each image, int64 (N,), for the conditional form on a tensor.
+        conditional: Take the labels of the data plug-in, for the conditional form.
         chunk: Images a step of the stream.
-        dtype: Precision of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
+        precision: Of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
 
     Raises:
-        UserError: no image, or labels of another length.
+        UserError: no image, labels of another length, or classes asked of data that have none.
 
     Example:
         >>> from repro.kernels import EDM
@@ -87,20 +91,26 @@ class EmpiricalDenoiser(Denoiser):
 
     def __init__(
         self,
-        images: Tensor,
+        images: ImageData | Tensor,
         kernel: Kernel,
         labels: Tensor | None = None,
+        conditional: bool = False,
         chunk: int = 8192,
-        dtype: torch.dtype = torch.float64,
+        precision: Literal["float64", "float32"] = "float64",
     ) -> None:
         super().__init__()
+        if not isinstance(images, Tensor):
+            if conditional and not images.num_classes:
+                raise UserError("the conditional form needs data with classes; these have none")
+            images, labels = images.images(), images.labels() if conditional else None
         if images.ndim != 4 or not len(images):
             raise UserError(f"the empirical optimum needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
         if labels is not None and len(labels) != len(images):
             raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
-        self.kernel, self.image_shape, self.chunk, self.dtype = kernel, tuple(images.shape[1:]), chunk, dtype
+        self.kernel, self.image_shape, self.chunk = kernel, tuple(images.shape[1:]), chunk
+        self.dtype = {"float64": torch.float64, "float32": torch.float32}[precision]
         self.num_classes = 0 if labels is None else int(labels.max()) + 1
-        flat = (to_float(images) if images.dtype == torch.uint8 else images).flatten(1).to(dtype)
+        flat = (to_float(images) if images.dtype == torch.uint8 else images).flatten(1).to(self.dtype)
         self.register_buffer("flat", flat, persistent=False)
         self.register_buffer("half_norms", flat.square().sum(1) / 2, persistent=False)
         self.register_buffer("labels", labels, persistent=False)

@@ -16,6 +16,7 @@ from repro.errors import UserError
 from repro.images import to_uint8
 from repro.noise import NoiseStream
 from repro.registry import Plugin, record_of
+from repro.samplers.base import Sampler
 
 __all__ = ["FORMAT", "GenerativeModule", "seed_step"]
 
@@ -42,6 +43,7 @@ class GenerativeModule(L.LightningModule, Plugin):
         trainable: Whether ``repro fit`` makes sense.
         image_shape: (C, H, W).
         num_classes: Number of classes that labels may name; 0 for an unconditional model.
+        sampler: How images are drawn, or None for models that need no sampler.
         images_seen: Training images so far, over all processes: the one measure of progress.
         origin: Where the weights came from (a path and which weights), for manifests.
         data_record: Plain record of the training data, or None when they are not known.
@@ -58,6 +60,7 @@ class GenerativeModule(L.LightningModule, Plugin):
         self.origin: str | None = None
         self.data_record: dict[str, Any] | None = None
         self.data_fingerprint = ""
+        self.sampler: Sampler | None = None
         self.scores: Any = None
 
     @abstractmethod
@@ -103,7 +106,13 @@ class GenerativeModule(L.LightningModule, Plugin):
 
     def sampler_record(self) -> dict[str, Any] | None:
         """The plain record of the sampler, for manifests; None for models that need none."""
-        return None
+        return record_of(self.sampler) if self.sampler is not None else None
+
+    def use_sampler(self, sampler: Sampler) -> None:
+        """Draws from now on with another sampler."""
+        if self.sampler is None:
+            raise UserError(f"{type(self).__name__} samples in one pass; it takes no sampler")
+        self.sampler = sampler
 
     def fingerprint(self) -> str:
         """SHA-256 over the model's settings and every weight."""

@@ -19,7 +19,6 @@ from repro.modules.times import TimeDistribution, UniformTimes
 from repro.networks import Network
 from repro.noise import NoiseStream
 from repro.parameterizations import Parameterization
-from repro.registry import record_of
 from repro.samplers.base import Sampler
 
 __all__ = ["Diffusion"]
@@ -117,10 +116,6 @@ class Diffusion(GenerativeModule):
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
         """Images of numbered noises, drawn with the averaged weights."""
         return self.sampler.sample(self.average, noise, labels)
-
-    def sampler_record(self) -> dict[str, Any]:
-        """The sampler's plain record."""
-        return record_of(self.sampler)
 
     def loss(self, denoiser: NetworkDenoiser, x_0: Tensor, eps: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image, shape (B,)."""

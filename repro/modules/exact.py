@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from repro.denoisers import Denoiser
 from repro.modules.base import GenerativeModule
 from repro.noise import NoiseStream
-from repro.registry import record_of
 from repro.samplers.base import Sampler
 
 __all__ = ["Exact"]
@@ -38,7 +37,3 @@ class Exact(GenerativeModule):
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
         """Images of numbered noises."""
         return self.sampler.sample(self.denoiser, noise, labels)
-
-    def sampler_record(self) -> dict[str, Any]:
-        """The sampler's plain record."""
-        return record_of(self.sampler)
