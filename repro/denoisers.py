@@ -17,7 +17,7 @@ from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.registry import Plugin
 
-__all__ = ["Denoiser", "NetworkDenoiser"]
+__all__ = ["Denoiser", "NetworkDenoiser", "UnderKernel"]
 
 
 class Denoiser(nn.Module, Plugin):
@@ -91,3 +91,28 @@ class NetworkDenoiser(Denoiser):
 
     def eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.parameterization.to_eps(self(x_t, t, labels), x_t, *self.scales(x_t, t))
+
+
+class UnderKernel(Denoiser):
+    r"""A denoiser seen through another kernel: the same answers, at equal ratios, for images scaled the other way.
+
+    .. math:: \hat x_0(x_t, t) = \hat x_0^{\,inner}\big(x_t\, \alpha'_{t'} / \alpha_t,\; t'\big), \qquad
+              \sigma'_{t'} / \alpha'_{t'} = \sigma_t / \alpha_t
+
+    So a network trained under one kernel is sampled under another, in its times and from its starting noise.
+
+    Args:
+        denoiser: The denoiser, under its own kernel (primed).
+        kernel: The kernel under which it is to be used.
+    """
+
+    def __init__(self, denoiser: Denoiser, kernel: Kernel) -> None:
+        super().__init__()
+        self.denoiser, self.kernel = denoiser, kernel
+        self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        t = t.to(x_t.device, torch.promote_types(t.dtype, x_t.dtype))
+        inner_t = self.denoiser.kernel.time_of_ratio(self.kernel.ratio(t))
+        inner_alpha, alpha = self.denoiser.scales(x_t, inner_t)[0], self.scales(x_t, t)[0]
+        return self.denoiser.denoise(x_t * (inner_alpha / alpha), inner_t, labels)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, unknown
 from repro.registry import Plugin
 
 __all__ = ["EDM", "VE", "VP", "Cosine", "DiscreteVP", "Flow", "Kernel", "SubVP"]
@@ -60,8 +60,8 @@ class Kernel(Plugin, ABC):
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         """Inverse of :meth:`ratio`; by bisection unless a kernel knows better."""
-        low, high = torch.full_like(ratio, self.t_min / 2), torch.full_like(ratio, self.t_max)
-        for _ in range(64):
+        low, high = torch.zeros_like(ratio), torch.full_like(ratio, self.t_max)
+        for _ in range(80):
             middle = (low + high) / 2
             above = self.ratio(middle) > ratio
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
@@ -168,7 +168,7 @@ class DiscreteVP(Kernel):
         log_snr_min: Smallest half log signal-to-noise ratio that is kept.
 
     Raises:
-        UserError: fewer than two steps.
+        UserError: an unknown schedule, fewer than two steps, or fewer than two that are kept.
 
     Source: Ho et al. 2020, arXiv:2006.11239; interpolation as in Lu et al. 2022, arXiv:2206.00927, appendix D.
     """
@@ -178,6 +178,8 @@ class DiscreteVP(Kernel):
     def __init__(
         self, schedule: Literal["linear", "cosine"] = "linear", steps: int = 1000, log_snr_min: float = -5.1
     ) -> None:
+        if schedule not in ("linear", "cosine"):
+            raise unknown("schedule of DiscreteVP", schedule, ("linear", "cosine"))
         if steps < 2:
             raise UserError(f"DiscreteVP needs at least 2 steps, got {steps}")
         if schedule == "linear":
@@ -188,6 +190,8 @@ class DiscreteVP(Kernel):
         log_alpha = 0.5 * np.cumsum(np.log1p(-betas))
         log_snr = log_alpha - 0.5 * np.log(-np.expm1(2 * log_alpha))
         log_alpha = log_alpha[log_snr >= log_snr_min]
+        if len(log_alpha) < 2:
+            raise UserError(f"log_snr_min={log_snr_min:g} keeps fewer than 2 steps of DiscreteVP; the default is -5.1")
         self.schedule, self.steps = schedule, len(log_alpha)
         self.t_min = 1 / self.steps
         self._log_alphas = torch.from_numpy(log_alpha)

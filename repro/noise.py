@@ -6,6 +6,7 @@ later draws from the same generator, so that they too are reproducible (the conv
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,11 +17,33 @@ from repro.errors import UserError
 __all__ = ["NoiseStream", "draw_noise", "parse_seeds"]
 
 
+_SEEDS = 2**32
+
+
+def _checked(seeds: Iterable[int]) -> list[int]:
+    checked = []
+    for seed in seeds:
+        try:
+            checked.append(operator.index(seed))
+        except TypeError:
+            raise UserError(f"seed {seed!r} is not an integer; seeds are 0, 1, 2, ...") from None
+    if not checked:
+        raise UserError("no seeds given; name at least one, for example 0-999")
+    if min(checked) < 0:
+        raise UserError(f"seed {min(checked)} is negative; seeds are 0, 1, 2, ...")
+    if max(checked) >= _SEEDS:
+        raise UserError(f"seed {max(checked)} is too large; the generator tells seeds up to {_SEEDS - 1} apart")
+    return checked
+
+
 class NoiseStream:
     """The numbered noises of a batch of seeds, one CPU generator a seed.
 
     Args:
-        seeds: One non-negative integer an image.
+        seeds: One integer from 0 to 2**32 - 1 an image.
+
+    Raises:
+        UserError: no seed, or one that is not such an integer.
 
     Example:
         >>> stream = NoiseStream([3, 4])
@@ -29,11 +52,7 @@ class NoiseStream:
     """
 
     def __init__(self, seeds: Iterable[int]) -> None:
-        self.seeds = [int(seed) for seed in seeds]
-        if not self.seeds:
-            raise UserError("no seeds given; name at least one, for example 0-999")
-        if min(self.seeds) < 0:
-            raise UserError(f"seed {min(self.seeds)} is negative; seeds are 0, 1, 2, ...")
+        self.seeds = _checked(seeds)
         self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def __len__(self) -> int:
@@ -53,11 +72,11 @@ def draw_noise(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
     Row of seed i is ``torch.randn(shape, generator=torch.Generator().manual_seed(i))``.
 
     Args:
-        seeds: One non-negative integer an image.
+        seeds: One integer from 0 to 2**32 - 1 an image.
         shape: Shape of one image, (C, H, W).
 
     Raises:
-        UserError: no seed, or a negative one.
+        UserError: no seed, or one that is not such an integer.
 
     Example:
         >>> torch.equal(draw_noise(range(9), (1, 8, 8))[7:], draw_noise([7, 8], (1, 8, 8)))
@@ -70,7 +89,7 @@ def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
     """Seeds from ``"0-9999"``, ``"5"``, ``"0-3,8,10-11"`` or a list of integers.
 
     Raises:
-        UserError: not of this form, an empty range, a negative or repeated seed.
+        UserError: not of this form, an empty range, or a seed that is negative, too large or repeated.
 
     Example:
         >>> parse_seeds("0-3,8")
@@ -81,16 +100,14 @@ def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
         for part in str(text).split(","):
             first, dash, last = part.strip().partition("-")
             if not first.isdecimal() or (dash and not last.isdecimal()):
-                raise UserError(f"cannot read seeds {str(text)!r}; write a range or a list, for example 0-9999 or 0-3,8")
+                raise UserError(f"cannot read seeds {str(text)!r}; write a range or a list, such as 0-9999 or 0-3,8")
             if dash and int(last) < int(first):
                 raise UserError(f"seed range {part.strip()!r} is empty; write first-last, for example 0-9999")
+            _checked([int(last or first)])
             seeds.extend(range(int(first), int(last or first) + 1))
     else:
-        seeds = [int(seed) for seed in text]
-    if not seeds:
-        raise UserError("no seeds given; name at least one, for example 0-999")
-    if min(seeds) < 0:
-        raise UserError(f"seed {min(seeds)} is negative; seeds are 0, 1, 2, ...")
+        seeds = list(text)
+    seeds = _checked(seeds)
     if len(set(seeds)) != len(seeds):
         raise UserError(f"seeds {str(text)[:60]!r} name a seed twice; each noise counts once")
     return seeds

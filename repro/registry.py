@@ -10,6 +10,7 @@ them into plain JSON data and :func:`rebuild` builds the same object again. Chec
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import inspect
@@ -180,18 +181,32 @@ def record_of(built: Any) -> dict[str, Any]:
         {'group': 'kernels', 'name': 'Flow', 'args': {'t_min': 0.001}}
     """
     cls = type(built)
-    group = next((g for g in GROUPS for e in entries(g) if e.target == f"{cls.__module__}:{cls.__qualname__}"), None)
+    entry = _entry_of(cls)
     arguments = built.__dict__.get(_ARGUMENTS)
-    if group is None or arguments is None:
+    if entry is None or arguments is None:
         raise UserError(
             f"{cls.__module__}.{cls.__qualname__} cannot be recorded: register it as an entry point of one of "
             f"{', '.join('repro.' + g for g in GROUPS)} and build it by its name"
         )
     return {
-        "group": group,
-        "name": cls.__name__,
+        "group": entry.group,
+        "name": entry.name,
         "args": {key: _plain(value, f"{cls.__name__}({key}=...)") for key, value in arguments.items()},
     }
+
+
+def _entry_of(cls: type) -> Entry | None:
+    """The entry of a class, also where the entry point names a module that only re-exports it."""
+    claims = [claim for group in GROUPS for found in _scan(group).values() for claim in found]
+    alike = [(entry, point) for entry, point in claims if entry.target.partition(":")[2] == cls.__qualname__]
+    for entry, _ in alike:
+        if entry.target == f"{cls.__module__}:{cls.__qualname__}":
+            return entry
+    for entry, point in alike:
+        with contextlib.suppress(Exception):
+            if point.load() is cls:
+                return entry
+    return None
 
 
 def _plain(value: Any, where: str) -> Any:

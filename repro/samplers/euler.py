@@ -15,7 +15,8 @@ class Euler(FixedSteps):
 
     In the ratio it is deterministic DDIM under every kernel, and DPM-Solver of order 1:
 
-    .. math:: x_s = \alpha_s \hat x_0 + \sigma_s \hat\epsilon, \qquad \hat\epsilon = (x_t - \alpha_t \hat x_0) / \sigma_t
+    .. math:: x_s = \alpha_s \hat x_0 + \sigma_s \hat\epsilon,
+              \qquad \hat\epsilon = (x_t - \alpha_t \hat x_0) / \sigma_t
 
     Args:
         steps: Number of steps, which is the number of evaluations; the last leads to the clean image unless

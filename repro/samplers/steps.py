@@ -93,8 +93,8 @@ def time_grid(
 
     Example:
         >>> from repro.kernels import EDM
-        >>> time_grid(EDM(), "log_snr", 2, 100.0, 0.01).tolist()
-        [100.0, 1.0, 0.01]
+        >>> time_grid(EDM(), "time_quadratic", 2, 64.0, 4.0).tolist()
+        [64.0, 25.0, 4.0]
     """
     ends = torch.tensor([t_start, t_end], dtype=torch.float64)
     if intervals == 0:
@@ -141,32 +141,36 @@ class RatioCoordinate(Coordinate):
     r""":math:`x_t / \alpha_t` against :math:`r`; images depend on the ratios alone, so not on the kernel."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """The noise."""
         return noise_in(kernel, x_t, x_0, t)
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The DDIM step when the slope is the noise at time t."""
         return kernel.alpha(s) * (x_t / kernel.alpha(t) + (kernel.ratio(s) - kernel.ratio(t)) * slope)
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
+        """Part of the way between the two ratios."""
         return s if part == 1 else kernel.time_of_ratio(torch.lerp(kernel.ratio(t), kernel.ratio(s), part))
 
 
 class TimeCoordinate(Coordinate):
-    r""":math:`x_t` against :math:`t`, as the ablation sampler of EDM steps for its "vp" and "ve" settings.
-
-    Its last step goes to time 0 where that is noiseless under the kernel.
-    """
+    r""":math:`x_t` against :math:`t`, as the ablation sampler of EDM steps for its "vp" and "ve" settings."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """The velocity of the probability flow."""
         alpha_dot = kernel.log_alpha_dot(t) * kernel.alpha(t)
         return alpha_dot * x_0 + kernel.sigma_dot(t) * noise_in(kernel, x_t, x_0, t)
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """A straight line in time."""
         return x_t + (s - t) * slope
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
+        """Part of the way between the two times."""
         return torch.lerp(t, s, part)
 
     def last_time(self, kernel: Kernel) -> Tensor | None:
+        """Time 0, where that is noiseless under the kernel."""
         zero = torch.zeros((), dtype=torch.float64)
         return zero if kernel.sigma(zero) == 0 else None
 
