@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -88,6 +88,8 @@ class SongUNet(Network):
         torch.Size([2, 1, 8, 8])
     """
 
+    _single_decoder: ClassVar[bool] = True
+
     def __init__(
         self,
         image_size: int | None = None,
@@ -128,8 +130,8 @@ class SongUNet(Network):
     ) -> None:
         super().__init__(image_size, channels, num_classes)
         self.sizes = sizes_of(type(self).__name__, image_size, channel_mult)
-        self.widths = [int(width * mult) for mult in channel_mult]
-        one_of("embedding", embedding, ("positional", "fourier"))
+        self.channel_mult = tuple(channel_mult)
+        self.embedding_kind = one_of("embedding", embedding, ("positional", "fourier"))
         one_of("encoder", encoder, ("standard", "skip", "residual"))
         self.output_path = one_of("decoder", decoder, ("standard", "skip", "residual"))
         one_of("combine", combine, ("sum", "cat"))
@@ -177,21 +179,20 @@ class SongUNet(Network):
                 activation=activation,
                 scheme="xavier",
             )
+        widths = [int(width * mult) for mult in channel_mult]
         self.encoder = Encoder(
-            self.settings, channels, width, self.widths, self.sizes, num_blocks, self.attention_at, encoder, combine
+            self.settings, channels, width, widths, self.sizes, num_blocks, self.attention_at, encoder, combine
         )
-        self._build_decoders()
+        if self._single_decoder:
+            self.middle = Middle(self.settings, self.encoder.out_channels)
+            self.decoder = self._build_decoder(width)
 
-    def _build_decoders(self) -> None:
-        self.middle = Middle(self.settings, self.encoder.out_channels)
-        self.decoder = self._decoder(self.widths)
-
-    def _decoder(self, widths: Sequence[int]) -> Decoder:
+    def _build_decoder(self, width: int) -> Decoder:
         return Decoder(
             self.settings,
             self.encoder.out_channels,
             self.out_channels,
-            widths,
+            [int(width * mult) for mult in self.channel_mult],
             self.sizes,
             self.encoder.skip_channels,
             self.num_blocks,

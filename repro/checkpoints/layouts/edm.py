@@ -5,6 +5,7 @@ Source of names and settings: https://github.com/NVlabs/edm; Karras et al. 2022,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from repro.checkpoints.layouts.table import Entry, copied, stacked_qkv, translate
 from repro.errors import UserError, unknown
-from repro.networks.layers.blocks import Head, ResidualBlock
-from repro.networks.layers.resampling import DownConv
+from repro.networks.layers.blocks import BlockSettings, Head, ResidualBlock
+from repro.networks.layers.resampling import DownConv, Downsample, Upsample, check_filter
 
-__all__ = ["block_entries", "settings", "state_dict"]
+__all__ = ["block", "block_state_dict", "settings", "state_dict"]
 
 _PREFIX = "model."
 _WRAPPER = {
@@ -39,19 +40,15 @@ _SONG = _COMMON | {
     "decoder_type": "decoder",
     "resample_filter": "resample_filter",
 }
-_DEFAULTS = {
-    "SongUNet": {"channel_mult": [1, 2, 2, 2], "dropout": 0.10},
-    "DhariwalUNet": {},
-}
-_OURS = {"SongUNet": ("SongUNet", _SONG), "DhariwalUNet": ("ADM", _COMMON)}
+_DEFAULT_TYPE = {"VPPrecond": "SongUNet", "VEPrecond": "SongUNet"}
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Our network for the constructor arguments of an EDM wrapper (EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond).
 
     Args:
-        record: The wrapper's keyword arguments, those of the network among them; ``class_name`` may name the wrapper
-            (iDDPMPrecond's network has twice the output channels).
+        record: The wrapper's keyword arguments, those of the network among them; ``class_name`` names the wrapper
+            (EDMPrecond when left out; iDDPMPrecond's network has twice the output channels).
 
     Returns:
         ``{"name": ..., "args": {...}}`` for :func:`repro.registry.build`.
@@ -59,20 +56,37 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: unknown network or argument.
     """
-    kind = record.get("model_type", "SongUNet")
-    if kind not in _OURS:
-        raise unknown("EDM network", kind, _OURS)
-    name, names = _OURS[kind]
-    return {"name": name, "args": wrapper_arguments(record) | network_arguments(record, names, _DEFAULTS[kind])}
+    kinds = {"SongUNet": "SongUNet", "DhariwalUNet": "ADM"}
+    kind = record.get("model_type", _DEFAULT_TYPE.get(_wrapper(record), "DhariwalUNet"))
+    if kind not in kinds:
+        raise unknown("EDM network", kind, kinds)
+    arguments = song_arguments(record) if kind == "SongUNet" else _arguments(record, _COMMON, {})
+    return {"name": kinds[kind], "args": arguments}
 
 
-def wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments that EDM's wrapper hands to its network."""
+def song_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Our arguments of :class:`SongUNet` for the record of a wrapper around EDM's class of that name."""
+    return _arguments(record, _SONG, {"channel_mult": [1, 2, 2, 2], "dropout": 0.10})
+
+
+def _wrapper(record: Mapping[str, Any]) -> str:
+    return str(record.get("class_name", "EDMPrecond")).rpartition(".")[2]
+
+
+def _arguments(record: Mapping[str, Any], names: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    for argument in record:
+        if argument not in names and argument not in _WRAPPER:
+            raise unknown("argument of an EDM network", argument, sorted({*names, *_WRAPPER}))
+    given = dict(defaults) | {argument: value for argument, value in record.items() if argument in names}
+    return _wrapper_arguments(record) | {names[argument]: value for argument, value in given.items()}
+
+
+def _wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in ("img_resolution", "img_channels"):
         if argument not in record:
             raise UserError(f"the EDM record has no {argument!r}; it is not the record of a whole EDM network")
     channels = record["img_channels"]
-    doubled = str(record.get("class_name", "")).endswith("iDDPMPrecond")
+    doubled = _wrapper(record) == "iDDPMPrecond"
     return {
         "image_size": record["img_resolution"],
         "channels": channels,
@@ -80,23 +94,6 @@ def wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
         "null_class": bool(record.get("label_dim", 0)),
         "out_channels": 2 * channels if doubled else channels,
     }
-
-
-def network_arguments(
-    record: Mapping[str, Any], names: Mapping[str, str], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Renames the network's own arguments; what the record leaves out takes EDM's defaults.
-
-    Args:
-        record: Wrapper and network arguments.
-        names: EDM's argument names to ours.
-        defaults: EDM's defaults where they differ from ours, by EDM's names.
-    """
-    for argument in record:
-        if argument not in names and argument not in _WRAPPER:
-            raise unknown("argument of an EDM network", argument, sorted({*names, *_WRAPPER}))
-    given = dict(defaults) | {argument: value for argument, value in record.items() if argument in names}
-    return {names[argument]: value for argument, value in given.items()}
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -111,10 +108,53 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
     """
     if any(name.startswith(_PREFIX) for name in foreign):
         foreign = {name.removeprefix(_PREFIX): tensor for name, tensor in foreign.items()}
-    return translate(list(_entries(network)), foreign, network, "EDM", ignored=_is_constant)
+    return translate(list(_entries(network)), foreign, network, "EDM", ignored=is_constant)
 
 
-def _is_constant(name: str) -> bool:
+def block(record: Mapping[str, Any]) -> ResidualBlock:
+    """Our residual block for the constructor arguments of EDM's ``UNetBlock``, which is ADM's by default."""
+    known = inspect.signature(BlockSettings).parameters
+    shared = {argument: value for argument, value in record.items() if argument in known}
+    settings = BlockSettings(
+        **{
+            "dropout": 0.0,
+            "skip_scale": 1.0,
+            "eps": 1e-5,
+            "num_heads": None,
+            "channels_per_head": 64,
+            "adaptive_scale": True,
+        }
+        | shared
+        | {"resample_filter": check_filter(record.get("resample_filter", [1, 1]))},
+        embedding=record["emb_channels"],
+        activation="silu",
+        max_groups=32,
+        min_group=4,
+        resample="block",
+        symmetric_stride=True,
+        resample_shortcut=record.get("resample_proj", False),
+        scheme="fan_in",
+        shortcut_gain=1.0,
+        attention_gain=1.0,
+        zero_gain=0.0,
+    )
+    resample = Downsample if record.get("down") else Upsample if record.get("up") else None
+    return ResidualBlock(
+        settings,
+        record["in_channels"],
+        record["out_channels"],
+        record.get("attention", False),
+        None if resample is None else resample(settings.resample_filter),
+    )
+
+
+def block_state_dict(foreign: Mapping[str, Tensor], block: ResidualBlock) -> dict[str, Tensor]:
+    """Our state dict of a :func:`block` from that of a single ``UNetBlock``."""
+    return translate(list(block_entries("", "", block)), foreign, block, "EDM block", ignored=is_constant)
+
+
+def is_constant(name: str) -> bool:
+    """Whether a foreign tensor follows from the settings: resampling filters and iDDPM's table of noise levels."""
     return name == "u" or name.endswith("resample_filter")
 
 
