@@ -100,7 +100,11 @@ class _EncodedSource(ImageSource):
         self._decoded: ArraySource | None = None
 
     def prepare(self) -> None:
-        if self.cache is not None and self._decoded is None:
+        if self.cache is None or self._decoded is not None:
+            return
+        if (found := self.cache.load()) is not None:  # another process was faster
+            self._decoded = ArraySource(torch.from_numpy(found[1]))
+        else:
             images = self._decode(np.arange(len(self)))
             self.cache.save(self.listing, images.numpy())
             self._decoded = ArraySource(images)

@@ -30,7 +30,7 @@ class Facts:
 
     Attributes:
         images: How many there are, before subsets.
-        image_shape: (C, H, W) as stored, before ``resize`` and ``grayscale``.
+        image_shape: (C, H, W), with or without the effect of ``resize`` and ``grayscale``.
         num_classes: How many classes; 0 when there are none.
     """
 
@@ -111,10 +111,14 @@ class ImageData(LightningDataModule, Plugin, ABC):
         available = self._known.images - self.holdout
         name = type(self).__name__
         if available < 1:
-            raise UserError(f"holdout is {self.holdout} but {name} has {self._known.images} images; leave some to train on")
+            raise UserError(
+                f"holdout is {self.holdout} but {name} has {self._known.images} images; leave some to train on"
+            )
         if self.subset is not None and self.subset > available:
             held = f" of which {self.holdout} are held out" if self.holdout else ""
-            raise UserError(f"subset is {self.subset} but {name} has {self._known.images} images{held}; give at most {available}")
+            raise UserError(
+                f"subset is {self.subset} but {name} has {self._known.images} images{held}; give at most {available}"
+            )
         return available if self.subset is None else self.subset
 
     @property

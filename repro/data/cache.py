@@ -34,7 +34,7 @@ class Listing:
 
 
 class DecodedCache:
-    """The images of one set, decoded one way, in ``$REPRO_CACHE`` (or ``~/.cache/repro``) under ``data``.
+    """The images of one set, decoded one way, in ``$REPRO_CACHE`` (or ``~/.cache/repro``) under ``decoded``.
 
     An entry is an ``.npy`` file and a ``.json`` beside it that was written after it and holds its checksum; an entry
     that does not match is as good as none.
@@ -47,7 +47,7 @@ class DecodedCache:
         self.key = hashlib.sha256(f"{_FORMAT} {key}".encode()).hexdigest()[:32]
 
     def _paths(self) -> tuple[Path, Path]:
-        folder = cache_folder("data")
+        folder = cache_folder("decoded")
         return folder / f"{self.key}.npy", folder / f"{self.key}.json"
 
     def load(self) -> tuple[Listing, NDArray[np.uint8]] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.data.pixels import fit_pixels, to_picture
+from repro.data.progress import slow_progress
 
 __all__ = ["ArraySource", "FittedSource", "ImageSource", "SubsetSource"]
 
@@ -33,6 +34,7 @@ class ImageSource(ABC):
 
     def prepare(self) -> None:
         """Work that is done once, before readers in other processes start; by default none."""
+        return
 
     @abstractmethod
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -67,6 +69,7 @@ class ArraySource(ImageSource):
         self.image_shape = tuple(images.shape[1:])
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Copies them out of the array."""
         return self.images.index_select(0, torch.from_numpy(np.array(indices))).contiguous()
 
 
@@ -86,13 +89,17 @@ class FittedSource(ImageSource):
         self.image_shape = (1 if grayscale else channels, resize or height, resize or width)
 
     def prepare(self) -> None:
+        """Prepares the source."""
         self.source.prepare()
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        fitted = torch.empty(len(indices), *self.image_shape, dtype=torch.uint8)
-        for row, image in zip(fitted, self.source.read(indices).numpy(), strict=True):
-            row.copy_(torch.from_numpy(fit_pixels(to_picture(image), self.image_shape[0], self.resize)))
-        return fitted
+        """Reads and fits them."""
+        fitted = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
+        with slow_progress("scaling images", len(indices)) as done:
+            for row, image in enumerate(self.source.read(indices).numpy()):
+                fitted[row] = fit_pixels(to_picture(image), self.image_shape[0], self.resize)
+                done(row + 1)
+        return torch.from_numpy(fitted)
 
 
 class SubsetSource(ImageSource):
@@ -109,7 +116,9 @@ class SubsetSource(ImageSource):
         self.class_names, self.image_shape = source.class_names, source.image_shape
 
     def prepare(self) -> None:
+        """Prepares the source."""
         self.source.prepare()
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Reads the chosen ones with these numbers."""
         return self.source.read(self.indices[indices])
