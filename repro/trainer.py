@@ -1,0 +1,229 @@
+"""The trainer: Lightning's, with this project's defaults, numbered sampling and scores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from repro.banks import Bank, format_seeds
+from repro.callbacks import HyperParameters, RunCheckpoint, SampleGrid, Throughput, WriteBank
+from repro.checkpoints.native import AtomicCheckpointIO, load_module
+from repro.comparison import default_descriptor
+from repro.data.base import ImageData
+from repro.descriptors.base import Descriptor
+from repro.errors import UserError
+from repro.manifest import MANIFEST_NAME
+from repro.modules.base import GenerativeModule
+from repro.noise import parse_seeds
+from repro.registry import load, rebuild
+from repro.samplers.base import Sampler
+from repro.sampling import Draws, bank_writer
+from repro.tasks.base import Task
+from repro.tasks.scores import Scores
+
+__all__ = ["Trainer"]
+
+
+class Trainer(L.Trainer):
+    """Lightning's trainer for generative modules.
+
+    The whole training is one epoch of ``max_steps`` steps. Checkpoints are written atomically to
+    ``<default_root_dir>/checkpoints/last.ckpt``, logs go to TensorBoard in ``<default_root_dir>``.
+
+    Args:
+        max_steps: Optimiser steps.
+        default_root_dir: The run's folder.
+        logger: A Lightning logger, several, or False for none; by default TensorBoard.
+        callbacks: Further callbacks; one of a kind that is there by default replaces the default.
+        log_every_n_steps: Steps between two log entries.
+        plugins: Lightning plug-ins.
+        **kwargs: Everything else that ``lightning.Trainer`` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int = 10_000,
+        default_root_dir: str | Path | None = None,
+        logger: Any = None,
+        callbacks: list[L.Callback] | L.Callback | None = None,
+        log_every_n_steps: int = 50,
+        plugins: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        root = Path(default_root_dir or "runs/run")
+        callbacks = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
+        defaults = [RunCheckpoint(), SampleGrid(), Throughput(), HyperParameters()]
+        if kwargs.get("enable_progress_bar") is not False:
+            defaults.append(RichProgressBar(leave=True))
+        if kwargs.get("enable_checkpointing") is False:
+            defaults = defaults[1:]
+        kinds = tuple(ProgressBar if isinstance(c, ProgressBar) else type(c) for c in callbacks)
+        callbacks += [default for default in defaults if not isinstance(default, kinds)]
+        for callback in callbacks:
+            if isinstance(callback, RunCheckpoint) and callback.dirpath is None:
+                callback.dirpath = os.fspath(root / "checkpoints")
+        plugins = [plugins] if plugins is not None and not isinstance(plugins, list) else plugins or []
+        super().__init__(
+            max_steps=max_steps,
+            max_epochs=-1,
+            default_root_dir=os.fspath(root),
+            logger=TensorBoardLogger(root, name=None, version="") if logger is None or logger is True else logger,
+            callbacks=callbacks,
+            log_every_n_steps=log_every_n_steps,
+            use_distributed_sampler=False,
+            plugins=[*plugins, AtomicCheckpointIO()],
+            **kwargs,
+        )
+
+    def predict(
+        self,
+        model: GenerativeModule | None = None,
+        datamodule: ImageData | None = None,
+        ckpt_path: str | None = None,
+        seeds: str = "0-999",
+        task: str | None = None,
+        output: str | None = None,
+        sampler: Sampler | None = None,
+        weights: Literal["ema", "raw"] = "ema",
+        shard_size: int = 250,
+    ) -> Path:
+        """Draws numbered images into a sample bank, going on where an interrupted one stopped.
+
+        Args:
+            model: The model; not needed when ``ckpt_path`` is given.
+            datamodule: Not used.
+            ckpt_path: A checkpoint or a run's folder; the model is rebuilt from its own record.
+            seeds: Which noises, for example 0-9999.
+            task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
+                ``unconditional``.
+            output: Folder of the bank; by default ``banks/<task>_<seeds>`` in the run's folder.
+            sampler: Draw with this sampler instead of the model's own.
+            weights: Averaged weights (``ema``) or those of the last step (``raw``).
+            shard_size: Seeds at a time, and in each file.
+
+        Returns:
+            The bank's folder.
+
+        Raises:
+            UserError: no model, bad seeds, a task that the model cannot do, a folder with other samples.
+        """
+        numbers = parse_seeds(seeds)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
+        folder = Path(output) if output else self._run_folder(ckpt_path) / "banks" / f"{doing.name}_{format_seeds(numbers)[:40]}"
+        writer = bank_writer(folder, model, doing, numbers, shard_size)
+        callback = WriteBank(writer)
+        self.callbacks.append(callback)
+        try:
+            super().predict(
+                model, datamodule=Draws(model, doing, numbers, shard_size, writer), return_predictions=False
+            )
+        finally:
+            self.callbacks.remove(callback)
+        return folder
+
+    def test(
+        self,
+        model: GenerativeModule | None = None,
+        datamodule: ImageData | None = None,
+        ckpt_path: str | None = None,
+        seeds: str = "0-999",
+        task: str | None = None,
+        reference: list[str] | None = None,
+        descriptor: Descriptor | None = None,
+        threshold: float | None = None,
+        mae_threshold: float = 15.0,
+        metric: list[str] | None = None,
+        sampler: Sampler | None = None,
+        weights: Literal["ema", "raw"] = "ema",
+        batch_size: int = 250,
+    ) -> Scores:
+        """Draws numbered images and scores them: RP and MAE against references, GL against the training images.
+
+        Args:
+            model: The model; not needed when ``ckpt_path`` is given.
+            datamodule: Data for GL; by default those that the checkpoint was trained on.
+            ckpt_path: A checkpoint or a run's folder; the model is rebuilt from its own record.
+            seeds: Which noises, for example 0-9999.
+            task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
+                ``unconditional``.
+            reference: Banks, checkpoints or runs to compare with; the latter two are sampled first.
+            descriptor: What makes two images alike; by default SSCD when its weights are present, else pixels.
+            threshold: Similarity above which two images are the same; by default the descriptor's.
+            mae_threshold: Mean absolute difference below which they are, in [0, 255].
+            metric: Names of further metrics of the group ``repro.metrics``.
+            sampler: Draw with this sampler instead of the model's own.
+            weights: Averaged weights (``ema``) or those of the last step (``raw``).
+            batch_size: Seeds at a time.
+
+        Returns:
+            The scores, with counts and intervals.
+
+        Raises:
+            UserError: no model, bad seeds or thresholds, a reference of other seeds or sizes, nothing to score against.
+        """
+        numbers = parse_seeds(seeds)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
+        descriptor = descriptor or default_descriptor()
+        banks = {Path(path).name: self.bank_of(path, doing.name, seeds) for path in reference or []}
+        for name, bank in banks.items():
+            if tuple(bank.manifest.image_shape) != tuple(model.image_shape):
+                raise UserError(
+                    f"reference {name} has images {tuple(bank.manifest.image_shape)}, the model's are "
+                    f"{tuple(model.image_shape)}; compare models of one image size"
+                )
+        if datamodule is None and model.data_record is not None:
+            datamodule = rebuild(model.data_record)
+        model.scores = Scores(
+            banks,
+            descriptor,
+            descriptor.default_threshold if threshold is None else threshold,
+            mae_threshold,
+            datamodule.images() if datamodule is not None else None,
+            {name: load("metrics", name)() for name in metric or []},
+            self.strategy.root_device,
+        )
+        super().test(model, datamodule=Draws(model, doing, numbers, batch_size), verbose=False)
+        return model.scores
+
+    def bank_of(self, path: str, task: str | None = None, seeds: str = "0-999") -> Bank:
+        """The bank at a path, or the one drawn from the checkpoint or run there.
+
+        Raises:
+            UserError: as :meth:`predict`, and a path that is neither.
+        """
+        if (Path(path) / MANIFEST_NAME).is_file():
+            return Bank.open(path)
+        drawer = Trainer(
+            accelerator=self.accelerator, devices=self.num_devices, logger=False, enable_checkpointing=False
+        )
+        return Bank.open(drawer.predict(ckpt_path=path, seeds=seeds, task=task))
+
+    def _prepare(
+        self,
+        model: GenerativeModule | None,
+        ckpt_path: str | None,
+        sampler: Sampler | None,
+        weights: str,
+        task: str | None,
+    ) -> tuple[GenerativeModule, Task]:
+        if ckpt_path is not None:
+            model = load_module(ckpt_path, weights)
+        if model is None:
+            raise UserError("nothing to sample from; give --ckpt_path CHECKPOINT, or a model that needs no training")
+        if sampler is not None:
+            model.use_sampler(sampler)
+        doing = load("tasks", task or ("conditional" if model.num_classes else "unconditional"))()
+        doing.check(model)
+        return model, doing
+
+    def _run_folder(self, ckpt_path: str | None) -> Path:
+        path = Path(ckpt_path) if ckpt_path is not None else Path(self.default_root_dir)
+        if path.is_file():
+            path = path.parent
+        return path.parent if path.name == "checkpoints" else path
