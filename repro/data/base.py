@@ -56,7 +56,8 @@ class ImageData(LightningDataModule, Plugin, ABC):
         subset_seed: Which images a subset takes: subsets of one seed are nested.
         seed: Number of the batch order and of the flips.
         horizontal_flip: Whether each image seen is mirrored by a fair coin of its position.
-        resize: Scale the whole set once to this side: centre square, area mean downwards, linear upwards.
+        resize: Scale the whole set once to this side: centre square; block means when the side divides the old one,
+            else antialiased bicubic; linear upwards.
         grayscale: Turn the whole set grey (ITU-R 601 luma).
         holdout: How many images are never trained on; the validation loader gives them in order.
         workers: Processes that prepare batches; 0 is best for sets in memory. The batches are the same.

@@ -140,7 +140,9 @@ def test_without_held_out_images_validation_is_left_out_silently():
     module, trainer = _fit(_data(), max_steps=2)
     assert module.validated == []
     assert trainer.limit_val_batches == 1.0
-    with pytest.raises(UserError, match="no images are held out to validate on; give for example --data.holdout 1000"):
+    with pytest.raises(
+        UserError, match=r"no images are held out to validate on; give for example --data\.holdout 1000"
+    ):
         Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(Witness(), datamodule=_data())
 
 
