@@ -1,0 +1,100 @@
+"""The registered classes as the command line knows them: loaded before parsing, shown under their short names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from repro import registry
+from repro.errors import UserError
+
+__all__ = ["GROUP_OF", "class_of", "group_of", "load_classes", "options_of", "settings_of", "short_names", "specs"]
+
+GROUP_OF = {
+    "Kernel": "kernels",
+    "Network": "networks",
+    "Parameterization": "parameterizations",
+    "Denoiser": "denoisers",
+    "Sampler": "samplers",
+    "TimeDistribution": "times",
+    "GenerativeModule": "modules",
+    "ImageData": "data",
+    "Descriptor": "descriptors",
+}
+"""Base class of a constructor's argument -> group of the names that are legal there."""
+
+
+def load_classes() -> list[UserError]:
+    """Imports the registered classes of every group in :data:`GROUP_OF`, so that their short names resolve.
+
+    Returns:
+        One error for each plug-in that cannot be imported; the others are there.
+    """
+    broken = []
+    for group in GROUP_OF.values():
+        for name in registry.names(group):
+            try:
+                registry.load(group, name)
+            except UserError as error:
+                broken.append(error)
+    return broken
+
+
+def group_of(hint: Any) -> tuple[str, type] | None:
+    """Group and base class that a constructor's type hint stands for, None when it is no plug-in."""
+    for part in getattr(hint, "__args__", (hint,)):
+        for base in getattr(part, "__mro__", ()):
+            if base.__name__ in GROUP_OF and base.__module__.startswith("repro."):
+                return GROUP_OF[base.__name__], base
+    return None
+
+
+def class_of(path: str) -> type:
+    """The class at an import path that was parsed before."""
+    module, _, name = path.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+def options_of(cls: type) -> dict[str, Any]:
+    """The constructor's arguments: name -> parser action, which knows type and default."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False)
+    return settings_of(parser)
+
+
+def settings_of(parser: Any) -> dict[str, Any]:
+    """The settings of a parser: key -> action, without those that only print help."""
+    helping = ("help", "==SUPPRESS==")
+    return {a.dest: a for a in parser._actions if a.dest not in helping and not a.dest.endswith(".help")}
+
+
+def specs(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every ``{class_path, init_args}`` inside a parsed value, outermost first, with the key that leads to it."""
+    if isinstance(value, Mapping) or hasattr(value, "class_path"):
+        if "class_path" in value:
+            yield where, value
+            value = value.get("init_args") or {}
+        for key in list(vars(value) if hasattr(value, "__dict__") and not isinstance(value, dict) else value):
+            yield from specs(value[key], f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from specs(item, f"{where}[{index}]")
+
+
+def short_names(plain: Any) -> Any:
+    """A dumped configuration with registered classes under their names instead of their import paths."""
+    if isinstance(plain, list):
+        return [short_names(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    plain = {key: short_names(item) for key, item in plain.items()}
+    if isinstance(path := plain.get("class_path"), str) and "." in path:
+        cls = class_of(path)
+        named = group_of(cls) if inspect.isclass(cls) else None
+        group = named[0] if named else ("networks" if cls.__name__ in registry.names("networks") else None)
+        if group and cls.__name__ in registry.names(group) and registry.load(group, cls.__name__) is cls:
+            plain["class_path"] = cls.__name__
+    return plain

@@ -1,0 +1,130 @@
+"""``repro compare``: banks, or what checkpoints draw, against each other and against their training images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from repro.banks import Bank, format_seeds
+from repro.cli import runs
+from repro.cli.classes import load_classes
+from repro.cli.fill import build
+from repro.cli.parser import Parser, quiet, warn_of_broken
+from repro.comparison import compare
+from repro.data.base import ImageData
+from repro.descriptors.base import Descriptor
+from repro.errors import UserError
+from repro.manifest import MANIFEST_NAME
+from repro.registry import rebuild
+from repro.trainer import Trainer
+
+__all__ = ["run"]
+
+_SEEDS = "0-999"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="repro compare",
+        description="How alike models are on the same noises (RP, MAE), and how much they memorise (GL), with chance "
+        "levels and 95 % intervals.",
+        print_config=None,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "systems", nargs="+", type=str, metavar="BANK|CKPT", help="Banks, or runs or checkpoints to draw from."
+    )
+    parser.add_argument("--names", nargs="+", type=str, help="Names of the systems, in their order.")
+    parser.add_argument("--seeds", type=str | None, help=f"Which noises; those of the banks by default, else {_SEEDS}.")
+    parser.add_argument("--task", type=str | None, help="What is drawn from checkpoints (repro plugins tasks).")
+    parser.add_argument(
+        "--descriptor",
+        type=Descriptor | None,
+        help="What makes two images alike; SSCD when its weights are there, else Pixels.",
+    )
+    parser.add_argument("--threshold", type=float | None, help="Similarity above which two images are the same.")
+    parser.add_argument(
+        "--mae_threshold", type=float, default=15.0, help="Mean difference, in [0, 255], below which they are."
+    )
+    parser.add_argument("--metric", nargs="+", type=str, default=[], help="Further metrics (repro plugins metrics).")
+    parser.add_argument(
+        "--train", type=ImageData | None, help="Training images for GL; by default those that the banks name."
+    )
+    parser.add_argument("--output", type=str | None, help="Folder for tables and figures; runs/compare by default.")
+    parser.add_argument("--device", type=str, default="cpu", help="Where the descriptor runs.")
+    return parser
+
+
+def _banks(systems: Sequence[str], seeds: str | None, task: str | None) -> list[Bank]:
+    """The banks, those of checkpoints drawn with the given seeds, or with those of the first bank."""
+    given = [Path(path) for path in systems]
+    for path in given:
+        if not path.exists():
+            raise UserError(f"there is no bank, run or checkpoint at {path}; draw a bank: repro predict")
+    opened = {path: Bank.open(path) for path in given if (path / MANIFEST_NAME).is_file()}
+    if seeds is None:
+        seeds = format_seeds(next(iter(opened.values())).manifest.seeds) if opened else _SEEDS
+    if len(opened) == len(set(given)):
+        return [opened[path] for path in given]
+    drawer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
+    return [opened[path] if path in opened else drawer.bank_of(str(path), task, seeds) for path in given]
+
+
+def _train_images(banks: Sequence[Bank], given: ImageData | None) -> list[Tensor | None]:
+    """Training images of each system: those given, or those that its bank names, where they can be had."""
+    if given is not None:
+        return [given.images()] * len(banks)
+    known: dict[str, Tensor | None] = {"null": None}
+    records = [json.dumps(bank.manifest.data, sort_keys=True) for bank in banks]
+    for record in records:
+        if record not in known:
+            try:
+                known[record] = rebuild(json.loads(record)).images()
+            except UserError as error:
+                known[record] = None
+                print(f"repro: warning: no GL on these training images: {error}", file=sys.stderr)
+    return [known[record] for record in records]
+
+
+def _folder(output: str | None) -> Path:
+    return Path(output) if output else runs.claim("compare", None)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Compares, prints the matrices and writes them with their figures.
+
+    Args:
+        command: ``compare``.
+        arguments: The words after it.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    with quiet():
+        broken = load_classes()
+        parser = _parser()
+        config = parser.parse_args(arguments)
+        warn_of_broken(broken)
+        descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
+        banks = _banks(config.systems, config.seeds, config.task)
+        found = compare(
+            banks,
+            descriptor,
+            _train_images(banks, train),
+            config.threshold,
+            config.mae_threshold,
+            config.names,
+            metrics=config.metric,
+            seeds=config.seeds,
+            device=config.device,
+        )
+        folder = _folder(config.output)
+        found.write(folder)
+        found.to_tensorboard(folder)
+    print(found)
+    print(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
+    return 0

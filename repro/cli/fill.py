@@ -1,0 +1,87 @@
+"""Between a parsed configuration and the objects: sizes that the data and the task settle, then building."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from repro import registry
+from repro.cli.classes import class_of, specs
+from repro.data.base import ImageData
+from repro.errors import UserError
+
+__all__ = ["build", "fill"]
+
+_SIZES = ("image_size", "channels", "num_classes")
+
+
+def build(value: Any, where: str) -> Any:
+    """The object that a parsed ``{class_path, init_args}`` describes, nested ones first; other values as they are.
+
+    Args:
+        value: The parsed value.
+        where: Its key, put before the message of a constructor's UserError.
+    """
+    if isinstance(value, list):
+        return [build(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, Mapping) and not hasattr(value, "class_path"):
+        return value
+    if "class_path" not in value:
+        return {key: build(item, f"{where}.{key}") for key, item in value.items()}
+    given = value.get("init_args") or {}
+    keys = given if isinstance(given, Mapping) else vars(given)
+    arguments = {key: build(given[key], f"{where}.{key}") for key in keys}
+    try:
+        return class_of(value["class_path"])(**arguments)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def fill(model: Any, data: ImageData, task: str | None) -> str:
+    """Settles ``image_size``, ``channels`` and ``num_classes`` that are None, wherever a class of the model takes them.
+
+    Args:
+        model: The parsed model, changed in place.
+        data: The data.
+        task: Name of the task, or None to infer it: conditional when the model's classes are given, else unconditional.
+
+    Returns:
+        Name of the task.
+
+    Raises:
+        UserError: a given value that contradicts data or task, images that are not square, an unknown task.
+    """
+    takers = [(where, spec) for where, spec in specs(model, "model") if _sizes_of(spec)]
+    if task is None:
+        given = any(spec["init_args"].get("num_classes") for _, spec in takers)
+        task = "conditional" if given else "unconditional"
+    classes = registry.load("tasks", task)().num_classes(data.num_classes)
+    for where, spec in takers:
+        channels, height, width = data.image_shape
+        if height != width and "image_size" in _sizes_of(spec):
+            name = class_of(spec["class_path"]).__name__
+            raise UserError(
+                f"images of {type(data).__name__} are {height}x{width}, {name} takes square ones; "
+                f"type --data.resize {min(height, width)}"
+            )
+        for size, value in zip(_SIZES, (height, channels, classes), strict=True):
+            if size in _sizes_of(spec):
+                _settle(where, spec["init_args"], size, value, data, task)
+    return task
+
+
+def _sizes_of(spec: Any) -> list[str]:
+    parameters = inspect.signature(class_of(spec["class_path"])).parameters
+    return [size for size in _SIZES if size in parameters]
+
+
+def _settle(where: str, arguments: Any, size: str, value: int, data: ImageData, task: str) -> None:
+    given = arguments.get(size)
+    if given is None:
+        arguments[size] = value
+    elif given != value:
+        source = f"--task {task} on {type(data).__name__}" if size == "num_classes" else type(data).__name__
+        raise UserError(
+            f"{where}.{size} is {given}, but {source} has {value}; leave it out, or type --{where}.{size} {value}"
+        )

@@ -1,0 +1,264 @@
+"""``repro fit | validate | test | predict``: Lightning's command line over the registered classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from repro import registry
+from repro.checkpoints.native import load_module
+from repro.cli import resume, runs
+from repro.cli.classes import class_of, load_classes, short_names, specs
+from repro.cli.configs import check_config_files, config_files
+from repro.cli.fill import build, fill
+from repro.cli.parser import Parser, quiet, warn_of_broken
+from repro.data.base import ImageData
+from repro.errors import UserError
+from repro.files import write_text
+from repro.modules.base import GenerativeModule
+from repro.trainer import Trainer
+
+__all__ = ["CommandLine", "run"]
+
+_SKIPPED = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+    "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+    "test": {"model", "datamodule"},
+    "predict": {"model", "datamodule"},
+}
+_NOT_SAVED = ("name", "output", "ckpt_path", "print_config")
+
+
+class CommandLine(LightningCLI):
+    """One command: parses its options, settles sizes, builds model, data and trainer, and runs.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: The words after it.
+    """
+
+    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        self.command = command
+        self.arguments = resume.with_config_of_run(arguments) if command == "fit" else list(arguments)
+        super().__init__(
+            model_class=GenerativeModule,
+            subclass_mode_model=True,
+            datamodule_class=ImageData,
+            subclass_mode_data=True,
+            trainer_class=Trainer,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={
+                "prog": f"repro {command}",
+                "description": (getattr(Trainer, command).__doc__ or "").strip().partition("\n")[0],
+                "print_config": None,
+                "allow_abbrev": False,
+            },
+            args=self.arguments,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data; only ``fit`` must have a model."""
+        fits = self.command == "fit"
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.add_lightning_class_args(GenerativeModule, "model", subclass_mode=True, required=fits)
+        parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
+        if fits:
+            for key, group, name in (("model", "modules", "Diffusion"), ("data", "data", "Digits")):
+                default = registry.load(group, name)
+                parser.set_defaults({key: {"class_path": f"{default.__module__}.{name}"}})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The command's own options."""
+        own = parser.add_method_arguments(Trainer, self.command, skip=_SKIPPED[self.command], as_group=True)
+        self._own = [name for name in own if name != "ckpt_path"]
+        if "task" not in own:
+            parser.add_argument(
+                "--task", type=str | None, help="What the model is for (repro plugins tasks); inferred when left out."
+            )
+        if self.command == "fit":
+            parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
+            parser.add_argument("--output", type=str | None, help="Folder of the run, new or empty, instead.")
+        parser.add_argument(
+            "--print_config", action="store_true", help="Print the settings that result, ready for --config, and exit."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, builds the data, and settles what data and task say about the model."""
+        broken = load_classes()
+        check_config_files(args)
+        config = parser.parse_args(args, _skip_validation=True)
+        printing = config.pop("print_config")
+        try:
+            parser.validate(config, skip_required=printing)
+        except (TypeError, KeyError) as error:
+            parser.error(str(error), error)
+        warn_of_broken(broken)
+        self.data: ImageData | None = build(config.data, "data") if config.get("data") else None
+        if config.get("model") and self.data is not None:
+            config.task = fill(config.model, self.data, config.get("task"))
+        self.config = config
+        if printing:
+            sys.stdout.write(self.dump(skip_validation=True))
+            raise SystemExit(0)
+
+    def dump(self, **options: Any) -> str:
+        """The resolved settings as YAML that ``--config`` takes, without what belongs to one run only."""
+        plain = self.plain(**options)
+        for key in _NOT_SAVED if self.command == "fit" else ("ckpt_path",):
+            plain.pop(key, None)
+        plain["trainer"]["default_root_dir"] = None
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+
+    def plain(self, **options: Any) -> dict[str, Any]:
+        """The resolved settings as plain data, registered classes under their names."""
+        return short_names(yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml", **options)))
+
+    def instantiate_classes(self) -> None:
+        """Builds and runs."""
+        getattr(self, f"_{self.command}")()
+
+    def _make_trainer(self, root: Path | None) -> Trainer:
+        settings = self.parser.instantiate(Namespace(trainer=self.config.trainer)).trainer.as_dict()
+        if root is not None:
+            settings["default_root_dir"] = root
+        if self.command != "fit" and settings.get("logger") is None:
+            settings["logger"] = False
+        if settings.get("enable_model_summary") is None:
+            settings["enable_model_summary"] = False
+        try:
+            return Trainer(**settings)
+        except (MisconfigurationException, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"trainer: {str(error).strip()}") from error
+
+    def _fit(self) -> None:
+        config, chosen = self.config, class_of(self.config.model.class_path)
+        if not chosen.trainable:
+            name = chosen.__name__
+            raise UserError(f"{name} has nothing to train; draw from it: repro predict --model {name}")
+        model = build(config.model, "model")
+        start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
+        if (
+            start is not None
+            and (done := resume.check(start, model, self.data, self.plain())) >= config.trainer.max_steps
+        ):
+            self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
+            return
+        with runs.run_folder(start, self._name(), config.output) as folder:
+            trainer = self._make_trainer(folder)
+            if rank_zero_only.rank == 0:
+                write_text(folder / "config.yaml", self.dump())
+            self._tell(self._about(model, folder))
+            trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
+        self._tell(
+            f"run: {folder}",
+            f"next: repro predict --ckpt_path {folder} --seeds 0-999",
+            f"curves: tensorboard --logdir {folder.parent}",
+        )
+
+    def _about(self, model: GenerativeModule, folder: Path) -> str:
+        parts = [
+            spec["class_path"].rpartition(".")[2]
+            for where, spec in specs(self.config.model, "")
+            if where.count(".") == 1
+        ]
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        shape = "x".join(str(size) for size in self.data.image_shape)
+        return (
+            f"{type(model).__name__} ({', '.join(parts)}), {count:,} parameters, on {len(self.data):,} images "
+            f"{shape} of {type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
+        )
+
+    def _name(self) -> str:
+        """Name of the run: as given, or of the config file (of its run, for a saved one), or model and data."""
+        if self.config.get("name"):
+            return Path(self.config.name).name
+        files = config_files(self.arguments)
+        if files:
+            saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
+            return files[0].absolute().parent.name if saved else files[0].stem
+        return "-".join(value for key, value in self._names() if key in ("model.network", "model.denoiser", "data"))
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        plain = self.plain(skip_validation=True)
+        for top in ("model", "data"):
+            for key, value in runs.flat(plain[top], top).items():
+                yield key, str(value).rpartition(".")[2]
+
+    def _validate(self) -> None:
+        module = load_module(self._checkpoint())
+        data = self.data
+        if data is None:
+            if module.data_record is None:
+                raise UserError("the checkpoint does not say what it was trained on; name the data: --data NAME")
+            data = registry.rebuild(module.data_record)
+        if not data.holdout:
+            raise UserError("no image was held out of training to validate on; type --data NAME --data.holdout N")
+        scores = self._make_trainer(None).validate(module, datamodule=data, verbose=False)
+        self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
+
+    def _test(self) -> None:
+        self._tell(str(self._draw(datamodule=self.data)))
+
+    def _predict(self) -> None:
+        bank = self._draw()
+        self._tell(f"bank: {bank}", f"next: repro compare {bank} OTHER")
+
+    def _draw(self, **more: Any) -> Any:
+        """Runs ``test`` or ``predict`` of the trainer on a checkpoint, or on a model that needs no training."""
+        own = {name: build(self.config[name], name) for name in self._own}
+        chosen = self.config.get("model")
+        if chosen and not self.config.ckpt_path and not class_of(chosen.class_path).trainable:
+            own["model"], root = build(chosen, "model"), runs.RUNS / self._name()
+        else:
+            own["ckpt_path"], root = str(self._checkpoint()), None
+        return getattr(self._make_trainer(root), self.command)(**own, **more)
+
+    def _checkpoint(self) -> Path:
+        """The checkpoint to use: the one given, or that of the newest finished run that fits the settings."""
+        model = self.plain(skip_validation=True).get("model")
+        if self.config.ckpt_path:
+            return resume.checkpoint_that_fits(self.config.ckpt_path, model)
+        folder = resume.newest_that_fits(model, self.config.get("task"))
+        if folder is None:
+            files = config_files(self.arguments)
+            raise UserError(
+                f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {files[0] if files else 'FILE'}, "
+                "or name a checkpoint: --ckpt_path FILE"
+            )
+        print(f"repro: using {folder}, the newest finished run that fits", file=sys.stderr)
+        return folder
+
+    @staticmethod
+    @rank_zero_only
+    def _tell(*lines: str) -> None:
+        print("\n".join(lines))
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Runs ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        command: Which of them.
+        arguments: The words after it.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    with quiet():
+        CommandLine(command, arguments)
+    return 0

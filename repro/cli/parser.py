@@ -1,0 +1,63 @@
+"""What the commands on jsonargparse share: one-line errors, a quiet screen, short names of plug-ins."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from repro.cli.messages import one_line
+from repro.errors import UserError
+
+__all__ = ["Parser", "quiet", "warn_of_broken"]
+
+_NOISE = (
+    r".*does not have many workers",
+    r".*LeafSpec. is deprecated",
+    r".*isinstance\(treespec",
+    r"The number of training batches .* is smaller than the logging interval",
+    r"Checkpoint directory .* exists and is not empty",
+    r"Total length of `DataLoader` across ranks is zero",
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+)
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, telling the user's mistakes in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the UserError that a message stands for; parsers of nested classes leave that to the outermost."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise one_line(self, message) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's notes off the screen; warnings take one line each."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        print(f"repro: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for text in _NOISE:
+            warnings.filterwarnings("ignore", message=text)
+        if rank_zero_only.rank:
+            warnings.simplefilter("ignore")
+        warnings.showwarning = show
+        yield
+
+
+@rank_zero_only
+def warn_of_broken(broken: Iterable[UserError]) -> None:
+    """Tells of plug-ins that could not be imported, one line each; to be called when none of them was asked for."""
+    for error in broken:
+        warnings.warn(f"skipped: {error}", stacklevel=2)

@@ -1,0 +1,137 @@
+"""Going on from a checkpoint: which one, under which settings, and refusing what does not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repro.checkpoints.native import read_checkpoint
+from repro.cli import runs
+from repro.data.base import ImageData
+from repro.errors import UserError
+from repro.modules.base import GenerativeModule
+from repro.registry import record_of
+
+__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "newest_that_fits", "with_config_of_run"]
+
+_FREE = {"model.compile", "data.workers", "data.in_memory", "data.cache"}
+_PLACES = {"data.path", "data.root"}
+_TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+_LAST = Path("checkpoints") / "last.ckpt"
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    """Value of the last ``--name VALUE`` or ``--name=VALUE``."""
+    found = None
+    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
+        if word == name:
+            found = following
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def with_config_of_run(arguments: Sequence[str]) -> list[str]:
+    """Arguments of ``fit``, with the config of the run that is resumed put first unless they name one."""
+    path = _option(arguments, "--ckpt_path")
+    if path is None or path == "last" or _option(arguments, "--config") or _option(arguments, "-c"):
+        return list(arguments)
+    folder = runs.run_of_checkpoint(path)
+    saved = None if folder is None else folder / "config.yaml"
+    return ["--config", str(saved), *arguments] if saved is not None and saved.is_file() else list(arguments)
+
+
+def checkpoint_of(given: str, name: str) -> Path:
+    """The checkpoint file to resume from: a file, a run's folder, or ``last`` for the newest run of a name."""
+    if given == "last":
+        found = runs.runs_named(name)
+        if not found:
+            raise UserError(f"--ckpt_path last: no run {runs.RUNS / name} has a checkpoint; leave it out to start one")
+        return found[0] / _LAST
+    return Path(given) / _LAST if Path(given).is_dir() else Path(given)
+
+
+def check(path: Path, model: GenerativeModule, data: ImageData, settings: Mapping[str, Any]) -> int:
+    """Compares a checkpoint and its run's saved config with what is to be trained now.
+
+    Args:
+        path: The checkpoint.
+        model: The model, as now configured.
+        data: The data, as now configured.
+        settings: All settings, as plain data.
+
+    Returns:
+        Optimiser steps that the checkpoint has behind it.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or settings differ, naming them; only ``max_steps`` may grow.
+    """
+    checkpoint = read_checkpoint(path)
+    record = checkpoint["repro"]
+    found = runs.differences(record["model"], record_of(model), "model")
+    if record["data"] is not None:
+        found |= runs.differences(record["data"], record_of(data), "data")
+    if found.keys() & _PLACES and data.fingerprint() == record["data_fingerprint"]:
+        found = {key: pair for key, pair in found.items() if key not in _PLACES}
+    found |= _trainer_differences(path, settings)
+    told = [f"{key} was {old}, is now {new}" for key, (old, new) in found.items() if key not in _FREE]
+    if told:
+        raise UserError(
+            f"cannot resume {path}: {'; '.join(told)}; "
+            "give the same settings, or leave out --ckpt_path to start a new run"
+        )
+    return int(checkpoint.get("global_step", 0))
+
+
+def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    folder = runs.run_of_checkpoint(path)
+    saved: Any = None
+    with suppress(OSError, yaml.YAMLError, AttributeError):
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("trainer"), Mapping):
+        return {}
+    old, new = saved["trainer"], settings["trainer"]
+    found = {f"trainer.{key}": (old.get(key), new.get(key)) for key in _TRAINER if old.get(key) != new.get(key)}
+    if (old.get("max_steps") or 0) > (new.get("max_steps") or 0) >= 0:
+        found["trainer.max_steps"] = (old["max_steps"], f"{new['max_steps']} (it may only grow)")
+    if saved.get("seed_everything") != settings.get("seed_everything"):
+        found["seed_everything"] = (saved.get("seed_everything"), settings.get("seed_everything"))
+    return found
+
+
+def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
+    """Where a model differs from settings that were given; what they leave open (None) fits everything."""
+    found = runs.differences(there, here, "model")
+    return {key: pair for key, pair in found.items() if pair[1] is not None and key not in _FREE}
+
+
+def checkpoint_that_fits(path: str, model: Any) -> Path:
+    """A checkpoint to draw from, refused when a model is given too and is another one."""
+    if model is not None:
+        found = _unlike(read_checkpoint(path)["repro"]["model"], model)
+        if found:
+            told = "; ".join(f"{key} was {old}, is now {new}" for key, (old, new) in found.items())
+            raise UserError(
+                f"checkpoint {path} holds another model: {told}; leave the model out, the checkpoint rebuilds its own"
+            )
+    return Path(path)
+
+
+def newest_that_fits(model: Any, task: str | None) -> Path | None:
+    """The newest finished run of this model (of any, when None) that can do this task (any, when None)."""
+
+    def fits(folder: Path, status: Mapping[str, Any]) -> bool:
+        if task is not None and (task == "conditional") != bool(status.get("num_classes")):
+            return False
+        if model is None:
+            return True
+        try:
+            return not _unlike(yaml.safe_load((folder / "config.yaml").read_text())["model"], model)
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return False
+
+    return runs.newest_finished(fits)

@@ -1,0 +1,180 @@
+"""Run folders: chosen once, never shared, found again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.errors import UserError
+
+__all__ = [
+    "RUNS",
+    "claim",
+    "differences",
+    "flat",
+    "newest_finished",
+    "run_folder",
+    "run_of_checkpoint",
+    "runs_named",
+]
+
+RUNS = Path("runs")
+_VARIABLE = "REPRO_RUN_FOLDER"
+_LOCK = ".lock"
+_LEFTOVER = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\..*|\..*\.part")
+
+
+@contextlib.contextmanager
+def run_folder(start: Path | None, name: str, output: str | None) -> Iterator[Path]:
+    """The folder to train in: that of the checkpoint gone on from, or a new one; removed if training fails at once.
+
+    The process that the user started chooses it and tells those that it launches, through the environment. While it
+    is held, no other process trains in it.
+
+    Args:
+        start: The checkpoint to go on from, or None.
+        name: A new run gets ``runs/<name>``, or ``<name>-2``, ``-3``, ... when there is one already.
+        output: This folder instead; new, empty, or left by a run that never reached a checkpoint.
+
+    Raises:
+        UserError: the folder is in use or cannot be made.
+    """
+    rank = next((os.environ[key] for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), "0")
+    if rank != "0":
+        yield Path(os.environ.get(_VARIABLE, RUNS / name))
+        return
+    folder = run_of_checkpoint(start) if start is not None else None
+    created = folder is None
+    folder = folder or claim(name, output)
+    os.environ[_VARIABLE] = str(folder)
+    try:
+        with _held(folder):
+            yield folder
+    except BaseException:
+        if created and not any(folder.glob("checkpoints/*.ckpt")):
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                RUNS.rmdir()
+        raise
+    finally:
+        del os.environ[_VARIABLE]
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run folder, until this one leaves it or dies."""
+    with open(folder / _LOCK, "a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder} is being trained in by another process; wait for it or stop it") from error
+        except (ImportError, OSError):
+            pass
+        yield
+
+
+def claim(name: str, output: str | None) -> Path:
+    """Makes a new folder in ``runs/``, or the given one; see :func:`run_folder`."""
+    folder = Path(output) if output else None
+    try:
+        if folder is None:
+            return next(path for path in _numbered(RUNS / name) if _make(path))
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [path for path in folder.rglob("*") if path.is_file()]
+    except OSError as error:
+        place = folder or RUNS / name
+        raise UserError(f"cannot make the run folder {place}: {error.strerror}; name another: --output DIR") from error
+    if not all(_LEFTOVER.fullmatch(path.name) for path in found):
+        raise UserError(f"--output {folder} is not empty; name a new folder, or resume its run: --ckpt_path {folder}")
+    with _held(folder):
+        for path in found:
+            path.unlink(missing_ok=True)
+    return folder
+
+
+def _numbered(first: Path) -> Iterator[Path]:
+    yield first
+    number = 2
+    while True:
+        yield first.with_name(f"{first.name}-{number}")
+        number += 1
+
+
+def _make(path: Path) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        return True
+    return False
+
+
+def run_of_checkpoint(path: str | os.PathLike[str]) -> Path | None:
+    """The run folder that a checkpoint lies in, or that the path is; None for a checkpoint that lies elsewhere."""
+    path = Path(path)
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        status = json.loads((folder / "run.json").read_text())
+        return status if isinstance(status, dict) else {}
+    return {}
+
+
+def runs_named(name: str | None = None) -> list[Path]:
+    """Folders in ``runs/`` with a checkpoint, newest first; only ``<name>``, ``<name>-2``, ... when a name is given."""
+
+    def fits(folder: Path) -> bool:
+        stem, _, number = folder.name.rpartition("-")
+        return name is None or folder.name == name or (stem == name and number.isdecimal())
+
+    found = [path.parent for path in RUNS.glob("*/run.json") if fits(path.parent)]
+    return sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime, reverse=True)
+
+
+def newest_finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Path | None:
+    """The newest finished run in ``runs/`` that fits.
+
+    Args:
+        fits: Given the run's folder and what its ``run.json`` says.
+    """
+    for folder in runs_named():
+        status = _status(folder)
+        if status.get("finished") and fits(folder, status):
+            return folder
+    return None
+
+
+def flat(settings: Any, key: str) -> dict[str, Any]:
+    """Settings as dotted keys: of a record ``{group, name, args}`` or a ``{class_path, init_args}``, its name first.
+
+    Example:
+        >>> flat({"class_path": "MLP", "init_args": {"width": 64}}, "network")
+        {'network': 'MLP', 'network.width': 64}
+    """
+    if not isinstance(settings, Mapping):
+        return {key: settings}
+    named: dict[str, Any] = {}
+    for name, arguments in (("class_path", "init_args"), ("name", "args")):
+        if name in settings and set(settings) <= {name, arguments, "group"}:
+            named, settings = {key: settings[name]}, settings.get(arguments) or {}
+    for name, value in settings.items():
+        named |= flat(value, f"{key}.{name}")
+    return named
+
+
+def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which settings differ: key -> (there, here); under another class only the class is named."""
+    old, new = flat(there, key), flat(here, key)
+    found = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
+    return {name: pair for name, pair in found.items() if not any(name.startswith(f"{other}.") for other in found)}
