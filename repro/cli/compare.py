@@ -12,6 +12,7 @@ from torch import Tensor
 from repro.banks import Bank, format_seeds
 from repro.cli import runs
 from repro.cli.classes import load_classes
+from repro.cli.configs import gathered
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet, warn_of_broken
 from repro.comparison import compare
@@ -19,26 +20,30 @@ from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.manifest import MANIFEST_NAME
-from repro.registry import rebuild
+from repro.metrics.functional.mae import check_mae_threshold
+from repro.metrics.functional.similarity import check_threshold
+from repro.registry import load, rebuild
 from repro.trainer import Trainer
 
 __all__ = ["run"]
 
 _SEEDS = "0-999"
+_SEVERAL = ("--names", "--metric")
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="repro compare",
+        usage="repro compare BANK|CKPT BANK|CKPT ... [options]",
         description="How alike models are on the same noises (RP, MAE), and how much they memorise (GL), with chance "
         "levels and 95 % intervals.",
         print_config=None,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "systems", nargs="+", type=str, metavar="BANK|CKPT", help="Banks, or runs or checkpoints to draw from."
+        "systems", nargs="*", type=str, metavar="BANK|CKPT", help="Banks, or runs or checkpoints to draw from."
     )
-    parser.add_argument("--names", nargs="+", type=str, help="Names of the systems, in their order.")
+    parser.add_argument("--names", type=list[str] | None, help="Names of the systems, in their order.")
     parser.add_argument("--seeds", type=str | None, help=f"Which noises; those of the banks by default, else {_SEEDS}.")
     parser.add_argument("--task", type=str | None, help="What is drawn from checkpoints (repro plugins tasks).")
     parser.add_argument(
@@ -50,7 +55,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--mae_threshold", type=float, default=15.0, help="Mean difference, in [0, 255], below which they are."
     )
-    parser.add_argument("--metric", nargs="+", type=str, default=[], help="Further metrics (repro plugins metrics).")
+    parser.add_argument("--metric", type=list[str], default=[], help="Further metrics (repro plugins metrics).")
     parser.add_argument(
         "--train", type=ImageData | None, help="Training images for GL; by default those that the banks name."
     )
@@ -59,12 +64,28 @@ def _parser() -> Parser:
     return parser
 
 
-def _banks(systems: Sequence[str], seeds: str | None, task: str | None) -> list[Bank]:
-    """The banks, those of checkpoints drawn with the given seeds, or with those of the first bank."""
+def _paths(systems: Sequence[str]) -> list[Path]:
     given = [Path(path) for path in systems]
+    if len(given) < 2:
+        raise UserError("name at least two banks, runs or checkpoints: repro compare BANK BANK ...")
     for path in given:
         if not path.exists():
             raise UserError(f"there is no bank, run or checkpoint at {path}; draw a bank: repro predict")
+    return given
+
+
+def _names(given: Sequence[Path]) -> list[str]:
+    """Names of the systems: of runs, of the runs that banks lie in, or of the banks; paths when two are the same."""
+    names = []
+    for path in given:
+        parts = path.resolve()
+        folder = runs.run_of_checkpoint(parts) or parts
+        names.append(folder.parent.parent.name if folder.parent.name == "banks" else folder.name)
+    return names if len(set(names)) == len(names) else [str(path) for path in given]
+
+
+def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[Bank]:
+    """The banks, those of checkpoints drawn with the given seeds, or with those of the first bank."""
     opened = {path: Bank.open(path) for path in given if (path / MANIFEST_NAME).is_file()}
     if seeds is None:
         seeds = format_seeds(next(iter(opened.values())).manifest.seeds) if opened else _SEEDS
@@ -107,17 +128,23 @@ def run(command: str, arguments: list[str]) -> int:
     with quiet():
         broken = load_classes()
         parser = _parser()
-        config = parser.parse_args(arguments)
+        config = parser.parse_args(gathered(arguments, _SEVERAL))
         warn_of_broken(broken)
         descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
-        banks = _banks(config.systems, config.seeds, config.task)
+        given = _paths(config.systems)
+        if config.threshold is not None:
+            check_threshold(config.threshold)
+        check_mae_threshold(config.mae_threshold)
+        for name in config.metric:
+            load("metrics", name)
+        banks = _banks(given, config.seeds, config.task)
         found = compare(
             banks,
             descriptor,
             _train_images(banks, train),
             config.threshold,
             config.mae_threshold,
-            config.names,
+            config.names or _names(given),
             metrics=config.metric,
             seeds=config.seeds,
             device=config.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from repro.errors import UserError, nearest
 
-__all__ = ["check_config_files", "config_files"]
+__all__ = ["check_config_files", "config_files", "gathered"]
 
 _SPEC = {"class_path", "init_args", "dict_kwargs"}
 
@@ -29,6 +30,29 @@ def config_files(arguments: Sequence[str]) -> list[Path]:
         if word in ("--config", "-c") or word.startswith("--config=")
     ]
     return [Path(path) for path in given if path and not path.lstrip().startswith("{")]
+
+
+def gathered(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """A command line with every value of an option that takes several in one list, repeated or not.
+
+    Example:
+        >>> gathered(["--metric", "A", "B", "--seeds", "0-9", "--metric=C"], ["--metric"])
+        ['--seeds', '0-9', '--metric=["A", "B", "C"]']
+    """
+    rest: list[str] = []
+    values: dict[str, list[str]] = {}
+    taking: list[str] | None = None
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name in options:
+            taking = values.setdefault(name, [])
+            taking += [value] if equals else []
+        elif word.startswith("--") or taking is None:
+            taking = None
+            rest.append(word)
+        else:
+            taking.append(word)
+    return rest + [f"{name}={json.dumps(given)}" for name, given in values.items()]
 
 
 def check_config_files(arguments: Sequence[str]) -> None:

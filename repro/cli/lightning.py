@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,7 +19,7 @@ from repro import registry
 from repro.checkpoints.native import load_module
 from repro.cli import resume, runs
 from repro.cli.classes import class_of, load_classes, short_names, specs
-from repro.cli.configs import check_config_files, config_files
+from repro.cli.configs import check_config_files, config_files, gathered
 from repro.cli.fill import build, fill
 from repro.cli.parser import Parser, quiet, warn_of_broken
 from repro.data.base import ImageData
@@ -29,11 +31,17 @@ from repro.trainer import Trainer
 __all__ = ["CommandLine", "run"]
 
 _SKIPPED = {
-    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
-    "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
-    "test": {"model", "datamodule"},
-    "predict": {"model", "datamodule"},
+    "fit": {"train_dataloaders", "val_dataloaders", "weights_only"},
+    "validate": {"dataloaders", "verbose", "weights_only"},
+    "test": set(),
+    "predict": set(),
 }
+_CHECKPOINT = {
+    "fit": "Go on from this checkpoint: a file, a run's folder, or 'last' for the newest run of this name.",
+    "validate": "Checkpoint or run's folder; by default the newest finished run that fits.",
+}
+_CHECKPOINT["test"] = _CHECKPOINT["predict"] = _CHECKPOINT["validate"]
+_SEVERAL = ("--reference", "--metric")
 _NOT_SAVED = ("name", "output", "ckpt_path", "print_config")
 
 
@@ -47,7 +55,7 @@ class CommandLine(LightningCLI):
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
         self.command = command
-        self.arguments = resume.with_config_of_run(arguments) if command == "fit" else list(arguments)
+        self.arguments = resume.with_config_of_run(arguments) if command == "fit" else gathered(arguments, _SEVERAL)
         super().__init__(
             model_class=GenerativeModule,
             subclass_mode_model=True,
@@ -59,6 +67,7 @@ class CommandLine(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": f"repro {command}",
+                "usage": f"repro {command} [options]",
                 "description": (getattr(Trainer, command).__doc__ or "").strip().partition("\n")[0],
                 "print_config": None,
                 "allow_abbrev": False,
@@ -72,7 +81,14 @@ class CommandLine(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Trainer, model and data; only ``fit`` must have a model."""
         fits = self.command == "fit"
-        parser.add_lightning_class_args(Trainer, "trainer")
+        untyped = {"logger", "plugins"}
+        hidden = {"default_root_dir", "model_registry", "enable_autolog_hparams"}
+        parser.add_class_arguments(
+            Trainer, "trainer", fail_untyped=False, instantiate=False, sub_configs=True, skip=untyped | hidden
+        )
+        for name in sorted(untyped):
+            hint = inspect.signature(L.Trainer, eval_str=True).parameters[name].annotation
+            parser.add_argument(f"--trainer.{name}", type=hint, default=None, help="As lightning.Trainer takes it.")
         parser.add_lightning_class_args(GenerativeModule, "model", subclass_mode=True, required=fits)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
         if fits:
@@ -82,15 +98,16 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The command's own options."""
-        own = parser.add_method_arguments(Trainer, self.command, skip=_SKIPPED[self.command], as_group=True)
-        self._own = [name for name in own if name != "ckpt_path"]
-        if "task" not in own:
+        skipped = {"model", "datamodule", "ckpt_path"} | _SKIPPED[self.command]
+        self._own = parser.add_method_arguments(Trainer, self.command, skip=skipped)
+        parser.add_argument("--ckpt_path", type=str | None, help=_CHECKPOINT[self.command])
+        if "task" not in self._own:
             parser.add_argument(
                 "--task", type=str | None, help="What the model is for (repro plugins tasks); inferred when left out."
             )
         if self.command == "fit":
             parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
-            parser.add_argument("--output", type=str | None, help="Folder of the run, new or empty, instead.")
+            parser.add_argument("--output", type=str | None, help="Folder of the run instead; new or empty.")
         parser.add_argument(
             "--print_config", action="store_true", help="Print the settings that result, ready for --config, and exit."
         )
@@ -119,7 +136,6 @@ class CommandLine(LightningCLI):
         plain = self.plain(**options)
         for key in _NOT_SAVED if self.command == "fit" else ("ckpt_path",):
             plain.pop(key, None)
-        plain["trainer"]["default_root_dir"] = None
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
 
     def plain(self, **options: Any) -> dict[str, Any]:
@@ -132,14 +148,12 @@ class CommandLine(LightningCLI):
 
     def _make_trainer(self, root: Path | None) -> Trainer:
         settings = self.parser.instantiate(Namespace(trainer=self.config.trainer)).trainer.as_dict()
-        if root is not None:
-            settings["default_root_dir"] = root
-        if self.command != "fit" and settings.get("logger") is None:
-            settings["logger"] = False
         if settings.get("enable_model_summary") is None:
             settings["enable_model_summary"] = False
+        if self.command != "fit" and settings.get("logger") is None:
+            settings["logger"] = False
         try:
-            return Trainer(**settings)
+            return Trainer(**settings, default_root_dir=root)
         except (MisconfigurationException, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -150,14 +164,13 @@ class CommandLine(LightningCLI):
         if not chosen.trainable:
             name = chosen.__name__
             raise UserError(f"{name} has nothing to train; draw from it: repro predict --model {name}")
-        model = build(config.model, "model")
+        model, most = build(config.model, "model"), config.trainer.max_steps
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
-        if (
-            start is not None
-            and (done := resume.check(start, model, self.data, self.plain())) >= config.trainer.max_steps
-        ):
-            self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
-            return
+        if start is not None:
+            done = resume.check(start, model, self.data, self.plain())
+            if 0 <= most <= done:
+                self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
+                return
         with runs.run_folder(start, self._name(), config.output) as folder:
             trainer = self._make_trainer(folder)
             if rank_zero_only.rank == 0:
@@ -171,16 +184,13 @@ class CommandLine(LightningCLI):
         )
 
     def _about(self, model: GenerativeModule, folder: Path) -> str:
-        parts = [
-            spec["class_path"].rpartition(".")[2]
-            for where, spec in specs(self.config.model, "")
-            if where.count(".") == 1
-        ]
+        nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
+        parts = ", ".join(path.rpartition(".")[2] for where, path in nested if where.count(".") == 1)
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         shape = "x".join(str(size) for size in self.data.image_shape)
         return (
-            f"{type(model).__name__} ({', '.join(parts)}), {count:,} parameters, on {len(self.data):,} images "
-            f"{shape} of {type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
+            f"{type(model).__name__} ({parts}), {count:,} parameters, on {len(self.data):,} images {shape} of "
+            f"{type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
         )
 
     def _name(self) -> str:
@@ -212,7 +222,12 @@ class CommandLine(LightningCLI):
         self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
 
     def _test(self) -> None:
-        self._tell(str(self._draw(datamodule=self.data)))
+        scores = self._draw(datamodule=self.data)
+        lines = []
+        for name, value, interval, count in scores.table():
+            within = f"  95 % interval {interval[0]:.4f}-{interval[1]:.4f}, n = {count:,}" if interval else ""
+            lines.append(f"{name}: {value:.4f}{within}")
+        self._tell(*lines)
 
     def _predict(self) -> None:
         bank = self._draw()
@@ -246,7 +261,7 @@ class CommandLine(LightningCLI):
     @staticmethod
     @rank_zero_only
     def _tell(*lines: str) -> None:
-        print("\n".join(lines))
+        print("\n".join(lines), flush=True)
 
 
 def run(command: str, arguments: list[str]) -> int:
