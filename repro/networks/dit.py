@@ -162,9 +162,8 @@ class DiT(Network):
         """As :meth:`forward` with all output channels: (B, 2 C, H, W) when the variance is learned."""
         self.check_input(x, noise_level)
         self.check_labels(labels, len(x), self.has_null_class)
-        tokens = self.patches(x)
-        tokens = tokens + self.position.to(tokens.dtype)
-        condition = self._condition(noise_level, labels, tokens.dtype)
+        tokens = self.patches(x) + self.position
+        condition = self._condition(noise_level, labels)
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, condition, use_reentrant=False)
@@ -172,11 +171,11 @@ class DiT(Network):
                 tokens = block(tokens, condition)
         return unpatch(self.head(tokens, condition), self.patch_size, self.image_shape[1])
 
-    def _condition(self, noise_level: Tensor, labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _condition(self, noise_level: Tensor, labels: Tensor | None) -> Tensor:
         if self.time_table is not None:
             condition = self.time_table((noise_level / 999 * (self.time_table.num_embeddings - 1)).long())
         else:
-            condition = self.time_mlp(self.time_embedding(noise_level).to(dtype))
+            condition = self.time_mlp(self.time_embedding(noise_level).to(self.position.dtype))
         return condition if self.labels is None else condition + self.labels(labels, len(condition))
 
 

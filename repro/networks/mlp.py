@@ -65,7 +65,7 @@ class MLP(Network):
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 128,
-        depth: int = 3,
+        depth: int = 2,
         expansion: int = 2,
         null_class: bool = False,
         label_dropout: float = 0.0,
@@ -100,7 +100,7 @@ class MLP(Network):
         self.check_input(x, noise_level)
         self.check_labels(labels, len(x), self.has_null_class)
         features = self.inner(x.flatten(1))
-        condition = self.level_mlp(self.level_embedding(noise_level).to(features.dtype))
+        condition = self.level_mlp(self.level_embedding(noise_level).to(self.inner.weight.dtype))
         if self.labels is not None:
             condition = condition + self.labels(labels, len(x))
         condition = F.silu(condition)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from repro.errors import UserError
 from repro.networks.base import Network, one_of
 from repro.networks.layers.embeddings import PositionalEmbedding
+from repro.networks.layers.stages import Stages
 from repro.networks.layers.tokens import (
     Attention,
     FeedForward,
@@ -73,8 +73,9 @@ class UViT(Network):
 
     The tokens are [label,] time, patches. The encoder has ``depth // 2`` blocks and a middle one; each decoder has
     ``depth // 2`` blocks, the k-th of which is joined with the output of the k-th last encoder block. With
-    ``decoder_widths`` every decoder serves the noise levels of its ``decoder_intervals`` and has its own width; each
-    image goes through the decoder of its own noise level (``route="row"``), so that it does not depend on its batch.
+    ``decoder_widths`` there are several decoders: the range of noise levels is cut at ``boundaries`` into intervals,
+    open below and closed above, and every image of a batch goes through the decoder of its own interval. The published
+    three stages for VP are ``decoder_widths=[768, 512, 128], boundaries=[442.0, 630.8]`` with noise levels 999 t.
 
     The default sizes are those of U-ViT-S/2 for CIFAR-10 (44 M parameters).
 
@@ -97,14 +98,12 @@ class UViT(Network):
         null_class: Whether a conditional network also answers without labels; always so with ``label_dropout``.
         label_dropout: Probability of dropping a label in training.
         decoder_widths: Channels of each decoder, multiples of ``heads``; None is one decoder of ``width`` channels.
-        decoder_intervals: For each decoder its list of ``[low, high]``: it serves noise levels in (low, high]. Levels
-            outside all of them go to the decoder of the nearest end.
-        route: "row", or "batch" to send the whole batch through the decoder of its first image, as the multistage
-            reference code does.
+        boundaries: Noise levels between the intervals, ascending.
+        interval_decoders: Which decoder each interval uses; None: one decoder for each, in order.
         recompute: Whether to recompute the blocks in the backward pass instead of storing their activations.
 
     Raises:
-        UserError: sizes that do not divide, intervals with a gap, or an unknown option.
+        UserError: sizes that do not divide, boundaries that do not fit the decoders, or an unknown option.
 
     Source: Bao et al. 2023, arXiv:2209.12152, section 3; Zhang et al. 2024, arXiv:2312.09181 (multistage).
 
@@ -133,19 +132,22 @@ class UViT(Network):
         label_embedding: str = "table",
         null_class: bool = False,
         label_dropout: float = 0.0,
-        decoder_widths: list[int] | None = None,
-        decoder_intervals: list[list[list[float]]] | None = None,
-        route: str = "row",
+        decoder_widths: Sequence[int] | None = None,
+        boundaries: Sequence[float] = (),
+        interval_decoders: Sequence[int] | None = None,
         recompute: bool = False,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
         one_of("norm of UViT", norm, _NORMS)
         one_of("label_embedding of UViT", label_embedding, ("table", "mlp"))
-        one_of("route of UViT", route, ("row", "batch"))
-        for each in [width, *(decoder_widths or [])]:
+        for each in (width, *(decoder_widths or ())):
             check_tokens("UViT", image_size, patch_size, each, heads)
-        self.intervals = _checked_intervals(decoder_widths, decoder_intervals, long_skips and depth > 1)
-        self.patch_size, self.route, self.recompute = patch_size, route, recompute
+        widths = [width] if decoder_widths is None else list(decoder_widths)
+        if widths != [width] and (not long_skips or depth < 2):
+            raise UserError(f"UViT: decoders of widths {widths} on a width of {width} need long_skips and depth >= 2")
+        self.multistage = decoder_widths is not None
+        self.stages = Stages(len(widths), boundaries, interval_decoders)
+        self.patch_size, self.recompute = patch_size, recompute
 
         def block(size: int, merged: int | None = None) -> Block:
             return Block(size, heads, int(size * mlp_ratio), qkv_bias, norm, norm_eps, merged)
@@ -166,7 +168,7 @@ class UViT(Network):
         self.position = nn.Parameter(torch.empty(1, self.extras + (image_size // patch_size) ** 2, width))
         self.encoder = nn.ModuleList(block(width) for _ in range(depth // 2))
         self.middle = block(width)
-        self.decoders = nn.ModuleList(decoder(size) for size in decoder_widths or [width])
+        self.decoders = nn.ModuleList(decoder(size) for size in widths)
         self.final = nn.Conv2d(channels, channels, 3, padding=1) if final_conv else nn.Identity()
         self._initialise()
 
@@ -178,86 +180,50 @@ class UViT(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, stage: int | None = None) -> Tensor:
         """The network's answer for each image.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W).
             noise_level: The time token's argument, shape (B,); 999 t in the reference code.
             labels: Classes, int64, shape (B,), or None.
+            stage: One decoder for the whole batch, whatever the noise levels.
 
         Returns:
             Shape (B, C, H, W).
+
+        Raises:
+            UserError: shapes or labels do not fit, or there is no such stage.
         """
         self.check_input(x, noise_level)
         self.check_labels(labels, len(x), self.has_null_class)
-        tokens, skips = self._encode(x, noise_level, labels)
-        patches = self._route(noise_level, tokens, skips)
+        patches = self.stages.run(self._decode, self._encode(x, noise_level, labels), noise_level, stage)
         return self.final(unpatch(patches[:, self.extras :], self.patch_size, self.image_shape[1]))
 
-    def _encode(self, x: Tensor, noise_level: Tensor, labels: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def stage_of(self, noise_level: Tensor) -> Tensor:
+        """The decoder that each noise level uses, int64 of the same shape."""
+        return self.stages.of(noise_level)
+
+    def _encode(self, x: Tensor, noise_level: Tensor, labels: Tensor | None) -> list[Tensor]:
         patches = self.patches(x)
-        extras = [self.time_mlp(self.time_embedding(noise_level).to(patches.dtype))]
+        extras = [self.time_mlp(self.time_embedding(noise_level).to(self.position.dtype))]
         if self.labels is not None:
             extras.insert(0, self.labels(labels, len(x)))
         tokens = torch.cat([torch.stack(extras, dim=1), patches], dim=1) + self.position
-        skips = []
+        features = []
         for block in self.encoder:
             tokens = self._run(block, tokens)
-            skips.append(tokens)
-        return self._run(self.middle, tokens), skips
+            features.append(tokens)
+        return [*features, self._run(self.middle, tokens)]
 
     def _run(self, block: Block, *inputs: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def _decode(self, decoder: Decoder, tokens: Tensor, skips: list[Tensor]) -> Tensor:
+    def _decode(self, stage: int, features: list[Tensor]) -> Tensor:
+        *skips, tokens = features
+        decoder = self.decoders[stage]
         for block, skip in zip(decoder.blocks, reversed(skips), strict=True):
             tokens = self._run(block, tokens, skip)
         return decoder.head(decoder.norm(tokens))
-
-    def _route(self, noise_level: Tensor, tokens: Tensor, skips: list[Tensor]) -> Tensor:
-        if len(self.decoders) == 1:
-            return self._decode(self.decoders[0], tokens, skips)
-        stages = self.stage_of(noise_level if self.route == "row" else noise_level[:1])
-        used = stages.unique().tolist()
-        if len(used) == 1:
-            return self._decode(self.decoders[used[0]], tokens, skips)
-        rows_of = {stage: (stages == stage).nonzero().squeeze(1) for stage in used}
-        parts = [self._decode(self.decoders[k], tokens[rows], [s[rows] for s in skips]) for k, rows in rows_of.items()]
-        return torch.cat(parts)[torch.cat(list(rows_of.values())).argsort()]
-
-    def stage_of(self, noise_level: Tensor) -> Tensor:
-        """The decoder that serves each noise level: int64, shape (B,)."""
-        ordered = sorted((low, high, stage) for stage, own in enumerate(self.intervals) for low, high in own)
-        lowest, highest = ordered[0], max(ordered, key=lambda interval: interval[1])
-        stages = torch.where(noise_level <= lowest[0], lowest[2], highest[2])
-        for stage, own in enumerate(self.intervals):
-            for low, high in own:
-                stages = torch.where((noise_level > low) & (noise_level <= high), stage, stages)
-        return stages
-
-
-def _checked_intervals(
-    widths: list[int] | None, intervals: list[list[list[float]]] | None, skips: bool
-) -> list[list[list[float]]]:
-    if widths is None and intervals is None:
-        return []
-    if widths is None or intervals is None or not widths or len(widths) != len(intervals):
-        raise UserError(
-            f"UViT: decoder_widths {widths} and decoder_intervals {intervals} must name the same number of decoders, "
-            "for example [48, 16] and [[[0, 442]], [[442, 1000]]]"
-        )
-    if not skips:
-        raise UserError("UViT: several decoders need long_skips and a depth of at least 2")
-    ordered = sorted(tuple(interval) for own in intervals for interval in own)
-    if any(len(interval) != 2 or interval[0] >= interval[1] for interval in ordered) or not all(intervals):
-        raise UserError(
-            f"UViT: decoder_intervals {intervals} must hold [low, high] pairs with low < high for each decoder"
-        )
-    reach = itertools.accumulate((high for _, high in ordered), max)
-    for (low, _), end in zip(ordered[1:], reach, strict=False):
-        if low > end:
-            raise UserError(f"UViT: no decoder serves noise levels between {end} and {low}; close the gap")
-    return intervals

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from repro.checkpoints.layouts.table import Entry, copied, foreign_names, translate
+from repro.checkpoints.layouts.table import Entry, copied, translate
 from repro.errors import unknown
 
-__all__ = ["parameter_names", "settings", "shared_arguments", "state_dict", "trunk_entries"]
+__all__ = ["settings", "shared_arguments", "state_dict", "trunk_entries"]
 
 _DEFAULTS = {
     "input_size": 32,
@@ -77,11 +77,6 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
         UserError: missing or unexpected tensors, other shapes.
     """
     return translate(list(_entries(network)), foreign, network, "DiT")
-
-
-def parameter_names(network: nn.Module) -> list[str]:
-    """DiT's names in the order in which it lists its parameters; the position table, not trained, is left out."""
-    return [name for name in foreign_names(list(_entries(network))) if name != "pos_embed"]
 
 
 def _entries(network: nn.Module) -> Iterator[Entry]:

@@ -5,18 +5,19 @@ Source of names and settings: https://github.com/LucasYFL/Multistage_Diffusion; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repro.checkpoints.layouts import dit, uvit
+from repro.checkpoints.layouts import dit, score_sde, uvit
+from repro.checkpoints.layouts.multistage import _cuts
 from repro.checkpoints.layouts.table import Entry, copied, foreign_names, translate
 from repro.errors import UserError, unknown
 from repro.networks.dit import DiT
 
-__all__ = ["parameter_names", "settings", "state_dict"]
+__all__ = ["settings", "shadow_names", "state_dict", "with_shadow"]
 
 _NAMES = ("UViT", "UViT_one_hot", "UViT_multimodel", "DiT")
 _PREFIX = "module."
@@ -56,15 +57,8 @@ def _uvit_settings(model: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     if model["name"] == "UViT_one_hot":
         args["label_embedding"] = "mlp"
     if model["name"] == "UViT_multimodel":
-        args |= {
-            "long_skips": True,
-            "decoder_widths": list(model["de_nfs"]),
-            "decoder_intervals": [
-                [[low * _LEVELS_PER_UNIT, high * _LEVELS_PER_UNIT] for low, high in stage]
-                for stage in model["stage_interval"]
-            ],
-            "route": "batch",
-        }
+        levels = [[[edge * _LEVELS_PER_UNIT for edge in pair] for pair in stage] for stage in model["stage_interval"]]
+        args |= {"long_skips": True, "decoder_widths": list(model["de_nfs"])} | _cuts(levels)
     return {"name": "UViT", "args": args}
 
 
@@ -98,16 +92,22 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
     )
 
 
-def parameter_names(network: nn.Module) -> list[str]:
-    """The foreign names, "module." left out, in the order of the EMA's ``shadow_params`` (trained ones only)."""
+def shadow_names(network: nn.Module) -> list[str]:
+    """As :func:`repro.checkpoints.layouts.score_sde.shadow_names`; DiT's position table is not trained."""
     names = foreign_names(list(_entries(network)))
     if not isinstance(network, DiT):
         return names
-    unused = _unused_by_dit(network)
-    after = next(index for index, name in enumerate(names) if name.startswith("blocks.0") or name.startswith("final"))
-    if network.time_mlp is None:
-        after = names.index("y_embedder.embedding_table.weight")
-    return [name for name in names[:after] + list(unused) + names[after:] if name != "pos_embed"]
+    before = "t_embedder.mlp.2.bias" if network.time_mlp is not None else "x_embedder.proj.bias"
+    after = names.index(before) + 1
+    return [*names[1:after], *_unused_by_dit(network), *names[after:]]
+
+
+def with_shadow(
+    foreign: Mapping[str, Tensor], shadow_params: Sequence[Tensor], network: nn.Module
+) -> dict[str, Tensor]:
+    """As :func:`repro.checkpoints.layouts.score_sde.with_shadow`."""
+    foreign = {name.removeprefix(_PREFIX): tensor for name, tensor in foreign.items() if not _is_copy(name, network)}
+    return score_sde.replace_shadow(foreign, shadow_params, shadow_names(network))
 
 
 def _unused_by_dit(network: DiT) -> tuple[str, ...]:
@@ -117,14 +117,15 @@ def _unused_by_dit(network: DiT) -> tuple[str, ...]:
 
 
 def _is_copy(name: str, network: nn.Module) -> bool:
-    index = name.split(".")[1] if name.startswith("final_layer.") else ""
+    parts = name.removeprefix(_PREFIX).split(".")
+    index = parts[1] if parts[0] == "final_layer" else ""
     return not isinstance(network, DiT) and index.isdecimal() and 0 < int(index) < len(network.decoders)
 
 
 def _entries(network: nn.Module) -> Iterator[Entry]:
     if isinstance(network, DiT):
         yield from _dit_entries(network)
-    elif not network.intervals:
+    elif not network.multistage:
         yield from uvit.single_decoder_entries(network)
     else:
         yield from _decoders_entries(network)

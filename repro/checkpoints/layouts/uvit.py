@@ -11,13 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from repro.checkpoints.layouts.table import Entry, copied, foreign_names, translate
+from repro.checkpoints.layouts.table import Entry, copied, translate
 from repro.errors import UserError, unknown
 
 __all__ = [
     "block_entries",
     "encoder_entries",
-    "parameter_names",
     "settings",
     "shared_arguments",
     "single_decoder_entries",
@@ -105,11 +104,6 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
         UserError: missing or unexpected tensors, other shapes.
     """
     return translate(list(single_decoder_entries(network)), foreign, network, "U-ViT")
-
-
-def parameter_names(network: nn.Module) -> list[str]:
-    """U-ViT's names in the order in which it lists its parameters."""
-    return foreign_names(list(single_decoder_entries(network)))
 
 
 def single_decoder_entries(network: nn.Module) -> Iterator[Entry]:
