@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.utils import make_grid
@@ -22,7 +22,7 @@ from repro.modules.base import GenerativeModule
 from repro.noise import parse_seeds
 from repro.registry import record_of
 
-__all__ = ["HyperParameters", "RunCheckpoint", "SampleGrid", "Throughput", "WriteBank"]
+__all__ = ["HyperParameters", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput", "WriteBank"]
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -71,6 +71,13 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class StepsBar(RichProgressBar):
+    """Lightning's rich progress bar over the steps of a run, which is one epoch long."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
 
 
 class SampleGrid(L.Callback):

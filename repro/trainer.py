@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from repro.banks import Bank, format_seeds
-from repro.callbacks import HyperParameters, RunCheckpoint, SampleGrid, Throughput, WriteBank
+from repro.callbacks import HyperParameters, RunCheckpoint, SampleGrid, StepsBar, Throughput, WriteBank
 from repro.checkpoints.native import AtomicCheckpointIO, load_module
 from repro.comparison import default_descriptor
 from repro.data.base import ImageData
@@ -60,7 +60,7 @@ class Trainer(L.Trainer):
         callbacks = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
         defaults = [RunCheckpoint(), SampleGrid(), Throughput(), HyperParameters()]
         if kwargs.get("enable_progress_bar") is not False:
-            defaults.append(RichProgressBar(leave=True))
+            defaults.append(StepsBar(leave=True))
         if kwargs.get("enable_checkpointing") is False:
             defaults = defaults[1:]
         kinds = tuple(ProgressBar if isinstance(c, ProgressBar) else type(c) for c in callbacks)
