@@ -23,8 +23,9 @@ class RK45(Sampler):
     .. math:: \frac{dz}{d\varphi} = \cos\varphi\, \hat\epsilon - \sin\varphi\, \hat x_0
 
     Steps are common to the batch. A step is accepted when the error of EVERY image, its root mean square over the
-    pixels against ``atol + rtol * |z|``, is within bounds. So each image is at least as accurate as alone; its batch
-    mates can move it within the tolerance, not beyond.
+    pixels against ``atol + rtol * |z|``, is within bounds (torchdiffeq's own norm averages over the batch). So no image
+    suffers from its batch mates; they move it by no more than the solver's own error, which is some ten times the
+    tolerance and shrinks with it.
 
     Args:
         rtol: Relative tolerance.

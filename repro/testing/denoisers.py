@@ -1,0 +1,56 @@
+"""Laws of denoisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.denoisers import Denoiser
+
+__all__ = ["check_denoiser"]
+
+
+def check_denoiser(denoiser: Denoiser, labels: Tensor | None = None, batch_tolerance: float = 0.0) -> None:
+    """Checks what samplers take for granted of a denoiser.
+
+    Results have the shape and dtype of the images; one time for all is the same as one for each; noise and score
+    follow from the clean image; an image does not depend on its batch mates; same input, same output.
+
+    Args:
+        denoiser: Any denoiser, on the CPU.
+        labels: Class of each of 5 images, for a conditional denoiser.
+        batch_tolerance: How far batch mates may move an image, relative to its scale: 0 demands the same bits; matrix
+            products round differently for different batches, so networks want about 1e-5 (float32).
+
+    Raises:
+        AssertionError: a law is broken; the message names it.
+    """
+    name, kernel = type(denoiser).__name__, denoiser.kernel
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.randn(5, *denoiser.image_shape, generator=generator, dtype=torch.float64)
+    for part in (0.05, 0.5, 0.95):
+        t = torch.tensor(kernel.t_min + part * (kernel.t_max - kernel.t_min), dtype=torch.float64)
+        alpha, sigma = kernel.alpha(t), kernel.sigma(t)
+        x_t = (0.5 * alpha + sigma) * unit
+        with torch.no_grad():
+            x_0 = denoiser.denoise(x_t, t, labels)
+            assert x_0.shape == x_t.shape, f"{name}: x_0 is {tuple(x_0.shape)} for images {tuple(x_t.shape)}"
+            assert bool(x_0.isfinite().all()), f"{name}: x_0 is not finite at time {t:g}"
+            for dtype in (torch.float64, torch.float32):
+                given = denoiser.denoise(x_t.to(dtype), t, labels).dtype
+                assert given == dtype, f"{name}: x_0 is {given} for images of {dtype}"
+            _close(denoiser.denoise(x_t, t, labels), x_0, 0, f"{name}: two calls differ")
+            _close(denoiser.denoise(x_t, t.expand(5), labels), x_0, 1e-6, f"{name}: t of shape () and (B,) differ")
+            eps = (x_t - alpha * x_0) / sigma
+            _close(denoiser.eps(x_t, t, labels), eps, 1e-8, f"{name}: eps does not follow from x_0")
+            _close(denoiser.score(x_t, t, labels), -eps / sigma, 1e-8, f"{name}: score is not -eps/sigma")
+            alone = torch.cat(
+                [denoiser.denoise(x_t[i : i + 1], t, None if labels is None else labels[i : i + 1]) for i in range(5)]
+            )
+            _close(alone, x_0, batch_tolerance, f"{name}: an image depends on its batch mates")
+
+
+def _close(given: Tensor, right: Tensor, tolerance: float, message: str) -> None:
+    error = (given - right).abs().max().item()
+    limit = tolerance * (1 + right.abs().max().item())
+    assert error <= limit, f"{message}: largest difference {error:.1e}, allowed {limit:.1e}"

@@ -1,0 +1,133 @@
+"""Laws of samplers, measured on Gaussian data, where the right answer is known."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from repro.denoisers import Denoiser
+from repro.exact import GaussianDenoiser
+from repro.kernels import Kernel
+from repro.noise import NoiseStream
+from repro.samplers.base import Sampler
+
+__all__ = ["CountedDenoiser", "check_sampler", "gaussian_error"]
+
+_SHAPE = (1, 3, 5)
+
+
+class CountedDenoiser(Denoiser):
+    """A denoiser that counts its calls and keeps what it was asked.
+
+    Args:
+        denoiser: The denoiser that answers.
+
+    Attributes:
+        calls: Number of calls so far.
+        times: Time of each call.
+        labels: Labels of the latest call.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser, self.kernel = denoiser, denoiser.kernel
+        self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
+        self.times: list[float] = []
+        self.labels: Tensor | None = None
+
+    @property
+    def calls(self) -> int:
+        """Number of calls so far."""
+        return len(self.times)
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The answer of the counted denoiser."""
+        self.times.append(float(t))
+        self.labels = labels
+        return self.denoiser.denoise(x_t, t, labels)
+
+
+def gaussian_error(sampler: Sampler, kernel: Kernel, t_end: float | None = None) -> float:
+    """Root mean square error of a deterministic sampler on Gaussian data with mean 0.3 and standard deviation 0.5.
+
+    Args:
+        sampler: The sampler.
+        kernel: The kernel.
+        t_end: Time at which its images stand; None for clean images.
+    """
+    denoiser = GaussianDenoiser(kernel, _SHAPE, mean=0.3, std=0.5)
+    start = NoiseStream(range(8)).draw(_SHAPE).double() * kernel.prior_scale
+    times = torch.tensor([kernel.t_max, t_end or 1.0], dtype=torch.float64)
+    if t_end is not None:
+        right = denoiser.transport(start, times[0], times[1])
+    else:
+        alpha, sigma = kernel.alpha(times[0]), kernel.sigma(times[0])
+        right = 0.3 + 0.5 * (start - alpha * 0.3) / ((0.5 * alpha) ** 2 + sigma**2).sqrt()
+    return (sampler.sample(denoiser, NoiseStream(range(8))) - right).square().mean().sqrt().item()
+
+
+def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, batch_tolerance: float = 0.0) -> None:
+    """Checks a sampler, as it is configured, under a kernel.
+
+    Deterministic ones carry each noise to where the probability-flow equation does; stochastic ones give images of
+    the right mean and spread; images are float64 and depend on their seed only; evaluations are counted rightly;
+    labels reach the denoiser; whoever walks the trajectory can steer it.
+
+    Args:
+        sampler: The sampler; it should end at clean images or close to them.
+        kernel: The kernel.
+        tolerance: Root mean square error allowed for data with a standard deviation of 0.5, or the error allowed for
+            its mean and standard deviation; it stands for the sampler's own error at its number of steps.
+        batch_tolerance: How far batch mates may move an image; 0 demands the same bits.
+
+    Raises:
+        AssertionError: a law is broken; the message names it.
+    """
+    name = f"{type(sampler).__name__} under {type(kernel).__name__}"
+    if not sampler.stochastic:
+        error = gaussian_error(sampler, kernel)
+        assert error < tolerance, f"{name}: error {error:.1e} on Gaussian data, allowed {tolerance:.1e}"
+    else:
+        images = sampler.sample(GaussianDenoiser(kernel, _SHAPE, 0.3, 0.5), NoiseStream(range(400)))
+        for what, value, right in (("mean", images.mean().item(), 0.3), ("spread", images.std().item(), 0.5)):
+            assert abs(value - right) < tolerance, f"{name}: {what} {value:.3f} on Gaussian data, right is {right}"
+    _check_batches(name, sampler, kernel, batch_tolerance)
+    _check_calls(name, sampler, kernel)
+    _check_trajectory(name, sampler, kernel)
+
+
+def _check_batches(name: str, sampler: Sampler, kernel: Kernel, tolerance: float) -> None:
+    denoiser, seeds = GaussianDenoiser(kernel, _SHAPE), list(range(9))
+    together = sampler.sample(denoiser, NoiseStream(seeds))
+    assert together.dtype == torch.float64, f"{name}: images are {together.dtype}, not float64"
+    assert together.shape == (9, *_SHAPE), f"{name}: images have shape {tuple(together.shape)}"
+    parts = torch.cat([sampler.sample(denoiser, NoiseStream(part)) for part in (seeds[:1], seeds[1:8], seeds[8:])])
+    error = (parts - together).abs().max().item()
+    assert error <= tolerance, f"{name}: batch mates move an image by {error:.1e}, allowed {tolerance:.1e}"
+    again = sampler.sample(denoiser, NoiseStream(seeds))
+    assert torch.equal(again, together), f"{name}: the same seeds give other images the second time"
+
+
+def _check_calls(name: str, sampler: Sampler, kernel: Kernel) -> None:
+    denoiser, labels = CountedDenoiser(GaussianDenoiser(kernel, _SHAPE)), torch.tensor([3, 1])
+    sampler.sample(denoiser, NoiseStream([0, 1]), labels)
+    assert denoiser.calls == sampler.evaluations, f"{name}: {sampler.evaluations} evaluations, {denoiser.calls} calls"
+    assert denoiser.labels is not None, f"{name}: labels do not reach the denoiser"
+    assert torch.equal(denoiser.labels, labels), f"{name}: other labels reach the denoiser"
+
+
+def _check_trajectory(name: str, sampler: Sampler, kernel: Kernel) -> None:
+    denoiser = GaussianDenoiser(kernel, _SHAPE)
+    steps = list(sampler.trajectory(denoiser, NoiseStream([5])))
+    images = sampler.sample(denoiser, NoiseStream([5]))
+    assert torch.equal(steps[-1].x_s, images), f"{name}: the trajectory does not end at the images"
+    times = [step.t.item() for step in steps]
+    assert times == sorted(times, reverse=True), f"{name}: times do not fall"
+    for before, after in pairwise(steps):
+        assert torch.equal(before.x_s, after.x_t), f"{name}: a step does not start where the one before ended"
+    if len(steps) > 1:
+        for step in sampler.trajectory(denoiser, NoiseStream([5])):
+            step.x_s = step.x_s + 0.1
+        assert not torch.allclose(step.x_s - 0.1, images), f"{name}: a changed state is not taken up"
