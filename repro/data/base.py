@@ -144,7 +144,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
 
     def labels(self) -> Tensor:
         """Their classes: int64 (N,); zeros when the images are unlabelled."""
-        return self._parts()[0].labels
+        return (self._memory or self._chosen())[0].labels
 
     def held_out(self) -> Batch:
         """The held-out images and labels: uint8 (holdout, C, H, W) and int64 (holdout,)."""
@@ -198,9 +198,9 @@ class ImageData(LightningDataModule, Plugin, ABC):
         Raises:
             UserError: a validation run without held-out images; training without them goes on without validation.
         """
-        self._parts()
         if not self.holdout and stage == "validate":
             raise UserError("no images are held out to validate on; give for example --data.holdout 1000")
+        self._parts()
         if not self.holdout and self.trainer is not None:
             self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
 

@@ -106,7 +106,8 @@ class BatchStream:
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            images, labels = batch
+            yield images, labels
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run must share with this one: plain integers. The position is the module's to keep."""
