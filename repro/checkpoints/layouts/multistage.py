@@ -43,8 +43,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     model = record["model"]
     if model.get("name") != "ncsnpp_multistage":
         built = score_sde.settings(record)
-        groups = model.get("group", 32) if model["name"] == "ncsnpp" else 32
-        return built | {"args": built["args"] | {"max_groups": groups}}
+        return built | {"args": built["args"] | {"max_groups": model.get("group", 32)}}
     try:
         arguments = score_sde.ncsnpp_arguments(record)
         intervals = [[[1000.0 * edge for edge in pair] for pair in stage] for stage in model["stage_interval"]]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.checkpoints.layouts.table import Entry, copied, foreign_names, translate
+from repro.checkpoints.layouts.table import Entry, copied, dropped, foreign_names, translate
 from repro.errors import UserError, unknown
 from repro.networks.layers.blocks import Attention, Head, ResidualBlock
 from repro.networks.layers.resampling import DownConv, UpConv
@@ -260,7 +260,9 @@ class Walk:
         )
         for theirs, own in pairs:
             layer = getattr(block, own)
-            if layer is not None:
+            if layer is None:
+                yield from dropped(f"{name}.{theirs}")
+            else:
                 yield from copied(f"{name}.{theirs}", f"{ours}.{own}", layer)
         if block.shortcut is not None and self.network.settings.resample == "block":
             yield from copied(f"{name}.Conv_2", f"{ours}.shortcut", block.shortcut)

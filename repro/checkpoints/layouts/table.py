@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repro.errors import UserError
 
-__all__ = ["Entry", "copied", "foreign_names", "stacked_qkv", "translate"]
+__all__ = ["Entry", "copied", "dropped", "foreign_names", "stacked_qkv", "translate"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ def copied(
     yield Entry((f"{foreign}.weight",), (f"{ours}.weight",), lambda weight: (change(weight),))
     if module.bias is not None:
         yield Entry((f"{foreign}.bias",), (f"{ours}.bias",), lambda bias: (bias,))
+
+
+def dropped(foreign: str) -> Iterator[Entry]:
+    """Entries for a foreign layer that its network holds and never uses; ours has none."""
+    for part in ("weight", "bias"):
+        yield Entry((f"{foreign}.{part}",), (), lambda _: ())
 
 
 def stacked_qkv(foreign: str, ours: str, interleaved_heads: int | None = None) -> Iterator[Entry]:

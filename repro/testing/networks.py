@@ -1,0 +1,191 @@
+"""Laws that every network obeys; a package that registers a network runs them on it too."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from repro import registry
+from repro.errors import UserError
+
+__all__ = [
+    "NOISE_LEVELS",
+    "check_conditions",
+    "check_float64",
+    "check_gradients",
+    "check_inputs",
+    "check_network",
+    "check_record",
+    "check_rows",
+    "check_sizes",
+    "check_state",
+]
+
+NOISE_LEVELS = (0.01, 0.1, 0.3, 0.45, 0.7, 1.0, 250.0, 500.0, 750.0, 999.0)
+
+
+def check_network(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """Runs every law on a network.
+
+    Args:
+        build: Makes a small network, as ``lambda: registry.build("networks", "MLP", image_size=8, channels=1)``.
+        noise_levels: Noise levels that reach every part of the network.
+
+    Raises:
+        AssertionError: a law is broken; the message says which and how.
+    """
+    for law in (check_gradients, check_conditions, check_rows, check_state, check_float64, check_inputs):
+        law(build, noise_levels)
+    check_record(build)
+    check_sizes(build)
+
+
+def check_gradients(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """The output has the input's shape, and every parameter gets a finite gradient."""
+    network = _shaken(build).train()
+    x, levels, labels = _batch(network, noise_levels)
+    output = network(x, levels, labels)
+    assert output.shape == x.shape, f"output has shape {tuple(output.shape)} for images of shape {tuple(x.shape)}"
+    output.square().mean().backward()
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"parameter {name} gets no gradient"
+            assert parameter.grad.isfinite().all(), f"the gradient of parameter {name} is not finite"
+            assert parameter.grad.any(), f"the gradient of parameter {name} is zero everywhere"
+
+
+def check_conditions(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """The output depends on the noise level and, in a conditional network, on the label."""
+    network = _shaken(build).eval()
+    x, levels, labels = _batch(network, noise_levels)
+    x = x[:1].expand_as(x)
+    with torch.no_grad():
+        outputs = network(x, levels, None if labels is None else torch.zeros_like(labels))
+        _assert_rows_differ(outputs, "noise levels")
+        if labels is not None:
+            classes = torch.arange(network.num_classes)
+            outputs = network(x[:1].repeat(len(classes), 1, 1, 1), levels[:1].repeat(len(classes)), classes)
+            _assert_rows_differ(outputs, "labels")
+
+
+def check_rows(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """In evaluation the answer for an image is deterministic and does not depend on the rest of the batch."""
+    network = _shaken(build).eval()
+    x, levels, labels = _batch(network, noise_levels)
+    with torch.no_grad():
+        whole = network(x, levels, labels)
+        assert torch.equal(whole, network(x, levels, labels)), "two evaluations of one batch differ"
+        for row in range(len(x)):
+            own = slice(row, row + 1)
+            alone = network(x[own], levels[own], None if labels is None else labels[own])
+            _assert_close(alone, whole[own], 1e-4, f"image {row} alone and in a batch give different outputs")
+
+
+def check_state(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """A state dict written to a file and read back with ``weights_only`` makes another instance the same network."""
+    network, other = _shaken(build).eval(), build().eval()
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    x, levels, labels = _batch(network, noise_levels)
+    with torch.no_grad():
+        expected = network(x, levels, labels)
+        assert torch.equal(other(x, levels, labels), expected), "the same weights in another instance answer otherwise"
+        assert torch.equal(copy.deepcopy(network)(x, levels, labels), expected), "a deep copy answers otherwise"
+
+
+def check_float64(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """In double precision the network answers in double precision, and as in single precision up to rounding."""
+    network = _shaken(build).eval()
+    x, levels, labels = _batch(network, noise_levels)
+    with torch.no_grad():
+        single = network(x, levels, labels)
+        double = network.double()(x.double(), levels.double(), labels)
+    assert double.dtype == torch.float64, f"a network in float64 answers in {double.dtype}"
+    _assert_close(single.double(), double, 1e-3, "single and double precision give different outputs")
+
+
+def check_inputs(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """Images of another shape and wrong labels are refused with a UserError."""
+    network = build().eval()
+    x, levels, labels = _batch(network, noise_levels)
+    _assert_refused("images with another number of channels", network, torch.cat([x, x], dim=1), levels, labels)
+    _assert_refused("images of another size", network, x[..., :-1], levels, labels)
+    wrong = torch.zeros(len(x), dtype=torch.int64)
+    if labels is None:
+        _assert_refused("labels of an unconditional network", network, x, levels, wrong)
+        return
+    _assert_refused("labels that are too few", network, x, levels, wrong[:-1])
+    _assert_refused("labels that are not integers", network, x, levels, wrong.float())
+    _assert_refused("a negative label", network, x, levels, wrong - 1)
+    _assert_refused("a label above the last", network, x, levels, wrong + network.num_classes + 1)
+    if not getattr(network, "has_null_class", False):
+        _assert_refused("missing labels", network, x, levels, None)
+
+
+def check_record(build: Callable[[], nn.Module]) -> None:
+    """A network rebuilt from its record has the same record and the same parameter shapes."""
+    network = build()
+    record = registry.record_of(network)
+    other = registry.rebuild(record)
+    assert registry.record_of(other) == record, "the record changes when the network is rebuilt from it"
+    shapes, others = ({name: value.shape for name, value in each.state_dict().items()} for each in (network, other))
+    assert shapes == others, "a network rebuilt from its record has other parameters"
+
+
+def check_sizes(build: Callable[[], nn.Module]) -> None:
+    """Every image size and number of channels either works or is refused with a UserError."""
+    record = registry.record_of(build())
+    for size, channels in ((7, 1), (12, 3), (16, 2)):
+        try:
+            network = registry.rebuild(record | {"args": record["args"] | {"image_size": size, "channels": channels}})
+        except UserError:
+            continue
+        assert tuple(network.image_shape) == (channels, size, size), f"image_shape is {network.image_shape}"
+        x, levels, labels = _batch(network.eval(), NOISE_LEVELS[:2])
+        with torch.no_grad():
+            output = network(x, levels, labels)
+        assert output.shape == x.shape, f"output has shape {tuple(output.shape)} for images {tuple(x.shape)}"
+
+
+def _shaken(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network with no parameter left at zero, the same on every call."""
+    network = build()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def _batch(network: nn.Module, noise_levels: Sequence[float]) -> tuple[Tensor, Tensor, Tensor | None]:
+    count = len(noise_levels)
+    x = torch.randn((count, *network.image_shape), generator=torch.Generator().manual_seed(1))
+    classes = getattr(network, "num_classes", 0) or 0
+    return x, torch.tensor(noise_levels), torch.arange(count) % classes if classes else None
+
+
+def _assert_rows_differ(outputs: Tensor, cause: str) -> None:
+    rows = outputs.flatten(1)
+    gaps = torch.cdist(rows, rows) + torch.diag(torch.full((len(rows),), torch.inf))
+    assert gaps.min() > 1e-5 * rows.norm(dim=1).max(), f"two different {cause} give the same output"
+
+
+def _assert_close(given: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    error = (given - expected).abs().max() / expected.abs().max()
+    assert error < tolerance, f"{message}: relative error {error:.1e}, at most {tolerance:.0e} is allowed"
+
+
+def _assert_refused(what: str, network: nn.Module, *inputs: Tensor | None) -> None:
+    try:
+        network(*inputs)
+    except UserError:
+        return
+    except Exception as error:
+        raise AssertionError(f"{what} are refused with {type(error).__name__}, not with a UserError") from error
+    raise AssertionError(f"{what} are not refused")
