@@ -1,0 +1,203 @@
+"""Laws that every score obeys; a package that registers a pair metric runs them on it too."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing import start_processes
+
+from repro.errors import UserError
+from repro.metrics.base import PairMetric, RateMetric
+
+__all__ = [
+    "check_batches",
+    "check_conflict",
+    "check_lifecycle",
+    "check_pair_metric",
+    "check_processes",
+    "check_seeds",
+    "check_symmetry",
+    "pair_inputs",
+]
+
+_SAMPLES = 37
+
+
+def check_pair_metric(metric: PairMetric, image_shape: tuple[int, int, int] = (1, 8, 8)) -> None:
+    """Runs every law on a pair metric but :func:`check_processes`, which starts processes and is run by itself.
+
+    Args:
+        metric: As built by name; it is not changed.
+        image_shape: (C, H, W) of images that it can take.
+
+    Raises:
+        AssertionError: a law is broken; the message says which and how.
+    """
+    a, b = pair_inputs(metric, image_shape)
+    check_symmetry(metric, a, b)
+    for law in (check_batches, check_seeds, check_conflict, check_lifecycle):
+        law(metric, (a, b))
+
+
+def pair_inputs(metric: PairMetric, image_shape: tuple[int, int, int] = (1, 8, 8)) -> tuple[Tensor, Tensor]:
+    """Inputs of two models on the same noises, from the very same to unrelated ones, in the kind that it takes."""
+    generator = torch.Generator().manual_seed(0)
+    amount = torch.linspace(0, 1, _SAMPLES).view(-1, *[1] * (3 if metric.inputs == "images" else 1))
+    if metric.inputs == "images":
+        base, other = torch.randint(0, 256, (2, _SAMPLES, *image_shape), generator=generator)
+        return base.to(torch.uint8), (base + amount * (other - base)).to(torch.uint8)
+    base, other = torch.randn(2, _SAMPLES, 16, generator=generator)
+    return base, base + amount * (other - base)
+
+
+def check_symmetry(metric: PairMetric, a: Tensor, b: Tensor) -> None:
+    """Two models are as alike as the same two named in the other order."""
+    forth, back = metric.match(a, b), metric.match(b, a)
+    assert forth.shape == (len(a),), f"match gives shape {tuple(forth.shape)} for {len(a)} pairs"
+    assert forth.dtype == torch.bool, f"match gives {forth.dtype}, not bool"
+    assert torch.equal(forth, back), f"pairs {(forth != back).nonzero().flatten().tolist()} match in one order only"
+
+
+def check_batches(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+    """The counts do not depend on the batches, and the value of a batch is the value of its samples alone."""
+    whole = _counts(metric, inputs)
+    for size in (1, 5, 36):
+        batched = metric.clone()
+        for start in range(0, len(inputs[0]), size):
+            batch = [item[start : start + size] for item in inputs]
+            value = float(batched(*batch))
+            alone = _counts(metric, batch)
+            assert value == alone[0] / alone[1], f"forward gives {value} on a batch whose counts are {alone}"
+        assert batched.counts() == whole, f"batches of {size} count {batched.counts()}, one batch {whole}"
+        assert float(batched.compute()) == whole[0] / whole[1], "compute is not the ratio of the counts"
+
+
+def check_seeds(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+    """Every seed counts once, however often and in whatever order it comes."""
+    whole = _counts(metric, inputs)
+    count = len(inputs[0])
+    order = torch.randperm(3 * count, generator=torch.Generator().manual_seed(1)) % count
+    repeated = metric.clone()
+    for part in order.split(11):
+        repeated.update(*[item[part] for item in inputs], seeds=part + 100)
+    assert repeated.counts() == whole, f"with every seed three times it counts {repeated.counts()}, once {whole}"
+
+
+def check_conflict(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+    """One seed with two outcomes is an error, never a silent choice."""
+    outcomes = [_counts(metric, [item[row : row + 1] for item in inputs])[0] for row in range(len(inputs[0]))]
+    assert 0 < sum(outcomes) < len(outcomes), "the inputs have one outcome only; this law needs both"
+    pair = torch.tensor([outcomes.index(0), outcomes.index(1)])
+    torn = metric.clone()
+    torn.update(*[item[pair] for item in inputs], seeds=[7, 7])
+    message = "no error"
+    try:
+        torn.compute()
+    except UserError as error:
+        message = str(error)
+    assert "seed 7" in message, f"a seed with two outcomes gives {message}; it must be an error that names the seed"
+
+
+def check_lifecycle(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+    """Clone, pickle and reset; integer states; nothing in the state dict and no parameter."""
+    whole = _counts(metric, inputs)
+    filled = metric.clone()
+    filled.update(*inputs, seeds=range(len(inputs[0])))
+    for copy in (filled.clone(), pickle.loads(pickle.dumps(filled))):
+        assert copy.counts() == whole, f"a copy counts {copy.counts()}, the original {whole}"
+    low, high = filled.interval()
+    assert 0 <= low <= whole[0] / whole[1] <= high <= 1, f"interval {low}, {high} of {whole}"
+    for name, state in filled.metric_state.items():
+        for tensor in state if isinstance(state, list) else [state]:
+            assert tensor.dtype == torch.int64, f"state {name} is {tensor.dtype}, not int64"
+    assert not filled.state_dict(), f"the state dict holds {list(filled.state_dict())}"
+    assert not list(filled.parameters()), "a metric has no parameters"
+    filled.reset()
+    filled.update(*[item[:1] for item in inputs], seeds=[0])
+    assert filled.counts()[1] == 1, "reset left something behind"
+
+
+def check_processes(metrics: Mapping[str, tuple[RateMetric, Sequence[Tensor]]], world_size: int) -> None:
+    """Equal integers on 1 and on several real processes.
+
+    Each metric sees its inputs in four ways: split by PyTorch's padded distributed sampler, split unevenly, and all
+    on one process, each with seeds; and split unevenly without seeds.
+
+    Args:
+        metrics: Metric and the arguments of its update, by name; all can be pickled.
+        world_size: Number of processes, at least 2.
+
+    Raises:
+        AssertionError: counts differ, or the processes were not that many.
+    """
+    assert world_size > 1, "one process proves nothing"
+    with tempfile.TemporaryDirectory() as folder:
+        plain = {name: (metric, list(inputs)) for name, (metric, inputs) in metrics.items()}
+        torch.save(plain, Path(folder) / "metrics.pt")
+        multiprocessing.set_forkserver_preload([__name__])  # imports once, whatever the number of processes
+        start_processes(_process, (world_size, folder), nprocs=world_size, start_method="forkserver")
+        answers = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world_size)]
+    for name, (metric, inputs) in metrics.items():
+        whole = list(_counts(metric, inputs))
+        for rank, answer in enumerate(answers):
+            assert answer["world_size"] == world_size, f"process {rank} saw {answer['world_size']} processes"
+            for way in ("padded", "uneven", "one has all", "no seeds"):
+                found = answer[name][way]
+                assert found == whole, (
+                    f"{name}, {way}: process {rank} of {world_size} counts {found}, one alone {whole}"
+                )
+            assert answer[name]["local"] < whole[1], f"{name}: process {rank} saw every sample; nothing was split"
+
+
+def _counts(metric: RateMetric, inputs: Sequence[Tensor]) -> tuple[int, int]:
+    fresh = metric.clone()
+    fresh.reset()
+    fresh.update(*inputs)
+    return fresh.counts()
+
+
+def _process(rank: int, world_size: int, folder: str) -> None:
+    import torch.distributed as dist
+    from torch.utils.data import DistributedSampler
+
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", meeting, timedelta(seconds=120), world_size, rank)
+    try:
+        answer: dict[str, Any] = {"world_size": dist.get_world_size()}
+        for name, (metric, inputs) in torch.load(Path(folder) / "metrics.pt", weights_only=False).items():
+            rows = torch.arange(len(inputs[0]))
+            padded = torch.tensor(list(DistributedSampler(rows, world_size, rank, shuffle=False)))
+            cuts = [len(rows) * (place + 1) ** 2 // world_size**2 for place in range(world_size - 1)]
+            uneven = rows.tensor_split(cuts)[rank]
+            answer[name] = {
+                "local": len(padded),
+                "padded": _shared(metric, inputs, padded, numbered=True),
+                "uneven": _shared(metric, inputs, uneven, numbered=True),
+                "one has all": _shared(metric, inputs, rows if rank == 0 else rows[:0], numbered=True),
+                "no seeds": _shared(metric, inputs, uneven, numbered=False),
+            }
+        (Path(folder) / f"{rank}.json").write_text(json.dumps(answer))
+    finally:
+        dist.destroy_process_group()
+
+
+def _shared(metric: RateMetric, inputs: Sequence[Tensor], rows: Tensor, numbered: bool) -> list[int]:
+    """Counts over all processes, of which this one saw some rows in two batches, or none."""
+    metric = metric.clone()
+    for part in rows.tensor_split(2):
+        if len(part):
+            seeds = {"seeds": part} if numbered else {}
+            metric.update(*[item[part] for item in inputs], **seeds)
+    counts = metric.counts()
+    assert float(metric.compute()) == counts[0] / counts[1], "compute is not the ratio of the counts"
+    return list(counts)
