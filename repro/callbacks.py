@@ -74,7 +74,18 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class StepsBar(RichProgressBar):
-    """Lightning's rich progress bar over the steps of a run, which is one epoch long."""
+    """Lightning's rich progress bar over the steps of a run, which is one epoch long, also after a resume."""
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Batches of the whole run."""
+        return self.trainer.num_training_batches
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shows the bar of a run that goes on inside its epoch too."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.fit_loop.restarted_mid_epoch:
+            self.on_train_epoch_start(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"

@@ -162,12 +162,24 @@ def build(group: str, name: str, **arguments: Any) -> Any:
         10.0
     """
     cls = load(group, name)
-    legal = inspect.signature(cls).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in legal.values()):
-        for argument in arguments:
-            if argument not in legal:
-                raise unknown(f"argument of {name}", argument, legal)
+    legal = _legal_arguments(cls)
+    for argument in arguments:
+        if legal is not None and argument not in legal:
+            raise unknown(f"argument of {name}", argument, legal)
     return cls(**arguments)
+
+
+def _legal_arguments(cls: type) -> list[str] | None:
+    """Names of the constructor's arguments, those that it passes on to its bases included; None when it takes any."""
+    found: dict[str, None] = {}
+    for base in inspect.getmro(cls):
+        if "__init__" not in base.__dict__:
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return list(found)
+    return None
 
 
 def record_of(built: Any) -> dict[str, Any]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from PIL import Image
+
+from repro.comparison import compare
+from repro.comparison.files import comparison_figures
 from repro.errors import UserError
+from repro.figures import rendered
+from repro.files import write_whole
+from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job
 
 __all__ = ["Quickstart"]
 
 SYSTEMS = {"mlp_edm": 60, "ddpmpp_vp": 100, "uvit_flow": 90, "ddpm_subvp": 100}
-SUBSETS = {"32": ("--data.subset", "32"), "all": ()}
+SUBSETS = {"32": 32, "all": None}
 SEEDS = "0-999"
 
 
@@ -41,26 +48,54 @@ class Quickstart(Study):
     figure: ClassVar[str] = "2 and 6, in miniature"
 
     def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
-        """For each training set: train and sample each system, sample the optimum, compare."""
-        configs = configs_folder() / "digits"
-        jobs = []
+        """For each training set: train each system and draw its bank, draw the optimum's bank."""
+        configs, jobs = configs_folder() / "digits", []
         for size, subset in SUBSETS.items():
-            names = []
             for system, seconds in SYSTEMS.items():
-                run, name = folder / f"{system}_{size}", f"{system}_{size}"
-                fit = ("fit", "--config", f"{configs / system}.yaml", "--output", str(run), *subset)
-                last = run / "checkpoints" / "last.ckpt"
-                jobs.append(Job(f"fit_{name}", fit, seconds=seconds, checkpoint=last))
-                draw = ("predict", "--ckpt_path", str(run), "--seeds", SEEDS, "--bank", str(folder / "banks" / name))
-                jobs.append(Job(f"draw_{name}", draw, after=(f"fit_{name}",), seconds=15))
-                names.append(name)
-            name = f"optimum_{size}"
-            chosen = ("--model.denoiser.images.subset", subset[1]) if subset else ()
-            draw = ("predict", "--config", f"{configs / 'optimum'}.yaml", *chosen, "--seeds", SEEDS)
-            jobs.append(Job(f"draw_{name}", (*draw, "--bank", str(folder / "banks" / name)), seconds=15))
-            names.append(name)
-            compare = ["compare", *(str(folder / "banks" / name) for name in names), "--names", *[*SYSTEMS, "optimum"]]
-            compare += ["--descriptor", "Pixels", "--train", "Digits", *(f"--train.{w[7:]}" if w.startswith("--data.") else w for w in subset)]
-            compare += ["--output", str(folder / f"compare_{size}")]
-            jobs.append(Job(f"compare_{size}", tuple(compare), tuple(f"draw_{n}" for n in names), seconds=10))
+                name = f"{system}_{size}"
+                run = folder / "runs" / name
+                fit = ("fit", "--config", f"{configs / system}.yaml", "--output", str(run))
+                fit += ("--data.subset", str(subset)) if subset else ()
+                jobs.append(Job(f"fit_{name}", fit, seconds=seconds, checkpoint=run / "checkpoints" / "last.ckpt"))
+                draw = ("predict", "--ckpt_path", str(run), "--seeds", SEEDS, "--output", str(folder / "banks" / name))
+                jobs.append(Job(f"draw_{name}", draw, after=(f"fit_{name}",), seconds=10))
+            draw = ("predict", "--config", f"{configs / 'optimum'}.yaml", "--seeds", SEEDS)
+            draw += ("--model.denoiser.images.subset", str(subset)) if subset else ()
+            bank = folder / "banks" / f"optimum_{size}"
+            jobs.append(Job(f"draw_optimum_{size}", (*draw, "--output", str(bank)), seconds=10))
         return jobs
+
+    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+        """RP and MAE matrices, GL, grids, CSV and TensorBoard logs of both training sets, and one picture of both."""
+        names, parts, panels = [*SYSTEMS, "optimum"], [], []
+        for size, subset in SUBSETS.items():
+            banks = [folder / "banks" / f"{name}_{size}" for name in names]
+            data = build("data", "Digits", subset=subset)
+            found = compare(banks, "Pixels", data.images(), names=names)
+            found.write(folder / f"results_{size}")
+            found.to_tensorboard(folder / f"results_{size}")
+            parts.append(f"Trained on {len(data):,} digits\n\n{found}")
+            panels.append([rendered(figure) for name, figure in comparison_figures(found) if name in ("rp", "grid")])
+        picture = folder / "quickstart.png"
+        with write_whole(picture) as file:
+            Image.fromarray(_beside([_above(panel) for panel in panels])).save(file, format="png")
+        parts.append(
+            f"picture: {picture}\ntables, heat maps and grids: {', '.join(str(folder / f'results_{s}') for s in SUBSETS)}"
+            f"\ncurves and images: .venv/bin/tensorboard --logdir {folder}"
+        )
+        return "\n\n".join(parts)
+
+
+def _above(images: list[np.ndarray]) -> np.ndarray:
+    width = max(image.shape[1] for image in images)
+    return np.concatenate([_padded(image, image.shape[0], width) for image in images])
+
+
+def _beside(images: list[np.ndarray]) -> np.ndarray:
+    height = max(image.shape[0] for image in images)
+    return np.concatenate([_padded(image, height, image.shape[1]) for image in images], axis=1)
+
+
+def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns = height - image.shape[0], width - image.shape[1]
+    return np.pad(image, ((0, rows), (0, columns), (0, 0)), constant_values=255)

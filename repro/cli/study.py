@@ -1,0 +1,71 @@
+"""``repro study``: one of the paper's figures, or another named experiment, doing only what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+from repro.cli.parser import Parser, quiet
+from repro.errors import UserError, unknown
+from repro.registry import entries, load, names
+from repro.studies.base import Scale, Study
+from repro.studies.jobs import LocalExecutor, remaining
+
+__all__ = ["run"]
+
+
+def _parser() -> Parser:
+    known = "\n".join(f"  {entry.name}" for entry in entries("studies"))
+    parser = Parser(
+        prog="repro study",
+        description=f"Runs a study: trains, draws and scores what is missing in its folder, then reports. Known: {known}",
+        print_config=None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", type=str, metavar="NAME", help="Which study (repro plugins studies).")
+    parser.add_argument("--scale", type=Scale, default="tiny", help="How large: minutes, hours, or as in the paper.")
+    parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
+    parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the jobs and their estimated cost, and stop.")
+    return parser
+
+
+def _plan(study: Study, folder: Path, scale: Scale) -> str:
+    jobs = study.jobs(folder, scale)
+    left = {job.name for job in remaining(jobs, folder)}
+    lines = [
+        f"{'' if job.name in left else 'done  '}{job.name}: repro {' '.join(job.command)}  (about {job.seconds:.0f} s)"
+        for job in jobs
+    ]
+    seconds = sum(job.seconds for job in jobs if job.name in left)
+    lines.append(f"{len(left)} of {len(jobs)} jobs are left: about {seconds / 60:.0f} minutes on one core")
+    return "\n".join(lines)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Runs a study and prints its report.
+
+    Args:
+        command: ``study``.
+        arguments: The words after it.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    with quiet():
+        config = _parser().parse_args([word.replace("--dry-run", "--dry_run") for word in arguments])
+        if config.study not in names("studies"):
+            raise unknown("study", config.study, names("studies"), "list them: repro plugins studies")
+        if config.scale not in get_args(Scale):
+            raise unknown("scale", config.scale, get_args(Scale))
+        study = load("studies", config.study)()
+        folder = Path(config.output or f"runs/{config.study}_{config.scale}")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; name another folder: --output DIR")
+        if config.dry_run:
+            print(_plan(study, folder, config.scale))
+            return 0
+        report = study.run(folder, config.scale, LocalExecutor(config.workers))
+    print(report, file=sys.stdout)
+    return 0
