@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from repro.errors import UserError, unknown
+from repro.errors import unknown
+from repro.networks.layers.stages import Stages
 from repro.networks.layers.unet import Decoder, Middle
 from repro.networks.song_unet import SongUNet
 
@@ -44,6 +43,7 @@ class MultistageUNet(SongUNet):
     Source: Zhang et al. 2023, arXiv:2312.09181, section 4 and appendix.
 
     Example:
+        >>> import torch
         >>> network = MultistageUNet(8, 1, width=16, decoder_widths=[24, 8], boundaries=[0.5], num_blocks=1)
         >>> network.stage_of(torch.tensor([0.1, 0.5, 0.9])).tolist()
         [0, 0, 1]
@@ -68,18 +68,9 @@ class MultistageUNet(SongUNet):
         for option in options:
             if option not in known:
                 raise unknown("argument of MultistageUNet", option, [*known][1:])
-        decoders = len(decoder_widths)
-        assigned = range(decoders) if interval_decoders is None else interval_decoders
-        if list(boundaries) != sorted(set(boundaries)) or len(assigned) != len(boundaries) + 1:
-            raise UserError(
-                f"{len(assigned)} intervals of noise levels need {len(assigned) - 1} ascending boundaries, "
-                f"got {list(boundaries)}"
-            )
-        if set(assigned) != set(range(decoders)):
-            raise UserError(f"interval_decoders is {list(assigned)}; use each of the decoders 0 to {decoders - 1}")
+        routes = Stages(len(decoder_widths), boundaries, interval_decoders)
         super().__init__(image_size, channels, num_classes, width, max_groups=max_groups, **options)
-        self.boundaries = tuple(float(boundary) for boundary in boundaries)
-        self.interval_decoders = tuple(assigned)
+        self.routes = routes
         coarsest = self.encoder.out_channels
         self.middle = Middle(self.settings, coarsest) if share_middle else None
         self.stages = nn.ModuleList(
@@ -89,10 +80,7 @@ class MultistageUNet(SongUNet):
 
     def stage_of(self, noise_level: Tensor) -> Tensor:
         """The decoder that each noise level uses, int64 of the same shape."""
-        stage = torch.full_like(noise_level, self.interval_decoders[0], dtype=torch.int64)
-        for boundary, (below, above) in zip(self.boundaries, pairwise(self.interval_decoders), strict=True):
-            stage += (above - below) * (noise_level > boundary)
-        return stage
+        return self.routes.of(noise_level)
 
     def forward(
         self,
@@ -117,27 +105,17 @@ class MultistageUNet(SongUNet):
         Raises:
             UserError: shapes or labels do not fit, or there is no such stage.
         """
-        if stage is not None and stage not in range(len(self.stages)):
-            raise UserError(f"stage is {stage}; this network has the decoders 0 to {len(self.stages) - 1}")
         x, embedding = self._prepare(x, noise_level, labels, augment_labels)
         x, skips = self.encoder(x, embedding)
         if self.middle is not None:
             x = self.middle(x, embedding)
-        return self._divide(self._decode(x, skips, embedding, noise_level, stage), noise_level)
+        features = [x, *skips] if embedding is None else [x, *skips, embedding]
 
-    def _decode(
-        self, x: Tensor, skips: list[Tensor], embedding: Tensor | None, noise_level: Tensor, stage: int | None
-    ) -> Tensor:
-        chosen = None if stage is not None else self.stage_of(noise_level)
-        present = [stage] if chosen is None else chosen.unique().tolist()
-        if len(present) == 1:
-            return self.stages[present[0]](x, skips, embedding)
-        rows = [(chosen == index).nonzero().squeeze(1) for index in present]
-        parts = [
-            self.stages[index](x[own], [skip[own] for skip in skips], None if embedding is None else embedding[own])
-            for index, own in zip(present, rows, strict=True)
-        ]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        def decode(index: int, rows: list[Tensor]) -> Tensor:
+            skips = rows[1:] if embedding is None else rows[1:-1]
+            return self.stages[index](rows[0], skips, None if embedding is None else rows[-1])
+
+        return self._divide(self.routes.run(decode, features, noise_level, stage), noise_level)
 
 
 class _Stage(nn.Module):

@@ -113,7 +113,7 @@ def test_published_intervals_are_the_defaults():
     args = multistage.settings(record)["args"]
     with torch.device("meta"):
         default = networks.MultistageUNet(32, 3)
-    assert args["boundaries"] == pytest.approx(default.boundaries, abs=1e-5)
+    assert args["boundaries"] == pytest.approx(default.routes.boundaries, abs=1e-5)
     assert args["decoder_widths"] == [192, 128, 16]
 
 
