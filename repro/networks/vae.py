@@ -53,7 +53,8 @@ class VAE(nn.Module):
         likelihood: "logistic": a logistic distribution over 256 bins for each pixel; "bernoulli": for black and white.
         prior: "standard" or "vamp".
         components: Number K of pseudo-inputs.
-        pseudo_mean: Mean of the pseudo-inputs' starting values.
+        pseudo_mean: Mean of the pseudo-inputs' starting values. Outside [0, 1] they are clipped and never move: so it
+            is with the reference code's own default of -0.05.
         pseudo_std: Their standard deviation.
 
     Attributes:
@@ -77,8 +78,8 @@ class VAE(nn.Module):
         likelihood: str = "logistic",
         prior: str = "standard",
         components: int = 500,
-        pseudo_mean: float = -0.05,
-        pseudo_std: float = 0.01,
+        pseudo_mean: float = 0.5,
+        pseudo_std: float = 0.3,
     ) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
