@@ -14,6 +14,7 @@ from repro.networks.dit import DiT, guided_output
 from repro.networks.layers.stages import Stages
 from repro.networks.layers.tokens import Attention, PatchEmbedding, sincos_positions, unpatch
 from repro.networks.uvit import UViT
+from repro.testing import networks as laws
 
 LAYOUTS = {"uvit": uvit, "dit": dit, "multistage_transformers": multistage_transformers}
 CASES = recorded.cases()
@@ -190,6 +191,19 @@ def test_fresh_dit_answers_zero_and_keeps_its_variance_apart():
     full = network.full(x, level, labels)
     assert full.shape == (2, 6, 8, 8)
     assert torch.equal(network(x, level, labels), full[:, :3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_classes": 3, "null_class": True, "decoder_widths": [24, 16, 8], "boundaries": [0.4, 500.0]},
+        {"num_classes": 3, "label_embedding": "mlp", "time_mlp": True, "qkv_bias": True, "norm": "rms"},
+        {"long_skips": False, "final_conv": False, "patch_size": 1, "mlp_ratio": 2.5, "recompute": True},
+    ],
+    ids=["multistage", "labels by mlp", "plain"],
+)
+def test_options_of_uvit_obey_the_laws(options):
+    laws.check_network(lambda: registry.build("networks", "UViT", **SMALL | options))
 
 
 @pytest.mark.parametrize("cls", [UViT, DiT])
