@@ -6,12 +6,22 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from repro import registry
 from repro.errors import UserError
 
-__all__ = ["GROUP_OF", "class_of", "group_of", "load_classes", "options_of", "settings_of", "short_names", "specs"]
+__all__ = [
+    "GROUP_OF",
+    "check_claims",
+    "class_of",
+    "group_of",
+    "load_classes",
+    "options_of",
+    "settings_of",
+    "short_names",
+    "specs",
+]
 
 GROUP_OF = {
     "Kernel": "kernels",
@@ -41,6 +51,22 @@ def load_classes() -> list[UserError]:
             except UserError as error:
                 broken.append(error)
     return broken
+
+
+def check_claims(config: Any) -> None:
+    """Raises UserError when a parsed configuration uses a name that cannot be loaded, or that two packages claim."""
+    for _, spec in specs(config, ""):
+        cls = class_of(spec["class_path"])
+        group = _group_of_class(cls)
+        if group is not None and cls.__name__ in registry.names(group):
+            registry.load(group, cls.__name__)
+
+
+def _group_of_class(cls: Any) -> str | None:
+    if not inspect.isclass(cls):
+        return None
+    named = group_of(cls)
+    return named[0] if named else ("networks" if cls.__name__ in registry.names("networks") else None)
 
 
 def group_of(hint: Any) -> tuple[str, type] | None:
@@ -73,11 +99,11 @@ def settings_of(parser: Any) -> dict[str, Any]:
 
 def specs(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     """Every ``{class_path, init_args}`` inside a parsed value, outermost first, with the key that leads to it."""
-    if isinstance(value, Mapping) or hasattr(value, "class_path"):
+    if isinstance(value, Mapping | Namespace):
         if "class_path" in value:
             yield where, value
             value = value.get("init_args") or {}
-        for key in list(vars(value) if hasattr(value, "__dict__") and not isinstance(value, dict) else value):
+        for key in list(value if isinstance(value, Mapping) else vars(value)):
             yield from specs(value[key], f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
@@ -93,8 +119,7 @@ def short_names(plain: Any) -> Any:
     plain = {key: short_names(item) for key, item in plain.items()}
     if isinstance(path := plain.get("class_path"), str) and "." in path:
         cls = class_of(path)
-        named = group_of(cls) if inspect.isclass(cls) else None
-        group = named[0] if named else ("networks" if cls.__name__ in registry.names("networks") else None)
+        group = _group_of_class(cls)
         if group and cls.__name__ in registry.names(group) and registry.load(group, cls.__name__) is cls:
             plain["class_path"] = cls.__name__
     return plain

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repro.banks import Bank, format_seeds
 from repro.cli import runs
-from repro.cli.classes import load_classes
+from repro.cli.classes import check_claims, load_classes
 from repro.cli.configs import gathered
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet, warn_of_broken
@@ -129,6 +129,7 @@ def run(command: str, arguments: list[str]) -> int:
         broken = load_classes()
         parser = _parser()
         config = parser.parse_args(gathered(arguments, _SEVERAL))
+        check_claims(config)
         warn_of_broken(broken)
         descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
         given = _paths(config.systems)

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from jsonargparse import Namespace
+
 from repro import registry
 from repro.cli.classes import class_of, specs
 from repro.data.base import ImageData
@@ -25,13 +27,13 @@ def build(value: Any, where: str) -> Any:
     """
     if isinstance(value, list):
         return [build(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if not isinstance(value, Mapping) and not hasattr(value, "class_path"):
+    if not isinstance(value, Mapping | Namespace):
         return value
     if "class_path" not in value:
         return {key: build(item, f"{where}.{key}") for key, item in value.items()}
     given = value.get("init_args") or {}
     keys = given if isinstance(given, Mapping) else vars(given)
-    arguments = {key: build(given[key], f"{where}.{key}") for key in keys}
+    arguments = {key: build(given[key], f"{where}.{key}") for key in keys} | dict(value.get("dict_kwargs") or {})
     try:
         return class_of(value["class_path"])(**arguments)
     except UserError as error:

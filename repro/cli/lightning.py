@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from repro import registry
 from repro.checkpoints.native import load_module
 from repro.cli import resume, runs
-from repro.cli.classes import class_of, load_classes, short_names, specs
+from repro.cli.classes import check_claims, class_of, load_classes, short_names, specs
 from repro.cli.configs import check_config_files, config_files, gathered
 from repro.cli.fill import build, fill
 from repro.cli.parser import Parser, quiet, warn_of_broken
@@ -121,7 +123,9 @@ class CommandLine(LightningCLI):
         try:
             parser.validate(config, skip_required=printing)
         except (TypeError, KeyError) as error:
-            parser.error(str(error), error)
+            if not (printing and "arguments are required" in str(error)):
+                parser.error(str(error), error)
+        check_claims(config)
         warn_of_broken(broken)
         self.data: ImageData | None = build(config.data, "data") if config.get("data") else None
         if config.get("model") and self.data is not None:
@@ -176,7 +180,8 @@ class CommandLine(LightningCLI):
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
             self._tell(self._about(model, folder))
-            trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
+            with _stoppable(folder):
+                trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
         self._tell(
             f"run: {folder}",
             f"next: repro predict --ckpt_path {folder} --seeds 0-999",
@@ -262,6 +267,19 @@ class CommandLine(LightningCLI):
     @rank_zero_only
     def _tell(*lines: str) -> None:
         print("\n".join(lines), flush=True)
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
+    """Turns Lightning's way of leaving on Ctrl-C back into the interrupt that it was."""
+    try:
+        yield
+    except SystemExit as leave:
+        if not isinstance(leave.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        saved = any(folder.glob("checkpoints/*.ckpt"))
+        raise KeyboardInterrupt(f"go on with: repro fit --ckpt_path {folder}" if saved else "") from None
 
 
 def run(command: str, arguments: list[str]) -> int:

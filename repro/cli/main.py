@@ -17,6 +17,7 @@ COMMANDS = {
     "test": ("repro.cli.lightning", "score a model on the images it draws from numbered noises"),
     "predict": ("repro.cli.lightning", "draw images from numbered noises into a sample bank"),
     "compare": ("repro.cli.compare", "how alike models are, and how much they memorise"),
+    "study": ("repro.cli.study", "run an experiment of the paper, or go on with it"),
     "plugins": ("repro.cli.plugins", "list everything that has a name, built in or installed"),
 }
 _INTERRUPTED = 130
@@ -57,7 +58,15 @@ def _dispatch(arguments: list[str]) -> int:
         near = nearest(command, COMMANDS)
         guess = f"; did you mean 'repro {near}'?" if near else ";"
         raise UserError(f"unknown command {command!r}{guess} commands: {', '.join(COMMANDS)}")
-    return importlib.import_module(COMMANDS[command][0]).run(command, rest) or 0
+
+    def run() -> int:
+        return importlib.import_module(COMMANDS[command][0]).run(command, rest)
+
+    if rest in (["-h"], ["--help"]):
+        from repro.cli.helptext import show_help
+
+        return show_help(command, run)
+    return run()
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
@@ -83,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        print("repro: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"repro: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,82 @@
+"""The front of the command line: light, complete, and clear about what it does not know."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import run_here
+
+from repro.cli import helptext
+from repro.cli.main import COMMANDS
+from repro.cli.source import first_line_of
+from repro.errors import UserError
+from repro.registry import GROUPS, entries
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins"], ["--version"], ["plugins", "kernels"]])
+def test_answers_without_torch(words: list[str]) -> None:
+    heavy = "torch", "lightning", "jsonargparse", "numpy"
+    code = (
+        "import json, sys; from repro.cli.main import main; code = main(sys.argv[1:]); "
+        f"print(json.dumps([code, [name for name in {heavy} if name in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+def test_help_names_every_command() -> None:
+    shown = run_here("--help")
+    assert shown.code == 0
+    assert all(f"repro {command} " in shown.out for command in COMMANDS)
+    assert run_here().out == shown.out
+
+
+def test_unknown_command_names_the_nearest() -> None:
+    assert "did you mean 'repro predict'?" in run_here("predicct").mistake
+    assert f"commands: {', '.join(COMMANDS)}" in run_here("xyzzy").mistake
+
+
+def test_plugins_lists_every_entry_with_its_first_line() -> None:
+    lines = [line.split("\t") for line in run_here("plugins").out.splitlines()]
+    assert lines[0] == ["group", "name", "class", "package", "version", "about"]
+    listed = [tuple(line[:5]) for line in lines[1:]]
+    assert listed == [(e.group, e.name, e.target, e.package, e.version) for g in GROUPS for e in entries(g)]
+    about = {line[1]: line[5] for line in lines[1:]}
+    assert about["VP"] == "Variance-preserving kernel with a noise rate linear in time."
+    assert not any(line[5].startswith("BROKEN") for line in lines[1:])
+
+
+def test_plugins_of_an_unknown_group() -> None:
+    assert "did you mean 'kernels'?" in run_here("plugins", "kernel").mistake
+    assert "unrecognized arguments: b" in run_here("plugins", "kernels", "b").mistake
+
+
+def test_first_line_follows_imports_and_reports_what_is_missing() -> None:
+    assert first_line_of("repro.banks:Manifest") == first_line_of("repro.manifest:Manifest") != ""
+    with pytest.raises(UserError, match=r"no module named 'repro.nowhere'"):
+        first_line_of("repro.nowhere:Thing")
+    with pytest.raises(UserError, match=r"repro.kernels has no 'VPP'; did you mean 'VP'"):
+        first_line_of("repro.kernels:VPP")
+
+
+def test_help_page_is_kept_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    made = []
+
+    def make() -> None:
+        made.append(1)
+        print("the page")
+        raise SystemExit(0)
+
+    assert helptext.show_help("fit", make) == helptext.show_help("fit", make) == 0
+    assert len(made) == 1
+    monkeypatch.setenv("COLUMNS", "33")
+    helptext.show_help("fit", make)
+    assert len(made) == 2
+    (tmp_path / "help" / "fit.json").write_text("{broken")
+    helptext.show_help("fit", make)
+    assert len(made) == 3
