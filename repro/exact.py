@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser
-from repro.errors import UserError
+from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import Kernel
 
@@ -79,7 +79,7 @@ class EmpiricalDenoiser(Denoiser):
         precision: Of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
 
     Raises:
-        UserError: no image, labels of another length, or classes asked of data that have none.
+        UserError: no image, labels of another length, classes asked of data that have none, or an unknown precision.
 
     Example:
         >>> from repro.kernels import EDM
@@ -107,6 +107,10 @@ class EmpiricalDenoiser(Denoiser):
             raise UserError(f"the empirical optimum needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
         if labels is not None and len(labels) != len(images):
             raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
+        if precision not in ("float64", "float32"):
+            raise unknown("precision", precision, ("float64", "float32"))
+        if chunk < 1:
+            raise UserError(f"chunk is {chunk}; give at least 1 image, 8192 by default")
         self.kernel, self.image_shape, self.chunk = kernel, tuple(images.shape[1:]), chunk
         self.dtype = {"float64": torch.float64, "float32": torch.float32}[precision]
         self.num_classes = 0 if labels is None else int(labels.max()) + 1
@@ -121,6 +125,7 @@ class EmpiricalDenoiser(Denoiser):
 
     def posterior(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Posterior mean (B, d), and the log of the evidence's sum :math:`\sum_i \exp(-\|x_t/\alpha_t - y_i\|^2 / 2 r^2)`, (B,)."""
+        self._check_labels(labels)
         alpha, sigma = self.scales(x_t.to(self.dtype), t)
         x = (x_t.to(self.dtype) / alpha).flatten(1)
         precision = (alpha / sigma).square().expand(len(x), 1, 1, 1).flatten(1)
@@ -131,7 +136,7 @@ class EmpiricalDenoiser(Denoiser):
             logits = (x @ images.T).sub_(self.half_norms[start : start + self.chunk]).mul_(precision)
             if labels is not None:
                 logits.masked_fill_(self._others(labels, start), -torch.inf)
-            higher = torch.maximum(highest, logits.amax(1, keepdim=True))
+            higher = torch.maximum(highest, logits.detach().amax(1, keepdim=True))
             weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
             shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
             total = total * shrink + weights.sum(1, keepdim=True)
@@ -140,7 +145,14 @@ class EmpiricalDenoiser(Denoiser):
         evidence = total.log() + highest - precision * x.square().sum(1, keepdim=True) / 2
         return mean / total, evidence.squeeze(1)
 
-    def _others(self, labels: Tensor, start: int) -> Tensor:
+    def _check_labels(self, labels: Tensor | None) -> None:
+        if labels is None:
+            return
         if self.labels is None:
             raise UserError("labels were given to an empirical optimum built without the labels of its images")
+        strange = labels[~torch.isin(labels, self.labels)]
+        if len(strange):
+            raise UserError(f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}")
+
+    def _others(self, labels: Tensor, start: int) -> Tensor:
         return labels[:, None] != self.labels[start : start + self.chunk]

@@ -19,7 +19,9 @@ def optimal_denoiser(fixture: Fixture) -> Iterator[Check]:
     """The optimal denoiser of huijieZH/Diffusion-Model-Generalizability, and Euler's method on it."""
     denoiser = EmpiricalDenoiser(fixture.io["dataset"], EDM(), chunk=7)
     x, sigma = fixture.io["x"].double(), fixture.io["sigma"].double()
-    yield fixture.compare("D", denoiser.denoise(x, sigma))
+    for name in ("D", "D_peer"):
+        if name in fixture.io:
+            yield fixture.compare(name, denoiser.denoise(x, sigma))
     squares = (x.flatten(1)[:, None] - denoiser.flat).square().sum(2)
     log_weights = -squares / (2 * sigma[:, None] ** 2) - denoiser.posterior(x, sigma)[1][:, None]
     yield fixture.compare("log_weights", log_weights.clamp(min=-700))
@@ -35,7 +37,7 @@ def score_sde_marginals(fixture: Fixture) -> Iterator[Check]:
         "subvp": SubVP(*rates),
         "ve": VE(given.get("sigma_min", 0.01), given.get("sigma_max", 50.0)),
     }
-    t = fixture.io["t"].double()
+    t, number = fixture.io["t"].double(), given.get("N", 1000)
     for name, kernel in kernels.items():
         drift = kernel.log_alpha_dot(t)
         sigma, sigma_dot = kernel.sigma(t), kernel.sigma_dot(t)
@@ -44,9 +46,10 @@ def score_sde_marginals(fixture: Fixture) -> Iterator[Check]:
         yield fixture.compare(f"{name}_drift_coef", drift)
         diffusion = (2 * sigma * (sigma_dot - drift * sigma)).sqrt()
         yield fixture.compare(f"{name}_diffusion", diffusion)
+        if name == "subvp":
+            yield fixture.compare("subvp_discretize_G", diffusion / number**0.5)
         prior = torch.distributions.Normal(0.0, torch.tensor(kernel.prior_scale, dtype=torch.float64))
         yield fixture.compare(f"{name}_prior_logp", prior.log_prob(fixture.io["z"].double()).flatten(1).sum(1))
-    number = given.get("N", 1000)
     yield fixture.compare("subvp_discretize_f", kernels["subvp"].log_alpha_dot(t) / number)
     discrete = DiscreteVP(steps=number, log_snr_min=-math.inf)
     grid = torch.arange(1, number + 1, dtype=torch.float64) / number
@@ -60,4 +63,5 @@ def score_sde_marginals(fixture: Fixture) -> Iterator[Check]:
     yield fixture.compare("vp_discretize_G", betas[at].sqrt())
     sigmas = kernels["ve"].sigma(torch.linspace(0, 1, number, dtype=torch.float64))
     yield fixture.compare("ve_discrete_sigmas", sigmas)
+    yield fixture.compare("ve_discretize_f", kernels["ve"].log_alpha_dot(t) / number)
     yield fixture.compare("ve_discretize_G", torch.diff(sigmas**2, prepend=torch.zeros(1)).sqrt()[at])

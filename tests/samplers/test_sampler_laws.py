@@ -1,0 +1,206 @@
+"""Every registered sampler under every registered kernel, on data for which the right answer is known."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from repro import registry
+from repro.denoisers import UnderKernel
+from repro.exact import EmpiricalDenoiser, GaussianDenoiser
+from repro.kernels import EDM, VE, VP, SubVP
+from repro.noise import NoiseStream
+from repro.samplers.base import Run
+from repro.samplers.dpm_solver import DPMSolver
+from repro.samplers.euler import Euler
+from repro.samplers.heun import Heun
+from repro.samplers.ode import RK45
+from repro.samplers.stochastic import Ancestral, EDMStochastic
+from repro.testing.samplers import CountedDenoiser, check_sampler, gaussian_error
+
+KERNELS = registry.names("kernels")
+
+
+def kind(built):
+    return type(built).__name__
+
+
+ADAPTIVE = {"RK45": 1e-3}
+FEWER_STEPS = {"Ancestral": {"steps": 80}, "EDMStochastic": {"steps": 20, "churn": 3}, "Euler": {"steps": 40}}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", registry.names("samplers"))
+def test_laws(name, kernel):
+    sampler = registry.build("samplers", name, **FEWER_STEPS.get(name, {}))
+    check_sampler(sampler, registry.build("kernels", kernel), 0.08, ADAPTIVE.get(name, 0))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Euler(steps=40, final_denoise=False),
+        Euler(steps=40, coordinate="time", spacing="log_snr"),
+        Heun(steps=20, coordinate="time", predictor=0.5),
+        Heun(steps=20, spacing="log_snr", final_denoise=False),
+        Heun(ratios=[80.0, 40, 20, 10, 6, 4, 3, 2.5, 2, 1.5, 1.2, 1, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01]),
+        DPMSolver(steps=40, method="multistep", order=3, algorithm="dpmsolver++", final_denoise=True),
+        DPMSolver(steps=40, order=2, solver_type="taylor", spacing="edm"),
+        DPMSolver(steps=41, method="singlestep_fixed", algorithm="dpmsolver++"),
+        RK45(rtol=1e-8, atol=1e-8, final_denoise=True),
+        Ancestral(40, eta=0.5, spacing="log_snr"),
+        EDMStochastic(60, order=1, churn=5),
+    ],
+    ids=kind,
+)
+def test_laws_of_other_settings(sampler):
+    check_sampler(sampler, EDM(), 0.06, 1e-7 if isinstance(sampler, RK45) else 0)
+
+
+@pytest.mark.parametrize("spacing", ["time_uniform", "time_quadratic", "log_snr", "edm"])
+@pytest.mark.parametrize("name", ["Euler", "Heun", "DPMSolver"])
+def test_spacings_reach_the_closed_form(name, spacing):
+    for kernel in (VP(), VE(), SubVP()):
+        sampler = registry.build("samplers", name, steps=80, spacing=spacing, final_denoise=True)
+        assert gaussian_error(sampler, kernel) < 0.05
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
+def test_adaptive_dpm_solver(order, algorithm):
+    def solver(tolerance):
+        return DPMSolver(method="adaptive", order=order, algorithm=algorithm, rtol=tolerance, atol=tolerance)
+
+    errors = [gaussian_error(solver(tolerance), VP(), VP().t_min) for tolerance in (1e-2, 1e-3, 1e-4)]
+    assert errors[0] < 0.01
+    assert errors[1] < errors[0] / 5
+    assert errors[2] < errors[1] / 5
+    sampler, counted = solver(1e-4), CountedDenoiser(GaussianDenoiser(VP()))
+    assert sampler.evaluations is None
+    sampler.sample(counted, NoiseStream([0, 1]))
+    assert sampler.evaluations == counted.calls > 20
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_rk45_reaches_its_tolerance(kernel):
+    kernel = registry.build("kernels", kernel)
+    errors = [gaussian_error(RK45(rtol=tol, atol=tol), kernel, kernel.t_min) for tol in (1e-5, 1e-8)]
+    assert errors[0] < 2e-4
+    assert errors[1] < 1e-7
+
+
+def pictures(count=12, size=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+
+
+EQUIVALENT = [
+    Euler(12),
+    Heun(9),
+    Heun(9, predictor=0.5, spacing="log_snr"),
+    DPMSolver(15),
+    DPMSolver(14, algorithm="dpmsolver++", order=2, spacing="edm"),
+    DPMSolver(12, method="multistep", order=3),
+    RK45(),
+    Ancestral(12),
+    EDMStochastic(9),
+]
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "EDM"])
+@pytest.mark.parametrize("sampler", EQUIVALENT, ids=kind)
+def test_equal_ratios_give_equal_images(sampler, name):
+    """The paper's subject in miniature: kernels are ways of writing one process, so one noise gives one image."""
+    kernel = registry.build("kernels", name)
+    ends = kernel.ratio(torch.tensor([kernel.t_min, kernel.t_max], dtype=torch.float64)).tolist()
+    images = []
+    for each in (kernel, EDM(*ends)):
+        denoiser, stream = EmpiricalDenoiser(pictures(), each), NoiseStream(range(5))
+        x = each.sigma(torch.tensor(each.t_max, dtype=torch.float64)) * stream.draw((1, 4, 4)).double()
+        *_, last = sampler.walk(Run(denoiser, None, stream), x)
+        images.append(last.x_s if last.s is None else last.x_s / each.alpha(last.s))
+    assert (images[0] - images[1]).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("own", [VP(), SubVP(), VE(), EDM()], ids=kind)
+def test_denoiser_under_another_kernel(own):
+    ratios = torch.logspace(1.9, -1.9, 24, dtype=torch.float64).tolist()
+    images = []
+    for kernel in (VP(), SubVP(), VE(), EDM()):
+        start = kernel.time_of_ratio(torch.tensor(ratios[0], dtype=torch.float64))
+        x = kernel.sigma(start) * NoiseStream(range(5)).draw((1, 4, 4)).double()
+        denoiser = UnderKernel(EmpiricalDenoiser(pictures(), own), kernel)
+        images.append([*Heun(ratios=ratios).walk(Run(denoiser), x)][-1].x_s)
+    spread = torch.stack(images).diff(dim=0).abs().max()
+    assert spread < 1e-6
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", registry.names("samplers"))
+def test_empirical_optimum_gives_training_images(name, kernel):
+    images = pictures()
+    denoiser = EmpiricalDenoiser(images, registry.build("kernels", kernel))
+    sampler = registry.build("samplers", name, final_denoise=True, **FEWER_STEPS.get(name, {}))
+    distances = torch.cdist(sampler.sample(denoiser, NoiseStream(range(16))).flatten(1), denoiser.flat)
+    assert distances.amin(1).max() < 1e-6
+    assert len(distances.argmin(1).unique()) > 3
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(6), EDMStochastic(6), Heun(6), DPMSolver(6)], ids=kind)
+def test_images_depend_on_their_seed_alone(sampler):
+    denoiser, seeds = GaussianDenoiser(VP(), (3, 5, 5)), [*range(64)]
+    together = sampler.sample(denoiser, NoiseStream(seeds))
+    for size in (1, 7):
+        starts = range(0, 64, size) if size > 1 else range(0, 64, 5)
+        for i in starts:
+            part = sampler.sample(denoiser, NoiseStream(seeds[i : i + size]))
+            assert torch.equal(part, together[i : i + size]), f"batch of {size} from {i}"
+
+
+def test_no_churn_is_heun_and_no_eta_is_ddim():
+    denoiser, stream = EmpiricalDenoiser(pictures(), EDM()), lambda: NoiseStream(range(5))
+    for order, plain in ((2, Heun(18)), (1, Euler(18))):
+        quiet = EDMStochastic(18, churn=0, order=order).sample(denoiser, stream())
+        assert torch.equal(quiet, plain.sample(denoiser, stream()))
+    ddim = Ancestral(30, eta=0).sample(denoiser, stream())
+    assert (ddim - Euler(30).sample(denoiser, stream())).abs().max() < 1e-12
+
+
+def test_euler_is_ddim_and_first_order_dpm_solver():
+    """The step written out: x_s = alpha_s x_0 + sigma_s eps, under every kernel."""
+    for name in KERNELS:
+        kernel = registry.build("kernels", name)
+        denoiser = EmpiricalDenoiser(pictures(), kernel)
+        sampler = Euler(10, "log_snr", final_denoise=False)
+        times = sampler.times(kernel)
+        x = NoiseStream(range(5)).draw((1, 4, 4)).double() * kernel.prior_scale
+        for t, s in pairwise(times):
+            x_0, eps = denoiser.denoise(x, t), denoiser.eps(x, t)
+            x = kernel.alpha(s) * x_0 + kernel.sigma(s) * eps
+        got = sampler.sample(denoiser, NoiseStream(range(5)))
+        assert (got - x).abs().max() < 1e-10 * kernel.prior_scale
+        for algorithm in ("dpmsolver", "dpmsolver++"):
+            solver = DPMSolver(10, order=1, algorithm=algorithm)
+            assert (solver.sample(denoiser, NoiseStream(range(5))) - x).abs().max() < 1e-9 * kernel.prior_scale
+
+
+def test_ancestral_draws_from_the_forward_posterior():
+    """Mean and variance of one step against Gaussian conditioning, computed from the joint covariance."""
+    kernel = VP()
+    t, s = torch.tensor([0.6, 0.35], dtype=torch.float64)
+    (alpha_t, alpha_s), (sigma_t, sigma_s) = (f(torch.stack([t, s])).tolist() for f in (kernel.alpha, kernel.sigma))
+    x_0, x_t = 0.4, 0.9
+    through = alpha_t / alpha_s
+    gain = through * sigma_s**2 / sigma_t**2
+    mean = alpha_s * x_0 + gain * (x_t - alpha_t * x_0)
+    variance = sigma_s**2 - gain * through * sigma_s**2
+
+    class Known(GaussianDenoiser):
+        def denoise(self, x_t, t, labels=None):
+            return torch.full_like(x_t, x_0)
+
+    run = Run(Known(kernel, (1, 32, 32)), None, NoiseStream(range(40)))
+    state = torch.full((40, 1, 32, 32), x_t, dtype=torch.float64)
+    _, drawn = Ancestral().step(run, state, t, s)
+    assert abs(drawn.mean().item() - mean) < 4 * (variance / drawn.numel()) ** 0.5
+    assert abs(drawn.var().item() / variance - 1) < 4 * (2 / drawn.numel()) ** 0.5
