@@ -48,4 +48,5 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
     known = list(known)
     near = nearest(given, known)
     guess = f"; did you mean {near!r}?" if near else ";"
-    return UserError(f"unknown {kind} {given!r}{guess} known: {', '.join(known) or 'none'}{f' ({hint})' if hint else ''}")
+    more = f" ({hint})" if hint else ""
+    return UserError(f"unknown {kind} {given!r}{guess} known: {', '.join(known) or 'none'}{more}")

@@ -52,7 +52,8 @@ class GaussianDenoiser(Denoiser):
     def transport(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         r"""Where the probability-flow equation carries ``x_t`` from time t to time s.
 
-        .. math:: x_s = \alpha_s \mu + \sqrt{\frac{\alpha_s^2 c^2 + \sigma_s^2}{\alpha_t^2 c^2 + \sigma_t^2}} (x_t - \alpha_t \mu)
+        .. math:: x_s = \alpha_s \mu + \sqrt{\frac{\alpha_s^2 c^2 + \sigma_s^2}{\alpha_t^2 c^2 + \sigma_t^2}}
+                  (x_t - \alpha_t \mu)
         """
         alpha_t, sigma_t = self.scales(x_t, t)
         alpha_s, sigma_s = self.scales(x_t, s)
@@ -124,7 +125,7 @@ class EmpiricalDenoiser(Denoiser):
         return mean.view(x_t.shape).to(x_t.dtype)
 
     def posterior(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        r"""Posterior mean (B, d), and the log of the evidence's sum :math:`\sum_i \exp(-\|x_t/\alpha_t - y_i\|^2 / 2 r^2)`, (B,)."""
+        r"""Posterior mean, (B, d), and :math:`\log \sum_i \exp(-\|x_t/\alpha_t - y_i\|^2 / 2 r^2)`, (B,)."""
         self._check_labels(labels)
         alpha, sigma = self.scales(x_t.to(self.dtype), t)
         x = (x_t.to(self.dtype) / alpha).flatten(1)
@@ -152,7 +153,9 @@ class EmpiricalDenoiser(Denoiser):
             raise UserError("labels were given to an empirical optimum built without the labels of its images")
         strange = labels[~torch.isin(labels, self.labels)]
         if len(strange):
-            raise UserError(f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}")
+            raise UserError(
+                f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}"
+            )
 
     def _others(self, labels: Tensor, start: int) -> Tensor:
         return labels[:, None] != self.labels[start : start + self.chunk]

@@ -157,7 +157,7 @@ class SubVP(VP):
 
 
 class DiscreteVP(Kernel):
-    r"""The variance-preserving kernel of DDPM: a table of N noise steps, joined piecewise linearly in :math:`\log\alpha`.
+    r"""The variance-preserving kernel of DDPM: a table of N steps, piecewise linear in :math:`\log\alpha` between.
 
     Step i = 0 .. N-1 stands at time (i + 1) / N, so the step that DDPM names is :math:`N t - 1`. Steps whose log
     signal-to-noise ratio falls below ``2 * log_snr_min`` are left out and the others spread over (0, 1].
@@ -278,7 +278,7 @@ class EDM(Kernel):
 class Cosine(Kernel):
     r"""Variance-preserving kernel with a cosine signal scale.
 
-    .. math:: \alpha_t = \cos\!\big(\tfrac{\pi}{2} \tfrac{t + s}{1 + s}\big) \big/ \cos\!\big(\tfrac{\pi}{2} \tfrac{s}{1 + s}\big),
+    .. math:: \alpha_t = \frac{\cos(\frac{\pi}{2} \frac{t + s}{1 + s})}{\cos(\frac{\pi}{2} \frac{s}{1 + s})},
               \qquad \sigma_t^2 = 1 - \alpha_t^2
 
     Args:

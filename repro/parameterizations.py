@@ -158,7 +158,7 @@ class EDMPreconditioning(Parameterization):
         c_{out} = \frac{r \sigma_d}{\sqrt{r^2 + \sigma_d^2}}, \;
         c_{in} = \frac{1}{\sqrt{r^2 + \sigma_d^2}}
 
-    The loss on F has unit weight, which is EDM's weight :math:`(r^2 + \sigma_d^2) / (r \sigma_d)^2` on :math:`\hat x_0`.
+    The loss on F has unit weight, on :math:`\hat x_0` EDM's weight :math:`(r^2 + \sigma_d^2) / (r \sigma_d)^2`.
 
     Args:
         sigma_data: :math:`\sigma_d`, for images in [-1, 1].

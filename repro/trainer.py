@@ -115,7 +115,11 @@ class Trainer(L.Trainer):
         """
         numbers = parse_seeds(seeds)
         model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
-        folder = Path(output) if output else self._run_folder(ckpt_path) / "banks" / f"{doing.name}_{format_seeds(numbers)[:40]}"
+        folder = (
+            Path(output)
+            if output
+            else self._run_folder(ckpt_path) / "banks" / f"{doing.name}_{format_seeds(numbers)[:40]}"
+        )
         writer = bank_writer(folder, model, doing, numbers, shard_size)
         callback = WriteBank(writer)
         self.callbacks.append(callback)

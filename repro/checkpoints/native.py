@@ -1,4 +1,4 @@
-"""This project's own checkpoints: tensors and plain records, read without executing anything, rebuilt without a config."""
+"""This project's own checkpoints: tensors and plain records, read without executing, rebuilt without a config."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from repro.cli.main import main
 from repro.cli.parser import Parser, quiet
 from repro.errors import UserError, unknown
 from repro.registry import entries, load, names
@@ -19,7 +20,7 @@ def _parser() -> Parser:
     known = "\n".join(f"  {entry.name}" for entry in entries("studies"))
     parser = Parser(
         prog="repro study",
-        description=f"Runs a study: trains, draws and scores what is missing in its folder, then reports. Known: {known}",
+        description=f"Runs a study: trains and draws what is missing in its folder, then reports. Known: {known}",
         print_config=None,
         allow_abbrev=False,
     )
@@ -66,6 +67,6 @@ def run(command: str, arguments: list[str]) -> int:
         if config.dry_run:
             print(_plan(study, folder, config.scale))
             return 0
-        report = study.run(folder, config.scale, LocalExecutor(config.workers))
+        report = study.run(folder, config.scale, LocalExecutor(main, config.workers))
     print(report, file=sys.stdout)
     return 0

@@ -50,7 +50,9 @@ class DiscreteTimes(TimeDistribution):
 
     def of_uniform(self, u: Tensor, kernel: Kernel) -> Tensor:
         if not isinstance(kernel, DiscreteVP):
-            raise UserError(f"DiscreteTimes needs the kernel DiscreteVP, got {type(kernel).__name__}; take UniformTimes")
+            raise UserError(
+                f"DiscreteTimes needs the kernel DiscreteVP, got {type(kernel).__name__}; take UniformTimes"
+            )
         return (torch.floor(u * kernel.steps) + 1) / kernel.steps
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from repro.registry import Plugin
-from repro.studies.jobs import Executor, Job, LocalExecutor
+from repro.studies.jobs import Executor, Job
 
 __all__ = ["Scale", "Study"]
 
@@ -33,11 +33,11 @@ class Study(Plugin, ABC):
     def report(self, folder: Path, scale: Scale) -> str:
         """Table and figure from the jobs' outputs, written to the folder; returns the text to print."""
 
-    def run(self, folder: Path, scale: Scale = "tiny", executor: Executor | None = None) -> str:
+    def run(self, folder: Path, scale: Scale, executor: Executor) -> str:
         """Does what is missing, then reports.
 
         Raises:
             UserError: a job failed.
         """
-        (executor or LocalExecutor()).run(self.jobs(folder, scale), folder)
+        executor.run(self.jobs(folder, scale), folder)
         return self.report(folder, scale)

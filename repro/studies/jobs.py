@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -70,13 +70,11 @@ def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
     return [job for job in jobs if not is_done(job, folder)]
 
 
-def _work(words: list[str], log: str) -> int:
-    from repro.cli.main import main
-
+def _work(command: Callable[[list[str]], int], words: list[str], log: str) -> int:
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         print("$ repro", *words, flush=True)
         try:
-            return main(words)
+            return command(words)
         except SystemExit as leave:
             return leave.code if isinstance(leave.code, int) else 1
 
@@ -85,13 +83,14 @@ class LocalExecutor:
     """Runs jobs on this machine, one a core, each with one thread.
 
     Args:
+        command: Runs the words after ``repro`` and returns the exit code; called in other processes.
         workers: Jobs at a time; by default as many as there are cores, or one when there is a GPU.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, command: Callable[[list[str]], int], workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"workers is {workers}; give at least 1")
-        self.workers = workers
+        self.command, self.workers = command, workers
 
     def _count(self) -> int:
         if self.workers:
@@ -107,17 +106,28 @@ class LocalExecutor:
         waiting, running = remaining(jobs, folder), dict[Future[int], tuple[Job, float]]()
         finished = {job.name for job in jobs} - {job.name for job in waiting}
         workers = self._count()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
-        with _threads(1 if workers > 1 else 0), ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn")
-        ) as pool, Progress(*columns) as bar:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        with (
+            _threads(1 if workers > 1 else 0),
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+            Progress(*columns) as bar,
+        ):
             task = bar.add_task("jobs", total=len(jobs), completed=len(finished), left="")
             spent, planned = 0.0, 0.0
             while waiting or running:
                 ready = [job for job in waiting if finished.issuperset(job.after)]
                 for job in ready[: workers - len(running)]:
                     waiting.remove(job)
-                    running[pool.submit(_work, job.words(), str(logs / f"{job.name}.log"))] = (job, time.monotonic())
+                    running[pool.submit(_work, self.command, job.words(), str(logs / f"{job.name}.log"))] = (
+                        job,
+                        time.monotonic(),
+                    )
                 names = ", ".join(job.name for job, _ in running.values())
                 pace = spent / planned if planned else 1.0
                 left = pace * sum(job.seconds for job in [*waiting, *(job for job, _ in running.values())]) / workers

@@ -22,6 +22,7 @@ __all__ = ["Quickstart"]
 SYSTEMS = {"mlp_edm": 60, "ddpmpp_vp": 100, "uvit_flow": 90, "ddpm_subvp": 100}
 SUBSETS = {"32": 32, "all": None}
 SEEDS = "0-999"
+THRESHOLD = 0.95
 
 
 def configs_folder() -> Path:
@@ -71,7 +72,7 @@ class Quickstart(Study):
         for size, subset in SUBSETS.items():
             banks = [folder / "banks" / f"{name}_{size}" for name in names]
             data = build("data", "Digits", subset=subset)
-            found = compare(banks, "Pixels", data.images(), names=names)
+            found = compare(banks, "Pixels", data.images(), THRESHOLD, names=names)
             found.write(folder / f"results_{size}")
             found.to_tensorboard(folder / f"results_{size}")
             parts.append(f"Trained on {len(data):,} digits\n\n{found}")
@@ -79,9 +80,9 @@ class Quickstart(Study):
         picture = folder / "quickstart.png"
         with write_whole(picture) as file:
             Image.fromarray(_beside([_above(panel) for panel in panels])).save(file, format="png")
+        results = ", ".join(str(folder / f"results_{size}") for size in SUBSETS)
         parts.append(
-            f"picture: {picture}\ntables, heat maps and grids: {', '.join(str(folder / f'results_{s}') for s in SUBSETS)}"
-            f"\ncurves and images: .venv/bin/tensorboard --logdir {folder}"
+            f"picture: {picture}\ntables, heat maps and grids: {results}\ncurves and images: .venv/bin/tensorboard --logdir {folder}"
         )
         return "\n\n".join(parts)
 

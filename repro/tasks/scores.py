@@ -52,9 +52,13 @@ class Scores:
             for kind, metric in kinds.items():
                 self.metrics[f"{kind}/{reference}"] = metric.clone()
         if train is not None:
-            self.metrics["gl"] = GeneralizationScore(descriptor.features(train, device=device, title="train"), threshold)
+            self.metrics["gl"] = GeneralizationScore(
+                descriptor.features(train, device=device, title="train"), threshold
+            )
         if not self.metrics:
-            raise UserError("nothing to score against; give --reference BANK, or data whose images the model was trained on")
+            raise UserError(
+                "nothing to score against; give --reference BANK, or data whose images the model was trained on"
+            )
 
     def update(self, seeds: Tensor, images: Tensor, labels: Tensor | None) -> None:
         """Adds a batch: seeds (n,), uint8 images (n k, C, H, W), labels (n k,) or None, k images a seed."""
@@ -80,7 +84,9 @@ class Scores:
         for pair in pairs:
             if pair not in rows:
                 what = f"seed {pair[0]}" if pair[1] is None else f"seed {pair[0]} under class {pair[1]}"
-                raise UserError(f"reference {reference} has no {what}; score seeds that it holds, or draw them with repro predict")
+                raise UserError(
+                    f"reference {reference} has no {what}; score seeds that it holds, or draw them with repro predict"
+                )
         return torch.tensor([rows[pair] for pair in pairs])
 
     def compute(self) -> dict[str, Tensor]:
@@ -88,7 +94,7 @@ class Scores:
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def table(self) -> list[tuple[str, float, tuple[float, float] | None, int | None]]:
-        """(score, value, Wilson 95 % interval, n) of every score; the last two are None for a metric that is no rate."""
+        """(score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate."""
         rows = []
         for name, metric in self.metrics.items():
             if isinstance(metric, RateMetric):

@@ -31,12 +31,12 @@ from repro.trainer import Trainer
 def small(**settings):
     torch.manual_seed(0)
     network = settings.pop("network", None) or MLP(8, 1, width=16, depth=1)
-    arguments = dict(times=LogNormalTimes(), lr=1e-2, ema_halflife=200, lr_warmup=100) | settings
+    arguments = {"times": LogNormalTimes(), "lr": 1e-2, "ema_halflife": 200, "lr_warmup": 100} | settings
     return Diffusion(network, EDM(), EDMPreconditioning(), Heun(4), **arguments)
 
 
 def trainer(folder, steps, **settings):
-    arguments = dict(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=False)
+    arguments = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     return Trainer(max_steps=steps, default_root_dir=folder, **(arguments | settings))
 
 
@@ -63,14 +63,14 @@ def assert_equal(one, other):
 @pytest.mark.parametrize(
     ("data", "settings"),
     [
-        (dict(batch_size=16, subset=20), {}),
-        (dict(batch_size=16, holdout=32, workers=2), dict(val_check_interval=5)),
-        (dict(batch_size=8), dict(accumulate_grad_batches=2)),
+        ({"batch_size": 16, "subset": 20}, {}),
+        ({"batch_size": 16, "holdout": 32, "workers": 2}, {"val_check_interval": 5}),
+        ({"batch_size": 8}, {"accumulate_grad_batches": 2}),
     ],
     ids=["inside an epoch", "after validation, two workers", "accumulated"],
 )
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, data, settings):
-    network = dict(width=8, channel_mult=[1], num_blocks=1, attention_at=[], dropout=0.5)
+    network = {"width": 8, "channel_mult": [1], "num_blocks": 1, "attention_at": [], "dropout": 0.5}
 
     def model():
         torch.manual_seed(0)
@@ -80,7 +80,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, data, settings):
     trainer(tmp_path / "halves", 5, **settings).fit(model(), datamodule=Digits(**data))
     torch.manual_seed(99)
     last = tmp_path / "halves" / "checkpoints" / "last.ckpt"
-    trainer(tmp_path / "halves", 10, **settings).fit(small(network=SongUNet(8, 1, **network)), datamodule=Digits(**data), ckpt_path=last)
+    trainer(tmp_path / "halves", 10, **settings).fit(
+        small(network=SongUNet(8, 1, **network)), datamodule=Digits(**data), ckpt_path=last
+    )
     assert_equal(state(tmp_path / "whole"), state(tmp_path / "halves"))
 
 
@@ -92,8 +94,8 @@ def test_a_checkpoint_written_during_validation_resumes_exactly(tmp_path):
             if trainer.global_step == 5:
                 trainer.save_checkpoint(tmp_path / "during.ckpt")
 
-    data = dict(batch_size=16, holdout=32)
-    settings = dict(val_check_interval=5, num_sanity_val_steps=0)
+    data = {"batch_size": 16, "holdout": 32}
+    settings = {"val_check_interval": 5, "num_sanity_val_steps": 0}
     trainer(tmp_path / "whole", 10, callbacks=[SaveInValidation()], **settings).fit(small(), datamodule=Digits(**data))
     trainer(tmp_path / "again", 10, **settings).fit(
         small(), datamodule=Digits(**data), ckpt_path=tmp_path / "during.ckpt"
@@ -127,7 +129,9 @@ def test_the_average_follows_its_formula(tmp_path):
     trainer(tmp_path, 40, callbacks=[follow]).fit(model, datamodule=Digits(batch_size=8))
     for expected, actual in zip(follow.average, model.average.parameters(), strict=True):
         torch.testing.assert_close(actual.double(), expected, rtol=0, atol=1e-5)
-    gap = max((p - q).abs().max().item() for p, q in zip(model.denoiser.parameters(), model.average.parameters(), strict=True))
+    gap = max(
+        (p - q).abs().max().item() for p, q in zip(model.denoiser.parameters(), model.average.parameters(), strict=True)
+    )
     assert gap > 1e-3
 
 
@@ -191,7 +195,9 @@ def test_the_loss_is_the_formula():
     for i in range(5):
         noisy = alpha[i] * x_0[i : i + 1] + sigma[i] * eps[i : i + 1]
         expected.append((model.denoiser.network(noisy, 999 * t[i : i + 1]) - eps[i : i + 1]).square().mean())
-    torch.testing.assert_close(model.loss(model.denoiser, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        model.loss(model.denoiser, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_edm_loss_has_its_published_weight():
@@ -301,9 +307,9 @@ def test_weights_of_another_shape_name_the_tensor(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(lr=0.0), "lr is 0"),
-        (dict(ema_halflife=-1), "ema_halflife is -1"),
-        (dict(optimizer="SDG"), "did you mean 'SGD'"),
+        ({"lr": 0.0}, "lr is 0"),
+        ({"ema_halflife": -1}, "ema_halflife is -1"),
+        ({"optimizer": "SDG"}, "did you mean 'SGD'"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.errors import UserError
 
-__all__ = ["ACTIVATIONS", "activation_of", "convolution", "group_norm", "initialise", "linear"]
+__all__ = ["ACTIVATIONS", "activation_of", "convolution", "dropout", "group_norm", "initialise", "linear"]
 
 ACTIVATIONS = ("silu", "relu", "elu", "leaky_relu")
 
@@ -25,6 +26,27 @@ def _leaky_relu(x: Tensor) -> Tensor:
 def activation_of(name: str) -> Callable[[Tensor], Tensor]:
     """The activation function of a name in :data:`ACTIVATIONS`; the leaky ReLU has slope 0.2 below zero."""
     return {"silu": F.silu, "relu": F.relu, "elu": F.elu, "leaky_relu": _leaky_relu}[name]
+
+
+def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Sets entries to zero with a probability and scales the others up, in training only.
+
+    On a CPU four entries share one random number of 64 bits, which takes a third of the time of
+    :func:`torch.nn.functional.dropout`; the probability is then a multiple of 1 / 65536.
+
+    Args:
+        x: Any tensor of floats.
+        probability: In [0, 1).
+        training: Whether to drop at all.
+    """
+    if not training or not probability:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(x, probability)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    threshold = round(probability * 65536)
+    keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 32768
+    return x * keep.to(x.dtype).mul_(65536 / (65536 - threshold))
 
 
 def group_norm(channels: int, max_groups: int, min_group: int, eps: float) -> nn.GroupNorm:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.errors import UserError
-from repro.networks.layers.basic import activation_of, convolution, group_norm, linear
+from repro.networks.layers.basic import activation_of, convolution, dropout, group_norm, linear
 from repro.networks.layers.resampling import DownConv, Downsample, UpConv, Upsample
 
 __all__ = ["Attention", "BlockSettings", "Head", "ResidualBlock"]
@@ -165,7 +165,7 @@ class ResidualBlock(nn.Module):
         h = self.activation(self.norm1(x))
         h = self.conv1(h if self.resample is None else self.resample(h))
         h = self._modulate(h, embedding)
-        h = self.conv2(F.dropout(h, self.dropout, self.training))
+        h = self.conv2(dropout(h, self.dropout, self.training))
         x = _scaled_sum(self._shortcut(x), h, self.skip_scale)
         return x if self.attention is None else self.attention(x)
 
@@ -210,4 +210,4 @@ class Head(nn.Module):
 
 
 def _scaled_sum(x: Tensor, h: Tensor, scale: float) -> Tensor:
-    return x + h if scale == 1 else (x + h) * scale
+    return x + h if scale == 1 else (x + h).mul_(scale)
