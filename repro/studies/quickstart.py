@@ -82,7 +82,8 @@ class Quickstart(Study):
             Image.fromarray(_beside([_above(panel) for panel in panels])).save(file, format="png")
         results = ", ".join(str(folder / f"results_{size}") for size in SUBSETS)
         parts.append(
-            f"picture: {picture}\ntables, heat maps and grids: {results}\ncurves and images: .venv/bin/tensorboard --logdir {folder}"
+            f"picture: {picture}\ntables, heat maps and grids: {results}\n"
+            f"curves and images: .venv/bin/tensorboard --logdir {folder}"
         )
         return "\n\n".join(parts)
 
