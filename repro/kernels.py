@@ -168,7 +168,7 @@ class DiscreteVP(Kernel):
         log_snr_min: Smallest half log signal-to-noise ratio that is kept.
 
     Raises:
-        UserError: an unknown schedule, fewer than two steps, or fewer than two that are kept.
+        UserError: an unknown schedule, too few steps for it (linear: 21), or fewer than two that are kept.
 
     Source: Ho et al. 2020, arXiv:2006.11239; interpolation as in Lu et al. 2022, arXiv:2206.00927, appendix D.
     """
@@ -180,8 +180,9 @@ class DiscreteVP(Kernel):
     ) -> None:
         if schedule not in ("linear", "cosine"):
             raise unknown("schedule of DiscreteVP", schedule, ("linear", "cosine"))
-        if steps < 2:
-            raise UserError(f"DiscreteVP needs at least 2 steps, got {steps}")
+        least = 21 if schedule == "linear" else 2
+        if steps < least:
+            raise UserError(f"DiscreteVP needs at least {least} steps for the {schedule} schedule, got {steps}")
         if schedule == "linear":
             betas = np.linspace(0.1 / steps, 20 / steps, steps)
         else:
