@@ -8,7 +8,7 @@ from torch import nn
 
 from repro.errors import UserError
 from repro.networks import ADM, MultistageUNet, SongUNet
-from repro.networks.layers.basic import group_norm, initialise
+from repro.networks.layers.basic import dropout, group_norm, initialise
 from repro.networks.layers.embeddings import Conditioning, FourierEmbedding, PositionalEmbedding
 from repro.networks.layers.resampling import DownConv, Downsample, UpConv, Upsample, check_filter
 from repro.networks.layers.unet import Encoder
@@ -200,6 +200,31 @@ def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     assert not torch.equal(network.train()(x, level), network(x, level))
     assert torch.equal(network.eval()(x, level), network(x, level))
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.93])
+def test_dropout_drops_every_entry_alike(probability):
+    torch.manual_seed(0)
+    x = torch.ones(40_001, 4, 1, requires_grad=True)
+    dropped = dropout(x, probability, training=True)
+    kept = dropped != 0
+    assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - probability)), rtol=1e-4)
+    deviation = math.sqrt(probability * (1 - probability) / 40_001)
+    for place in range(4):
+        assert kept[:, place].double().mean().item() == pytest.approx(1 - probability, abs=5 * deviation)
+    pairs = torch.corrcoef(kept[..., 0].double().T) - torch.eye(4)
+    assert pairs.abs().max() < 5 / math.sqrt(40_001)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped)
+
+
+def test_dropout_follows_the_seed():
+    x = torch.ones(5, 3)
+    torch.manual_seed(3)
+    first = dropout(x, 0.5, training=True)
+    torch.manual_seed(3)
+    assert torch.equal(first, dropout(x, 0.5, training=True))
+    assert dropout(x, 0.5, training=False) is x
 
 
 def conditioning(label_dropout, late):

@@ -44,7 +44,7 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, probability)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    threshold = round(probability * 65536)
+    threshold = min(round(probability * 65536), 65535)
     keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 32768
     return x * keep.to(x.dtype).mul_(65536 / (65536 - threshold))
 
