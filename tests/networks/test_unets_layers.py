@@ -208,7 +208,7 @@ def test_dropout_drops_every_entry_alike(probability):
     x = torch.ones(40_001, 4, 1, requires_grad=True)
     dropped = dropout(x, probability, training=True)
     kept = dropped != 0
-    assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - probability)), rtol=1e-4)
+    assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - probability)), rtol=3e-4)
     deviation = math.sqrt(probability * (1 - probability) / 40_001)
     for place in range(4):
         assert kept[:, place].double().mean().item() == pytest.approx(1 - probability, abs=5 * deviation)
