@@ -223,6 +223,9 @@ class CommandLine(LightningCLI):
             data = registry.rebuild(module.data_record)
         if not data.holdout:
             raise UserError("no image was held out of training to validate on; type --data NAME --data.holdout N")
+        if tuple(data.image_shape) != tuple(module.image_shape):
+            there, here = ("x".join(map(str, each.image_shape)) for each in (module, data))
+            raise UserError(f"the model is for images {there}, {type(data).__name__} has {here}; name other --data")
         scores = self._make_trainer(None).validate(module, datamodule=data, verbose=False)
         self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
 

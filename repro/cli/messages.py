@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro import registry
-from repro.cli.classes import class_of, group_of, options_of, settings_of
+from repro.cli.classes import GROUP_OF, class_of, group_of, options_of, settings_of
 from repro.errors import UserError, nearest, unknown
 
 __all__ = ["one_line"]
@@ -60,7 +60,7 @@ def _unknown_key(place: _Place, name: str) -> str:
         guess = f"; did you mean --{near}?" if near else ""
         return f"unknown option --{name}{guess} (list them: {place.parser.prog} --help)"
     owner = place.owner.__name__
-    if getattr(place.owner, "__abstractmethods__", None):
+    if owner in GROUP_OF:
         return f"{place.below(name)} is given, but not of which class; type {place.option} NAME first"
     return str(unknown(f"key {place.below(name)}: {owner} has no argument", name, legal))
 
@@ -117,6 +117,10 @@ _RULES: list[tuple[str, Callable[..., str]]] = [
     (r"Group '([^']*)' does not accept option '([^']*)'", lambda p, group, name: _unknown_key(p, f"{group}.{name}")),
     (r"(?:- )?Expected a dot import path string: (\S+)", _unknown_class),
     (r"the following arguments are required: (.*)", _missing),
+    (
+        r"--(\S+)\.help: .*: (\S+)",
+        lambda p, key, name: _unknown_class(_Place(p.parser, key, None), name),
+    ),
     (
         r"Expected an instantiatable class, but (\S+) is abstract",
         lambda p, path: f"{p.key} names no class; type {p.option} NAME, with its arguments under init_args",

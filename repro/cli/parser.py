@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -28,8 +29,17 @@ _NOISE = (
 )
 
 
+_NULL = re.compile(r"--[^=]+=None")
+
+
 class Parser(LightningArgumentParser):
     """Lightning's parser, telling the user's mistakes in one line."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """Parses; a null that was read once on its way to a nested class is still a null."""
+        if args is not None:
+            args = [f"{word.removesuffix('None')}null" if _NULL.fullmatch(word) else word for word in args]
+        return super().parse_args(args, *rest, **more)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the UserError that a message stands for; parsers of nested classes leave that to the outermost."""

@@ -62,6 +62,11 @@ MISTAKES = [
     (("predict", "--ckpt_path", "no.ckpt"), ["no checkpoint at no.ckpt"]),
     (("predict", "--ckpt_path", "garbage.ckpt"), ["garbage.ckpt", "damaged, cut off or of another format"]),
     (("predict", "--sampler", "Hean"), ["unknown sampler 'Hean'; did you mean 'Heun'?"]),
+    (
+        ("predict", "--model.network", "MLP"),
+        ["model.network is given, but not of which class; type --model NAME first"],
+    ),
+    (("fit", "--model.help", "Difusion"), ["unknown module for model 'Difusion'; did you mean 'Diffusion'?"]),
     (("test",), ["no finished run in runs/ fits"]),
     (("test", "--descriptor", "Pixel"), ["unknown descriptor 'Pixel'; did you mean 'Pixels'?"]),
     (("validate",), ["no finished run in runs/ fits"]),

@@ -65,6 +65,15 @@ def test_the_command_line_overrides_the_file(workplace: Path) -> None:
     assert plain["data"]["init_args"]["subset"] == 64
 
 
+def test_a_null_of_the_command_line_reaches_nested_classes(workplace: Path) -> None:
+    (workplace / "sized.yaml").write_text(
+        (workplace / "tiny.yaml").read_text().replace("{width: 16", "{image_size: 99")
+    )
+    plain = printed("fit", "--config", "sized.yaml", "--model.network.image_size", "null", "--model.ema_rampup", "null")
+    assert plain["model"]["init_args"]["network"]["init_args"]["image_size"] == 8
+    assert plain["model"]["init_args"]["ema_rampup"] is None
+
+
 def test_another_class_keeps_what_it_takes_and_drops_the_rest(workplace: Path) -> None:
     shown = run_here(*FIT, "--model.network", "SongUNet", "--model.sampler", "DPMSolver", "--print_config")
     assert shown.err == ""
