@@ -151,7 +151,7 @@ def load(group: str, name: str) -> type:
     return record_arguments(cls) if inspect.isclass(cls) else cls
 
 
-def build(group: str, name: str, **arguments: Any) -> Any:
+def build(group: str, name: str, /, **arguments: Any) -> Any:
     """Builds the class registered under a name.
 
     Raises:
