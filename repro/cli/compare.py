@@ -14,7 +14,7 @@ from repro.cli import runs
 from repro.cli.classes import check_claims, load_classes
 from repro.cli.configs import gathered
 from repro.cli.fill import build
-from repro.cli.parser import Parser, quiet, warn_of_broken
+from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
 from repro.comparison import compare
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
@@ -92,7 +92,8 @@ def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[B
     if len(opened) == len(set(given)):
         return [opened[path] for path in given]
     drawer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
-    return [opened[path] if path in opened else drawer.bank_of(str(path), task, seeds) for path in given]
+    with stoppable(lambda: "the same command goes on where this one stopped"):
+        return [opened[path] if path in opened else drawer.bank_of(str(path), task, seeds) for path in given]
 
 
 def _train_images(banks: Sequence[Bank], given: ImageData | None) -> list[Tensor | None]:

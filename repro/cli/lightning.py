@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import lightning as L
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -23,7 +20,7 @@ from repro.cli import resume, runs
 from repro.cli.classes import check_claims, class_of, load_classes, short_names, specs
 from repro.cli.configs import check_config_files, config_files, gathered
 from repro.cli.fill import build, fill
-from repro.cli.parser import Parser, quiet, warn_of_broken
+from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.files import write_text
@@ -156,12 +153,8 @@ class CommandLine(LightningCLI):
             settings["enable_model_summary"] = False
         if self.command != "fit" and settings.get("logger") is None:
             settings["logger"] = False
-        try:
+        with stoppable():
             return Trainer(**settings, default_root_dir=root)
-        except (MisconfigurationException, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"trainer: {str(error).strip()}") from error
 
     def _fit(self) -> None:
         config, chosen = self.config, class_of(self.config.model.class_path)
@@ -180,13 +173,18 @@ class CommandLine(LightningCLI):
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
             self._tell(self._about(model, folder))
-            with _stoppable(folder):
+            with stoppable(lambda: self._how_to_go_on(folder)):
                 trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
         self._tell(
             f"run: {folder}",
             f"next: repro predict --ckpt_path {folder} --seeds 0-999",
             f"curves: tensorboard --logdir {folder.parent}",
         )
+
+    @staticmethod
+    def _how_to_go_on(folder: Path) -> str:
+        saved = any(folder.glob("checkpoints/*.ckpt"))
+        return f"go on with: repro fit --ckpt_path {folder}" if saved else "there was no checkpoint yet"
 
     def _about(self, model: GenerativeModule, folder: Path) -> str:
         nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
@@ -201,7 +199,9 @@ class CommandLine(LightningCLI):
     def _name(self) -> str:
         """Name of the run: as given, or of the config file (of its run, for a saved one), or model and data."""
         if self.config.get("name"):
-            return Path(self.config.name).name
+            if self.config.name != Path(self.config.name).name:
+                raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
+            return self.config.name
         files = config_files(self.arguments)
         if files:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
@@ -226,7 +226,8 @@ class CommandLine(LightningCLI):
         if tuple(data.image_shape) != tuple(module.image_shape):
             there, here = ("x".join(map(str, each.image_shape)) for each in (module, data))
             raise UserError(f"the model is for images {there}, {type(data).__name__} has {here}; name other --data")
-        scores = self._make_trainer(None).validate(module, datamodule=data, verbose=False)
+        with stoppable():
+            scores = self._make_trainer(None).validate(module, datamodule=data, verbose=False)
         self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
 
     def _test(self) -> None:
@@ -249,7 +250,9 @@ class CommandLine(LightningCLI):
             own["model"], root = build(chosen, "model"), runs.RUNS / self._name()
         else:
             own["ckpt_path"], root = str(self._checkpoint()), None
-        return getattr(self._make_trainer(root), self.command)(**own, **more)
+        draws = self.command == "predict"
+        with stoppable(lambda: "the same command goes on where this one stopped" if draws else ""):
+            return getattr(self._make_trainer(root), self.command)(**own, **more)
 
     def _checkpoint(self) -> Path:
         """The checkpoint to use: the one given, or that of the newest finished run that fits the settings."""
@@ -263,26 +266,14 @@ class CommandLine(LightningCLI):
                 f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {files[0] if files else 'FILE'}, "
                 "or name a checkpoint: --ckpt_path FILE"
             )
-        print(f"repro: using {folder}, the newest finished run that fits", file=sys.stderr)
+        if rank_zero_only.rank == 0:
+            print(f"repro: using {folder}, the newest finished run that fits", file=sys.stderr)
         return folder
 
     @staticmethod
     @rank_zero_only
     def _tell(*lines: str) -> None:
         print("\n".join(lines), flush=True)
-
-
-@contextlib.contextmanager
-def _stoppable(folder: Path) -> Iterator[None]:
-    """Turns Lightning's way of leaving on Ctrl-C back into the interrupt that it was."""
-    try:
-        yield
-    except SystemExit as leave:
-        if not isinstance(leave.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        saved = any(folder.glob("checkpoints/*.ckpt"))
-        raise KeyboardInterrupt(f"go on with: repro fit --ckpt_path {folder}" if saved else "") from None
 
 
 def run(command: str, arguments: list[str]) -> int:

@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt as stop:
         print(f"repro: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return _INTERRUPTED

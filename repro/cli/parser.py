@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro.cli.messages import one_line
 from repro.errors import UserError
 
-__all__ = ["Parser", "quiet", "warn_of_broken"]
+__all__ = ["Parser", "quiet", "stoppable", "warn_of_broken"]
 
 _NOISE = (
     r".*does not have many workers",
@@ -64,6 +66,34 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def stoppable(hint: Callable[[], str] = str) -> Iterator[None]:
+    """Turns Lightning's way of leaving on Ctrl-C back into the interrupt that it was, and its refusals into UserError.
+
+    Args:
+        hint: Tells what to type next after an interrupt; asked when it has happened.
+    """
+    try:
+        yield
+    except SystemExit as leave:
+        if not isinstance(leave.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt(hint()) from None
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, UserError) or not _raised_by_lightning(error):
+            raise
+        raise UserError(f"trainer: {str(error).strip()}") from error
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself found a setting wrong, rather than code that it called."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
 
 
 @rank_zero_only

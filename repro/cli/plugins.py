@@ -63,11 +63,13 @@ def _print_table(listed: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column in ("group", "name", "version"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    for column in ("group", "name", "about", "class", "package"):
+        flexible = {"about": 3, "class": 2}.get(column)
+        table.add_column(column, overflow="fold", no_wrap=flexible is None, ratio=flexible)
     for row in listed:
-        table.add_row(*row.cells(), style="red" if row.problem else None)
+        group, name, target, package, version, about = row.cells()
+        table.add_row(group, name, about, target, f"{package} {version}", style="red" if row.problem else None)
     Console(markup=False, highlight=False).print(table)
 
 

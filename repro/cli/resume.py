@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from repro.checkpoints.native import read_checkpoint
+from repro.checkpoints.native import load_weights, read_checkpoint
 from repro.cli import runs
 from repro.data.base import ImageData
 from repro.errors import UserError
@@ -68,7 +68,8 @@ def check(path: Path, model: GenerativeModule, data: ImageData, settings: Mappin
         Optimiser steps that the checkpoint has behind it.
 
     Raises:
-        UserError: the checkpoint cannot be read, or settings differ, naming them; only ``max_steps`` may grow.
+        UserError: the checkpoint cannot be read, its weights do not fit, or settings differ, naming them; only
+            ``max_steps`` may grow.
     """
     checkpoint = read_checkpoint(path)
     record = checkpoint["repro"]
@@ -84,6 +85,7 @@ def check(path: Path, model: GenerativeModule, data: ImageData, settings: Mappin
             f"cannot resume {path}: {'; '.join(told)}; "
             "give the same settings, or leave out --ckpt_path to start a new run"
         )
+    load_weights(model, checkpoint["state_dict"], f"checkpoint {path}")
     return int(checkpoint.get("global_step", 0))
 
 

@@ -63,7 +63,7 @@ def run_folder(start: Path | None, name: str, output: str | None) -> Iterator[Pa
                 RUNS.rmdir()
         raise
     finally:
-        del os.environ[_VARIABLE]
+        os.environ.pop(_VARIABLE, None)
 
 
 @contextlib.contextmanager

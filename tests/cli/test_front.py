@@ -63,6 +63,23 @@ def test_first_line_follows_imports_and_reports_what_is_missing() -> None:
         first_line_of("repro.kernels:VPP")
 
 
+def test_help_of_fit_names_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    made = run_here("fit", "--help")
+    assert made.code == 0
+    for part in (
+        "--config",
+        "--trainer.max_steps",
+        "--model.help",
+        "--data.help",
+        "--ckpt_path",
+        "--task",
+        "runs/NAME",
+    ):
+        assert part in made.out
+    assert run_here("fit", "--help") == made
+
+
 def test_help_page_is_kept_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
     made = []

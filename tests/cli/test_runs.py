@@ -167,6 +167,22 @@ def test_resuming_under_other_settings_is_refused(trained: Path, words: list[str
     assert {path: path.stat().st_mtime_ns for path in Path("runs/tiny").rglob("*")} == before
 
 
+def test_a_checkpoint_cut_off_or_of_another_shape(trained: Path) -> None:
+    shutil.copytree("runs/tiny", "damaged")
+    whole = Path("runs/tiny/checkpoints/last.ckpt").read_bytes()
+    Path("damaged/checkpoints/last.ckpt").write_bytes(whole[: len(whole) // 2])
+    for words in (("predict", "--seeds", "0-1"), ("fit", "--trainer.max_steps", "9")):
+        assert "damaged, cut off or of another format" in run_here(*words, "--ckpt_path", "damaged").mistake
+    checkpoint = torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)
+    name = next(key for key, tensor in checkpoint["state_dict"].items() if tensor.ndim == 2)
+    checkpoint["state_dict"][name] = checkpoint["state_dict"][name][1:]
+    torch.save(checkpoint, "damaged/checkpoints/last.ckpt")
+    for words in (("predict", "--seeds", "0-1"), ("fit", "--trainer.max_steps", "9")):
+        mistake = run_here(*words, "--ckpt_path", "damaged").mistake
+        assert "does not fit the model" in mistake
+        assert name in mistake
+
+
 def test_what_does_not_change_the_result_may_change(trained: Path) -> None:
     done = run_here("fit", "--ckpt_path", "runs/tiny", "--data.in_memory", "true", "--data.workers", "1")
     assert "has 3 steps already" in done.out
