@@ -64,7 +64,7 @@ class RK45(Sampler):
             first_x_0.extend([x_0] * (not first_x_0))
             return angle.cos() * noise_in(kernel, x_t, x_0, time) - angle.sin() * x_0
 
-        angles = kernel.ratio(torch.stack([t, s])).atan()
+        angles = kernel.ratio(torch.stack([t, s])).atan().to(x.device)
         scale = torch.hypot(kernel.alpha(t), kernel.sigma(t))
         options = {"norm": _worst_image, "step_t": angles[1:]}
         z = odeint(slope, x / scale, angles, rtol=self.rtol, atol=self.atol, method="dopri5", options=options)[1]
