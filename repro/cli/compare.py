@@ -75,13 +75,16 @@ def _paths(systems: Sequence[str]) -> list[Path]:
 
 
 def _names(given: Sequence[Path]) -> list[str]:
-    """Names of the systems: of runs, of the runs that banks lie in, or of the banks; paths when two are the same."""
-    names = []
-    for path in given:
-        parts = path.resolve()
-        folder = runs.run_of_checkpoint(parts) or parts
-        names.append(folder.parent.parent.name if folder.parent.name == "banks" else folder.name)
-    return names if len(set(names)) == len(names) else [str(path) for path in given]
+    """Names of the systems: of runs, also of those that banks lie in, else of folders; paths when two are the same."""
+    folders = [runs.run_of_checkpoint(path.resolve()) or path.resolve() for path in given]
+    above = [folder.parent.parent for folder in folders]
+    of_runs = [
+        run.name if (run / "run.json").is_file() else folder.name for folder, run in zip(folders, above, strict=True)
+    ]
+    for names in (of_runs, [folder.name for folder in folders]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in given]
 
 
 def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[Bank]:

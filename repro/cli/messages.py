@@ -68,7 +68,9 @@ def _unknown_key(place: _Place, name: str) -> str:
 def _unknown_class(place: _Place, name: str) -> str:
     named = group_of(place.hint())
     if named is None:
-        return f"{place.key}: no class {name!r}; give its import path, package.module.{name}"
+        near = nearest(name, _subclasses(place.hint()))
+        guess = f"; did you mean {near!r}?" if near else ";"
+        return f"{place.key}: no class {name!r}{guess} other classes by their import path, package.module.{name}"
     group = named[0]
     if name in registry.names(group):
         try:
@@ -78,6 +80,19 @@ def _unknown_class(place: _Place, name: str) -> str:
     kind, last = group.removesuffix("s"), place.key.rpartition(".")[2]
     kind = kind if kind == last else f"{kind} for {place.key}"
     return str(unknown(kind, name, registry.names(group), f"list them: repro plugins {group}"))
+
+
+def _subclasses(hint: Any) -> set[str]:
+    """Names of the classes below those in a type hint."""
+    found: set[str] = set()
+    waiting = [hint]
+    while waiting:
+        each = waiting.pop()
+        waiting += getattr(each, "__args__", ())
+        if isinstance(each, type) and each is not type(None) and each is not object:
+            found.add(each.__name__)
+            waiting += each.__subclasses__()
+    return found
 
 
 def _missing(place: _Place, names: str) -> str:

@@ -32,6 +32,7 @@ MISTAKES = [
     ((*FIT, "--trainer.max_steps"), ["--trainer.max_steps needs a value"]),
     ((*FIT, "--model.network", "nowhere.Net"), ["model.network: No module named 'nowhere'"]),
     ((*FIT, "--trainer.callbacks", "Foo"), ["trainer.callbacks: no class 'Foo'"]),
+    ((*FIT, "--trainer.callbacks", "LearningRateMonitr"), ["did you mean 'LearningRateMonitor'?"]),
     ((*FIT, "--data", "ImageArchive"), ["data (ImageArchive) needs path; give --data.path"]),
     ((*FIT, "--data", "ImageArchive", "--data.path", "no.zip"), ["no.zip does not exist"]),
     ((*FIT, "--data.subset", "5000"), ["subset is 5000 but Digits has 1797 images"]),

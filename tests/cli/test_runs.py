@@ -17,7 +17,7 @@ from conftest import run_here
 
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
-from repro.cli import runs
+from repro.cli import compare, runs
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -291,6 +291,7 @@ def test_compare_draws_from_runs_and_names_them(trained: Path) -> None:
         "--descriptor",
         "Pixels",
     )
+    assert compare._names([Path("runs/tiny/banks/unconditional_0-5"), Path("both")]) == ["tiny", "both"]
     named = run_here("compare", "runs/tiny/banks/unconditional_0-5", "runs/other", *words, "--output", "named")
     assert named.code == 0, named
     record = json.loads(Path("named/comparison.json").read_text())
