@@ -41,9 +41,9 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or not probability:
         return x
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu":
         return F.dropout(x, probability)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 3) // 4,))
     threshold = min(round(probability * 65536), 65535)
     keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 32768
     return x * keep.to(x.dtype).mul_(65536 / (65536 - threshold))
