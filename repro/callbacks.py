@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from repro.errors import UserError
 from repro.files import write_text
 from repro.modules.base import GenerativeModule
 from repro.noise import parse_seeds
-from repro.registry import record_of
+from repro.registry import flat, record_of
 
 __all__ = ["HyperParameters", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput", "WriteBank"]
 
@@ -150,23 +149,15 @@ class Throughput(L.Callback):
             self._since = (now, pl_module.images_seen)
 
 
-def _flat(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(record, Mapping) and record.keys() == {"group", "name", "args"}:
-        yield prefix or "model", record["name"]
-        for key, value in record["args"].items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, record if isinstance(record, bool | int | float | str) else str(record)
-
-
 class HyperParameters(L.Callback):
     """Logs the model's and the data's settings as hyper-parameters."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
         """Logs them once, before the first step."""
-        settings = dict(_flat(record_of(pl_module)))
+        settings = flat(record_of(pl_module), "model")
         if trainer.datamodule is not None:
-            settings |= dict(_flat(record_of(trainer.datamodule), "data"))
+            settings |= flat(record_of(trainer.datamodule), "data")
+        settings = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
         settings["parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)

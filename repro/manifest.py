@@ -13,6 +13,7 @@ import numpy as np
 
 from repro.errors import UserError, unknown
 from repro.noise import parse_seeds
+from repro.registry import differences
 
 __all__ = ["MANIFEST_NAME", "Manifest", "format_seeds", "read_manifest"]
 
@@ -140,9 +141,10 @@ class Manifest:
         """What keeps two manifests from holding the same samples: ``key is A there and B here``, one text a key."""
         mine, theirs = self.record(), other.record()
         return [
-            f"{key} is {_brief(mine[key])} there and {_brief(theirs[key])} here"
+            f"{where} is {_brief(there)} there and {_brief(here)} here"
             for key in mine
-            if key not in _PROVENANCE and mine[key] != theirs[key]
+            if key not in _PROVENANCE
+            for where, (there, here) in differences(mine[key], theirs[key], key).items()
         ]
 
 

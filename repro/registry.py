@@ -15,12 +15,26 @@ import functools
 import importlib.metadata
 import inspect
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from repro.errors import UserError, unknown
 
-__all__ = ["GROUPS", "Entry", "Plugin", "build", "entries", "load", "names", "rebuild", "record_arguments", "record_of"]
+__all__ = [
+    "GROUPS",
+    "Entry",
+    "Plugin",
+    "build",
+    "differences",
+    "entries",
+    "flat",
+    "load",
+    "names",
+    "rebuild",
+    "record_arguments",
+    "record_of",
+]
 
 GROUPS = (
     "kernels",
@@ -249,3 +263,28 @@ def rebuild(record: Any) -> Any:
             return build(record["group"], record["name"], **rebuild(record["args"]))
         return {key: rebuild(value) for key, value in record.items()}
     return record
+
+
+def flat(settings: Any, key: str) -> dict[str, Any]:
+    """Settings as dotted keys: of a record ``{group, name, args}`` or a ``{class_path, init_args}``, its name first.
+
+    Example:
+        >>> flat({"class_path": "MLP", "init_args": {"width": 64}}, "network")
+        {'network': 'MLP', 'network.width': 64}
+    """
+    if not isinstance(settings, Mapping):
+        return {key: settings}
+    named: dict[str, Any] = {}
+    for name, arguments in (("class_path", "init_args"), ("name", "args")):
+        if name in settings and set(settings) <= {name, arguments, "group"}:
+            named, settings = {key: settings[name]}, settings.get(arguments) or {}
+    for name, value in settings.items():
+        named |= flat(value, f"{key}.{name}")
+    return named
+
+
+def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which settings differ: key -> (there, here); under another class only the class is named."""
+    old, new = flat(there, key), flat(here, key)
+    found = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
+    return {name: pair for name, pair in found.items() if not any(name.startswith(f"{other}.") for other in found)}

@@ -45,11 +45,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         siblings = [str(file) for file in path.parent.glob("*") if file.is_file()] if path.parent.is_dir() else []
         near = nearest(str(path), siblings)
         raise UserError(f"no checkpoint at {path}{f'; did you mean {near}?' if near else ''}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"cannot read checkpoint {path}: it is cut off, or no checkpoint of repro")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
         reason = " ".join(str(error).split()).split(".")[0][:100]
-        raise UserError(f"cannot read checkpoint {path}: damaged, cut off or of another format ({reason})") from error
+        raise UserError(f"cannot read checkpoint {path}: damaged or of another format ({reason})") from error
     record = checkpoint.get("repro") if isinstance(checkpoint, Mapping) else None
     if not isinstance(record, Mapping) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of repro: it holds no model record")

@@ -211,7 +211,7 @@ class CommandLine(LightningCLI):
     def _names(self) -> Iterator[tuple[str, str]]:
         plain = self.plain(skip_validation=True)
         for top in ("model", "data"):
-            for key, value in runs.flat(plain[top], top).items():
+            for key, value in registry.flat(plain[top], top).items():
                 yield key, str(value).rpartition(".")[2]
 
     def _validate(self) -> None:

@@ -14,7 +14,7 @@ from repro.cli import runs
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.modules.base import GenerativeModule
-from repro.registry import record_of
+from repro.registry import differences, record_of
 
 __all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "newest_that_fits", "with_config_of_run"]
 
@@ -73,9 +73,9 @@ def check(path: Path, model: GenerativeModule, data: ImageData, settings: Mappin
     """
     checkpoint = read_checkpoint(path)
     record = checkpoint["repro"]
-    found = runs.differences(record["model"], record_of(model), "model")
+    found = differences(record["model"], record_of(model), "model")
     if record["data"] is not None:
-        found |= runs.differences(record["data"], record_of(data), "data")
+        found |= differences(record["data"], record_of(data), "data")
     if found.keys() & _PLACES and data.fingerprint() == record["data_fingerprint"]:
         found = {key: pair for key, pair in found.items() if key not in _PLACES}
     found |= _trainer_differences(path, settings)
@@ -107,7 +107,7 @@ def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, t
 
 def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
     """Where a model differs from settings that were given; what they leave open (None) fits everything."""
-    found = runs.differences(there, here, "model")
+    found = differences(there, here, "model")
     return {key: pair for key, pair in found.items() if pair[1] is not None and key not in _FREE}
 
 

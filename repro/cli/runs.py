@@ -16,8 +16,6 @@ from repro.errors import UserError
 __all__ = [
     "RUNS",
     "claim",
-    "differences",
-    "flat",
     "newest_finished",
     "run_folder",
     "run_of_checkpoint",
@@ -153,28 +151,3 @@ def newest_finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Path | N
         if status.get("finished") and fits(folder, status):
             return folder
     return None
-
-
-def flat(settings: Any, key: str) -> dict[str, Any]:
-    """Settings as dotted keys: of a record ``{group, name, args}`` or a ``{class_path, init_args}``, its name first.
-
-    Example:
-        >>> flat({"class_path": "MLP", "init_args": {"width": 64}}, "network")
-        {'network': 'MLP', 'network.width': 64}
-    """
-    if not isinstance(settings, Mapping):
-        return {key: settings}
-    named: dict[str, Any] = {}
-    for name, arguments in (("class_path", "init_args"), ("name", "args")):
-        if name in settings and set(settings) <= {name, arguments, "group"}:
-            named, settings = {key: settings[name]}, settings.get(arguments) or {}
-    for name, value in settings.items():
-        named |= flat(value, f"{key}.{name}")
-    return named
-
-
-def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which settings differ: key -> (there, here); under another class only the class is named."""
-    old, new = flat(there, key), flat(here, key)
-    found = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
-    return {name: pair for name, pair in found.items() if not any(name.startswith(f"{other}.") for other in found)}

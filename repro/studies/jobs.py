@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -70,6 +71,17 @@ def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
     return [job for job in jobs if not is_done(job, folder)]
 
 
+def _leave_with(parent: int) -> None:
+    """Makes a worker end when the process that runs the study has ended, however that came about."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _work(command: Callable[[list[str]], int], words: list[str], log: str) -> int:
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         print("$ repro", *words, flush=True)
@@ -115,7 +127,7 @@ class LocalExecutor:
         )
         with (
             _threads(1 if workers > 1 else 0),
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),)) as pool,
             Progress(*columns) as bar,
         ):
             task = bar.add_task("jobs", total=len(jobs), completed=len(finished), left="")

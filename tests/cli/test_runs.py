@@ -17,7 +17,7 @@ from conftest import run_here
 
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
-from repro.cli import compare, runs
+from repro.cli import compare
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_cut_off_or_of_another_shape(trained: Path) -> None:
     whole = Path("runs/tiny/checkpoints/last.ckpt").read_bytes()
     Path("damaged/checkpoints/last.ckpt").write_bytes(whole[: len(whole) // 2])
     for words in (("predict", "--seeds", "0-1"), ("fit", "--trainer.max_steps", "9")):
-        assert "damaged, cut off or of another format" in run_here(*words, "--ckpt_path", "damaged").mistake
+        assert "it is cut off, or no checkpoint of repro" in run_here(*words, "--ckpt_path", "damaged").mistake
     checkpoint = torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)
     name = next(key for key, tensor in checkpoint["state_dict"].items() if tensor.ndim == 2)
     checkpoint["state_dict"][name] = checkpoint["state_dict"][name][1:]
@@ -306,9 +306,9 @@ def test_differences_stop_at_another_class() -> None:
         "args": {"net": {"group": "networks", "name": "A", "args": {"w": 1}}, "x": 2},
     }
     here = {"class_path": "M", "init_args": {"net": {"class_path": "B", "init_args": {"v": 3}}, "x": 2}}
-    assert runs.differences(there, here, "model") == {"model.net": ("A", "B")}
+    assert registry.differences(there, here, "model") == {"model.net": ("A", "B")}
     here["init_args"]["net"] = {"class_path": "A", "init_args": {"w": 4}}
-    assert runs.differences(there, here, "model") == {"model.net.w": (1, 4)}
+    assert registry.differences(there, here, "model") == {"model.net.w": (1, 4)}
 
 
 def test_ctrl_c_is_one_line_and_the_run_can_go_on(trained: Path) -> None:
