@@ -50,7 +50,7 @@ MISTAKES = [
         ["trainer: ", "`val_check_interval` (77) must be less than or equal to"],
     ),
     ((*FIT, "--ckpt_path", "no.ckpt"), ["no checkpoint at no.ckpt"]),
-    ((*FIT, "--ckpt_path", "garbage.ckpt"), ["garbage.ckpt", "damaged, cut off or of another format"]),
+    ((*FIT, "--ckpt_path", "garbage.ckpt"), ["garbage.ckpt", "it is cut off, or no checkpoint of repro"]),
     ((*FIT, "--ckpt_path", "last"), ["no run runs/tiny has a checkpoint"]),
     ((*FIT, "--name", "a/b"), ["--name a/b is a path; type --output a/b"]),
     ((*FIT, "--output", "tiny.yaml/x"), ["cannot make the run folder tiny.yaml/x"]),
@@ -67,7 +67,7 @@ MISTAKES = [
     (("predict",), ["no finished run in runs/ fits", "repro fit --config", "--ckpt_path"]),
     (("predict", "--config", "tiny.yaml"), ["no finished run in runs/ fits; train one: repro fit --config tiny.yaml"]),
     (("predict", "--ckpt_path", "no.ckpt"), ["no checkpoint at no.ckpt"]),
-    (("predict", "--ckpt_path", "garbage.ckpt"), ["garbage.ckpt", "damaged, cut off or of another format"]),
+    (("predict", "--ckpt_path", "garbage.ckpt"), ["garbage.ckpt", "it is cut off, or no checkpoint of repro"]),
     (("predict", "--sampler", "Hean"), ["unknown sampler 'Hean'; did you mean 'Heun'?"]),
     (
         ("predict", "--model.network", "MLP"),
