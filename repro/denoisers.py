@@ -84,7 +84,8 @@ class NetworkDenoiser(Denoiser):
         level = self.parameterization.noise_level(t, -self.kernel.log_snr(t)).expand(len(x_t))
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
         x = x_t * self.parameterization.input_scale(*self.scales(x_t, t))
-        return self.network(x.to(dtype), level.to(dtype), labels)[:, : x_t.shape[1]].to(x_t.dtype)
+        level = level.to(torch.promote_types(dtype, torch.float32))
+        return self.network(x.to(dtype), level, labels)[:, : x_t.shape[1]].to(x_t.dtype)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.parameterization.to_x_0(self(x_t, t, labels), x_t, *self.scales(x_t, t))

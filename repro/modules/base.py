@@ -31,7 +31,10 @@ def seed_step(seed: int, images_seen: int, rank: int) -> None:
     state = (seed * 0x9E3779B97F4A7C15 + images_seen * 0xD1B54A32D192ED03 + rank * 0x8CB92BA72F3D8DD7) % 2**64
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
-    torch.manual_seed((state ^ (state >> 31)) % 2**63)
+    number = (state ^ (state >> 31)) % 2**63
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(number)
 
 
 class GenerativeModule(L.LightningModule, Plugin):

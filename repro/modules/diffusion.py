@@ -124,6 +124,11 @@ class Diffusion(GenerativeModule):
         error = denoiser(alpha * x_0 + sigma * eps, t, labels) - parameterization.target(x_0, eps, alpha, sigma)
         return (error.square() * parameterization.loss_weight(alpha, sigma)).flatten(1).mean(1)
 
+    @property
+    def _logs_now(self) -> bool:
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step on uint8 images and labels."""
         images, labels = batch
@@ -135,7 +140,8 @@ class Diffusion(GenerativeModule):
         eps = torch.randn_like(x_0)
         loss = self.loss(self.denoiser, x_0, eps, t, labels if self.num_classes else None).mean()
         self.images_seen += len(images) * self.trainer.world_size
-        self.log("train/loss", loss, prog_bar=True)
+        if self._logs_now:
+            self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -175,7 +181,9 @@ class Diffusion(GenerativeModule):
                     f"{self.nonfinite_steps} steps had a non-finite gradient (limit {self.nonfinite_limit}) after "
                     f"{self.images_seen} images; lower --model.lr or set --trainer.gradient_clip_val 1.0"
                 )
-        self.log_dict({"train/grad_norm": norm, "train/nonfinite_steps": float(self.nonfinite_steps)})
+        if self._logs_now:
+            rate = optimizer.param_groups[0]["lr"]
+            self.log_dict({"train/lr": rate, "train/grad_norm": norm, "train/nonfinite_steps": self.nonfinite_steps})
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps the optimiser, then the average."""
