@@ -19,7 +19,7 @@ from repro.studies.jobs import Job
 
 __all__ = ["Quickstart"]
 
-SYSTEMS = {"mlp_edm": 60, "ddpmpp_vp": 100, "uvit_flow": 90, "ddpm_subvp": 100}
+SYSTEMS = {"mlp_edm": 45, "ddpmpp_vp": 90, "uvit_flow": 110, "ddpm_subvp": 75}
 SUBSETS = {"32": 32, "all": None}
 SEEDS = "0-999"
 THRESHOLD = 0.95
