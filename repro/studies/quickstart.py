@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
-from repro.comparison import compare
-from repro.comparison.files import comparison_figures
+from repro.comparison import Comparison, compare
 from repro.errors import UserError
-from repro.figures import rendered
+from repro.figures import heat_map, image_grid, rendered
 from repro.files import write_whole
 from repro.registry import build
 from repro.studies.base import Scale, Study
@@ -76,7 +78,7 @@ class Quickstart(Study):
             found.write(folder / f"results_{size}")
             found.to_tensorboard(folder / f"results_{size}")
             parts.append(f"Trained on {len(data):,} digits\n\n{found}")
-            panels.append([rendered(figure) for name, figure in comparison_figures(found) if name in ("rp", "grid")])
+            panels.append([rendered(figure) for figure in _panel(found, len(data))])
         picture = folder / "quickstart.png"
         with write_whole(picture) as file:
             Image.fromarray(_beside([_above(panel) for panel in panels])).save(file, format="png")
@@ -86,6 +88,15 @@ class Quickstart(Study):
             f"curves and images: .venv/bin/tensorboard --logdir {folder}"
         )
         return "\n\n".join(parts)
+
+
+def _panel(found: Comparison, count: int) -> Iterator[Figure]:
+    score, rows = found.scores["RP"], 8
+    condition = f"pixel cosine > {found.threshold:g}, n = {found.n:,}; below the diagonal: shuffled noises"
+    yield heat_map(score.rates, found.names, f"RP, trained on {count:,} digits", condition, score.control_rates)
+    images = torch.stack([bank.images[:rows] for bank in found.banks], dim=1)
+    seeds = [str(seed) for seed in found.banks[0].seeds[:rows].tolist()]
+    yield image_grid(images, found.names, seeds, f"Trained on {count:,} digits", "one row a noise, one column a system")
 
 
 def _above(images: list[np.ndarray]) -> np.ndarray:
