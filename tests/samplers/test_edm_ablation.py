@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from parity_dpm_solver import MixtureDenoiser
-from parity_edm import EDMNetwork, edm_run
+from parity_checks.dpm_solver import MixtureDenoiser
+from parity_checks.edm import EDMNetwork, edm_run
 
 from repro.kernels import EDM
 from repro.samplers.heun import Heun

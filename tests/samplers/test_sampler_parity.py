@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pytest
-from parity_samplers import run_fixture
+from parity_checks.checks import run_fixture
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "samplers"
 
 
 @pytest.mark.parametrize(
     ("name", "outputs", "bound"),
-    [("dpm_solver", 326, 1e-7), ("optimal_denoiser", 3, 1e-8), ("score_sde_marginals", 25, 1e-11)],
+    [("dpm_solver", 327, 1e-7), ("optimal_denoiser", 3, 1e-8), ("score_sde_marginals", 25, 1e-11)],
 )
 def test_recorded_runs(name, outputs, bound):
-    checks = list(run_fixture(ORACLES / name))
+    checks = run_fixture(ORACLES / name).checks
     wrong = [check for check in checks if not check.passed or check.error > bound]
     assert not wrong, f"{len(wrong)} of {len(checks)}: {wrong[:3]}"
     assert len(checks) == outputs

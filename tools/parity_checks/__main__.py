@@ -1,66 +1,73 @@
-#!/usr/bin/env python
-"""Compares samplers, kernels, losses and exact denoisers with recorded runs of reference implementations.
+"""Compares repro with recorded outputs of reference implementations.
 
-    tools/parity_samplers.py FOLDER ...      a fixture folder, or a folder of fixture folders
-
-Each fixture is a folder with ``meta.json`` (settings, tolerances) and ``io.safetensors`` (inputs, expected outputs).
-Every option that the references' functions take is read from the settings, so other step counts, schedules, orders
-and noise levels than those recorded here work too. Exit code 0 only if everything passes.
+Each fixture is a folder with ``meta.json`` (project, class, settings, tolerances), ``io.safetensors`` (inputs, expected
+outputs) and usually ``weights.safetensors``. For each one line says its verdict, the output that comes closest to its
+tolerance (or is furthest beyond), that output's largest error, the tolerance at that place, and the error as a part of
+what is allowed. Networks run in float32. Exit code 0 only if every fixture passes, 1 if one does not, 2 if there is
+none.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from parity_consistency import consistency_sampling
-from parity_dpm_solver import dpm_solver
-from parity_edm import edm_loss, edm_sampler
-from parity_fixture import Check, Fixture
-from parity_formulas import optimal_denoiser, score_sde_marginals
-
+from parity_checks.checks import Result, run_fixture
+from parity_checks.fixture import Check
 from repro.errors import UserError
 
-__all__ = ["CHECKS", "run_fixture"]
-
-CHECKS: dict[str, Callable[[Fixture], Iterator[Check]]] = {
-    "consistency_fn": consistency_sampling,
-    "dpm_solver": dpm_solver,
-    "edm_loss": edm_loss,
-    "edm_sampler": edm_sampler,
-    "optimal_denoiser": optimal_denoiser,
-    "score_sde_marginals": score_sde_marginals,
-}
+__all__ = ["main"]
 
 
-def run_fixture(folder: Path) -> Iterator[Check]:
-    """The checks of one fixture folder.
-
-    Raises:
-        UserError: not a fixture that this tool knows.
-    """
-    fixture = Fixture(folder)
-    name = next((known for known in CHECKS if fixture.meta["name"].startswith(known)), None)
-    if name is None:
-        raise UserError(f"{folder} holds {fixture.meta['name']!r}; this tool knows {', '.join(CHECKS)}")
-    yield from CHECKS[name](fixture)
-
-
-def main(arguments: list[str]) -> int:
-    folders = []
-    for path in map(Path, arguments):
-        inside = [path] if (path / "meta.json").exists() else sorted(p.parent for p in path.glob("*/meta.json"))
-        folders += inside if len(inside) == 1 else [p for p in inside if p.name.startswith(tuple(CHECKS))]
-    failed = 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``tools/parity``; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="tools/parity", description=__doc__.replace("``", ""))
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a fixture, or a folder of fixtures")
+    parser.add_argument("--verbose", action="store_true", help="one line for each output too")
+    options = parser.parse_args(arguments)
+    try:
+        folders = [fixture for folder in options.folders for fixture in _fixtures(folder)]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    results = []
     for folder in folders:
-        for check in run_fixture(folder):
-            failed += not check.passed
-            verdict = "pass" if check.passed else "FAIL"
-            print(f"{verdict}  {folder.name}/{check.name}  error {check.error:.2e}  of allowed {check.part:.2%}")
-    print(f"{failed} failed" if failed else "all passed")
-    return 1 if failed or not folders else 0
+        result = run_fixture(folder)
+        results.append(result)
+        print("\n".join(_lines(result, options.verbose)), flush=True)
+    print(_summary(results))
+    return 0 if all(result.verdict == "pass" for result in results) else 1
+
+
+def _fixtures(folder: Path) -> list[Path]:
+    found = sorted(meta.parent for meta in folder.rglob("meta.json"))
+    if not found:
+        raise UserError(f"no fixture in {folder}: give a folder with meta.json, or a folder of such folders")
+    return found
+
+
+def _lines(result: Result, verbose: bool) -> Iterator[str]:
+    worst = max(result.checks, key=lambda check: check.part, default=None)
+    text = _numbers(worst) if worst else ""
+    yield f"{result.verdict:8}{result.name:32}" + "  ".join(filter(None, [text, result.reason]))
+    for check in result.checks if verbose else ():
+        yield f"        {'pass' if check.passed else 'FAIL':8}{_numbers(check)}"
+
+
+def _numbers(check: Check) -> str:
+    return f"{check.name:24} error {check.error:.2e}  tolerance {check.allowed:.2e}  {check.part:8.3%} of allowed"
+
+
+def _summary(results: list[Result]) -> str:
+    passed = sum(result.verdict == "pass" for result in results)
+    parts = [f"{passed} of {len(results)} fixtures pass"]
+    for verdict in ("FAIL", "not yet", "unknown"):
+        names = [result.name for result in results if result.verdict == verdict]
+        parts += [f"{verdict}: {', '.join(names)}"] if names else []
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,16 +1,15 @@
-"""The diffusion samplers of openai/consistency_models, around its U-Net with EDM's scalings."""
+"""The U-Net of openai/consistency_models with both scalings, and its samplers."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
 import torch
-from parity_fixture import Check, Fixture
-from safetensors.torch import load_file
 from torch import Tensor
 
-from repro import registry
+from parity_checks.fixture import Check, Fixture
 from repro.checkpoints.layouts import consistency as layout
 from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.kernels import EDM
@@ -18,9 +17,9 @@ from repro.parameterizations import EDMPreconditioning
 from repro.samplers.base import Run
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
-from repro.samplers.steps import FixedSteps
+from repro.samplers.steps import FixedSteps, time_grid
 
-__all__ = ["CubicMidpoint", "consistency_sampling"]
+__all__ = ["Boundary", "CubicMidpoint", "consistency_network", "consistency_sampling"]
 
 
 class Clamped(Denoiser):
@@ -48,29 +47,83 @@ class CubicMidpoint(FixedSteps):
         return x_0, x_t + (end - t) * (x_middle - run.denoise(x_middle, middle)) / middle
 
 
+class Boundary(EDMPreconditioning):
+    """The scalings of a consistency function, which is the identity at the smallest noise level."""
+
+    def __init__(self, sigma_data: float, sigma_min: float) -> None:
+        super().__init__(sigma_data, condition_scale=250.0)
+        self.sigma_min = sigma_min
+
+    def skip_and_out(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        above, variance = ratio - self.sigma_min, self.sigma_data**2
+        return variance / (above**2 + variance), above * self.sigma_data * (ratio**2 + variance).rsqrt()
+
+
+def _denoisers(fixture: Fixture, dtype: torch.dtype) -> dict[str, NetworkDenoiser]:
+    """The fixture's network under EDM's scalings and under those of a consistency function."""
+    given = fixture.meta["diffusion_kwargs"]
+    network, kernel = fixture.network(layout, fixture.settings, dtype), EDM(given["sigma_min"], given["sigma_max"])
+    plain = EDMPreconditioning(given["sigma_data"], condition_scale=250.0)
+    boundary = Boundary(given["sigma_data"], given["sigma_min"])
+    return {"edm": NetworkDenoiser(network, kernel, plain), "cm": NetworkDenoiser(network, kernel, boundary)}
+
+
+def consistency_network(fixture: Fixture) -> Iterator[Check]:
+    """The network's output, and its scalings and denoised images as diffusion model and as consistency model."""
+    x, sigma, labels = fixture.io["x"], fixture.io["sigma"].double(), fixture.classes("y")
+    denoisers = _denoisers(fixture, torch.float32)
+    yield fixture.compare("raw_out", denoisers["edm"].network(x, fixture.io["timesteps"], labels))
+    for name, denoiser in denoisers.items():
+        skip, out = denoiser.parameterization.skip_and_out(sigma)
+        given = {
+            "c_skip": skip,
+            "c_out": out,
+            "c_in": denoiser.parameterization.input_scale(torch.ones_like(sigma), sigma),
+            "F": denoiser(x.double(), sigma, labels),
+            "denoised": denoiser.denoise(x.double(), sigma, labels),
+        }
+        yield from fixture.compare_all({f"{key}_{name}": tensor for key, tensor in given.items()})
+
+
 def consistency_sampling(fixture: Fixture) -> Iterator[Check]:
-    """``karras_sample`` with the samplers heun, euler, dpm and progdist; the consistency samplers are not here."""
-    settings = fixture.meta["diffusion_kwargs"]
-    record = layout.settings(fixture.meta["constructor_kwargs"])
-    network = registry.build("networks", record["name"], **record["args"])
-    network.load_state_dict(layout.state_dict(load_file(fixture.folder / "weights.safetensors"), network))
-    kernel = EDM(settings["sigma_min"], settings["sigma_max"])
-    precondition = EDMPreconditioning(settings["sigma_data"], condition_scale=250.0)
-    plain = NetworkDenoiser(network.double().eval(), kernel, precondition)
-    for name in fixture.io:
-        found = re.fullmatch(r"(heun|euler|progdist|dpm2|sigmas)_(\d+)(_noclip)?", name)
-        if not found:
-            continue
-        kind, steps, unclamped = found[1], int(found[2]), found[3]
-        sampler = {
-            "heun": lambda n: Heun(steps=n, rho=settings["rho"]),
-            "euler": lambda n: Euler(steps=n, rho=settings["rho"]),
-            "progdist": lambda n: Euler(steps=n, rho=settings["rho"], final_denoise=False),
-            "dpm2": lambda n: CubicMidpoint(n, settings["rho"]),
-            "sigmas": lambda n: Euler(steps=n, rho=settings["rho"]),
-        }[kind](steps)
-        if kind == "sigmas":
-            yield fixture.compare(name, torch.cat([sampler.times(kernel), torch.zeros(1)]))
-        else:
-            images = sampler.sample(plain if unclamped else Clamped(plain), fixture.io["latents"])
-            yield fixture.compare(name, images.clamp(-1, 1))
+    """``karras_sample`` with every sampler; the final images are clamped, and without ``_noclip`` each answer too."""
+    denoisers = _denoisers(fixture, torch.float64)
+    for name in sorted(fixture.outputs):
+        if name.startswith(("onestep", "multistep")):
+            yield fixture.compare(name, _consistency_images(fixture, name, denoisers["cm"]))
+        elif found := re.fullmatch(r"(heun|euler|progdist|dpm2|sigmas)_(\d+)(_noclip)?", name):
+            yield fixture.compare(name, _diffusion_output(fixture, *found.groups(), denoisers["edm"]))
+
+
+def _consistency_images(fixture: Fixture, name: str, plain: NetworkDenoiser) -> Tensor:
+    """One step, or several at the places of the level grid that the output's description lists."""
+    function = plain if name.endswith("_noclip") else Clamped(plain)
+    stated = re.search(r"ts=\[([0-9, ]+)\] steps=(\d+)", fixture.meta["tensors"][name]["meaning"])
+    kernel, rho = plain.kernel, fixture.meta["diffusion_kwargs"]["rho"]
+    x, labels = fixture.io["latents"].double() * kernel.t_max, fixture.classes("y")
+    if not stated:
+        return function.denoise(x, torch.tensor(kernel.t_max, dtype=torch.float64), labels)
+    places, grid = [int(place) for place in stated[1].split(",")], int(stated[2])
+    levels = time_grid(kernel, "edm", grid - 1, kernel.t_max, kernel.t_min, rho)[places].clamp(kernel.t_min)
+    for i, (level, following) in enumerate(itertools.pairwise(levels)):
+        x = function.denoise(x, level, labels)
+        if following > kernel.t_min:
+            x = x + fixture.io[f"noise_{i}"] * (following**2 - kernel.t_min**2).sqrt()
+    return x.clamp(-1, 1)
+
+
+def _diffusion_output(
+    fixture: Fixture, kind: str, number: str, unclamped: str | None, plain: NetworkDenoiser
+) -> Tensor:
+    """The images of one of the diffusion samplers, or its noise levels."""
+    steps, rho = int(number), fixture.meta["diffusion_kwargs"]["rho"]
+    if kind == "sigmas":
+        return torch.cat([Euler(steps=steps, rho=rho).times(plain.kernel), torch.zeros(1)])
+    sampler = {
+        "heun": lambda: Heun(steps=steps, rho=rho),
+        "euler": lambda: Euler(steps=steps, rho=rho),
+        "progdist": lambda: Euler(steps=steps, rho=rho, final_denoise=False),
+        "dpm2": lambda: CubicMidpoint(steps, rho),
+    }[kind]()
+    denoiser = plain if unclamped else Clamped(plain)
+    return sampler.sample(denoiser, fixture.io["latents"], fixture.classes("y")).clamp(-1, 1)

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from parity_fixture import Check, Fixture, Watched
 from torch import Tensor
 
+from parity_checks.fixture import Check, Fixture, Watched
 from repro.denoisers import Denoiser
 from repro.kernels import VP, Cosine, DiscreteVP, Kernel
 from repro.parameterizations import Eps
 from repro.samplers.dpm_solver import DPMSolver
 
 __all__ = ["MixtureDenoiser", "dpm_kernel", "dpm_sampler", "dpm_solver"]
+
+_NOMINAL_STEPS = 1000
 
 
 class MixtureDenoiser(Denoiser):
@@ -67,7 +69,7 @@ def dpm_solver(fixture: Fixture) -> Iterator[Check]:
                 yield fixture.compare(f"run{i:02d}_orders", torch.tensor(sampler.orders()))
         ours = torch.tensor(denoiser.times, dtype=torch.float64)
         error = (ours - calls).abs().max().item() if ours.shape == calls.shape else math.inf
-        yield Check(f"run{i:02d}_t_calls", error, error / 1e-6)
+        yield Check(f"run{i:02d}_t_calls", error, 1e-6, error / 1e-6)
 
 
 def dpm_kernel(schedule: str, settings: dict[str, Any]) -> Kernel:
@@ -103,9 +105,9 @@ def _schedule_tables(fixture: Fixture, schedule: str, kernel: Kernel) -> Iterato
         "sigma": kernel.sigma(t),
         "lambda": log_snr,
         "inverse_lambda": kernel.time_of_log_snr(log_snr),
+        "total_N": torch.tensor([getattr(kernel, "steps", _NOMINAL_STEPS)]),
     }
     if isinstance(kernel, DiscreteVP):
-        tables["total_N"] = torch.tensor([kernel.steps])
         shown = Eps(condition_scale=1000, condition_shift=-1000 / kernel.steps)
         tables["model_input_time"] = shown.noise_level(t, -log_snr)
     for name, table in tables.items():

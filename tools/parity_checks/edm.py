@@ -1,4 +1,4 @@
-"""Networks of NVlabs/edm in their four wrappers as denoisers, its losses, and its samplers with every option."""
+"""Networks of NVlabs/edm in their four wrappers, its blocks, its losses, and its samplers with every option."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from parity_fixture import Check, Fixture, Recorded, Watched
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from repro import registry
+from parity_checks.fixture import Check, Fixture, Recorded, Watched
 from repro.checkpoints.layouts import edm as edm_layout
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
 from repro.kernels import EDM, VP, Kernel
@@ -23,7 +21,17 @@ from repro.samplers.heun import Heun
 from repro.samplers.steps import time_grid
 from repro.samplers.stochastic import EDMStochastic
 
-__all__ = ["EDMNetwork", "ScheduleKernel", "edm_denoiser", "edm_loss", "edm_run", "edm_sampler", "iddpm_levels"]
+__all__ = [
+    "EDMNetwork",
+    "ScheduleKernel",
+    "edm_block",
+    "edm_denoiser",
+    "edm_loss",
+    "edm_network",
+    "edm_run",
+    "edm_sampler",
+    "iddpm_levels",
+]
 
 
 class RoundingDenoiser(Denoiser):
@@ -49,9 +57,10 @@ class RoundingDenoiser(Denoiser):
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
         step = (len(self.levels) - 2 - self._nearest(t)).expand(len(x_t))
-        shown = x_t * (t**2 + 1).rsqrt()
+        sigma = self.scales(x_t, t)[1]
+        shown = x_t * (sigma**2 + 1).rsqrt()
         noise = self.network(shown.to(dtype), step.to(dtype), labels)[:, : self.image_shape[0]]
-        return x_t - t * noise.to(x_t)
+        return x_t - sigma * noise.to(x_t)
 
 
 class Negative(nn.Module):
@@ -61,8 +70,8 @@ class Negative(nn.Module):
         super().__init__()
         self.network, self.image_shape, self.num_classes = network, network.image_shape, network.num_classes
 
-    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
-        return -self.network(x, noise_level, labels)
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, *more: Tensor) -> Tensor:
+        return -self.network(x, noise_level, labels, *more)
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,10 @@ class EDMNetwork:
 
 def edm_denoiser(fixture: Fixture, dtype: torch.dtype = torch.float64) -> EDMNetwork:
     """The denoiser of a fixture ``edm_*`` that holds a whole network: its wrapper, settings and weights."""
-    wrapper, settings = fixture.meta["class"], fixture.meta["constructor_kwargs"]
-    record = edm_layout.settings(settings | {"class_name": wrapper})
-    network = registry.build("networks", record["name"], **record["args"])
-    network.load_state_dict(edm_layout.state_dict(load_file(fixture.folder / "weights.safetensors"), network))
-    network = network.to(dtype).eval()
+    wrapper, settings = fixture.meta["class"].partition("(")[0], dict(fixture.settings)
+    if "inner_class" in fixture.meta:
+        settings.setdefault("model_type", fixture.meta["inner_class"])
+    network = fixture.network(edm_layout, settings | {"class_name": wrapper}, dtype)
     limits = float(fixture.meta.get("sigma_min", 0)), float(fixture.meta.get("sigma_max", math.inf))
     if wrapper == "EDMPrecond":
         precondition = EDMPreconditioning(settings.get("sigma_data", 0.5))
@@ -96,6 +104,32 @@ def edm_denoiser(fixture: Fixture, dtype: torch.dtype = torch.float64) -> EDMNet
     levels = iddpm_levels(settings.get("M", 1000), settings.get("C_1", 0.001), settings.get("C_2", 0.008))
     rounding = RoundingDenoiser(network, levels)
     return EDMNetwork(rounding, *limits, rounding.round)
+
+
+def edm_network(fixture: Fixture) -> Iterator[Check]:
+    """A network in its wrapper: denoised images, and what the network is shown and answers on the way."""
+    denoiser = edm_denoiser(fixture, torch.float32).denoiser
+    under = UnderKernel(denoiser, EDM())
+    network = getattr(denoiser.network, "network", denoiser.network)
+    seen: list[Tensor] = []
+    handle = network.register_forward_hook(lambda _, given, output: seen.extend([*given[:2], output]))
+    x, sigma, labels = fixture.io["x"].double(), fixture.io["sigma"].double(), fixture.classes()
+    denoised = under.denoise(x, sigma, labels)
+    handle.remove()
+    given = dict(zip(("c_in_x", "c_noise", "F"), seen, strict=True)) | {"D": denoised}
+    if "D_nolabel" in fixture.outputs:
+        given["D_nolabel"] = under.denoise(x, sigma)
+    if "D_augment" in fixture.outputs:
+        denoiser.network = Augmented(denoiser.network, fixture.io["augment_labels"])
+        given["D_augment"] = under.denoise(x, sigma, labels)
+    yield from fixture.compare_all(given)
+
+
+def edm_block(fixture: Fixture) -> Iterator[Check]:
+    """One residual block."""
+    block = edm_layout.block(fixture.settings).eval()
+    block.load_state_dict(edm_layout.block_state_dict(fixture.weights(), block))
+    yield fixture.compare("y", block(fixture.io["x"], fixture.io["emb"]))
 
 
 def iddpm_levels(number: int, smallest_part: float, offset: float) -> Tensor:
@@ -224,10 +258,10 @@ def edm_sampler(fixture: Fixture) -> Iterator[Check]:
     for i, run in enumerate(fixture.meta["runs"]):
         name = run["network_fixture"]
         if name not in networks:
-            networks[name] = edm_denoiser(Fixture(fixture.folder.parent / name))
+            networks[name] = edm_denoiser(fixture.beside(name))
         network = networks[name]
         noises = [fixture.io["latents"], *fixture.io.get("churn_noise", [])]
-        labels = fixture.io["class_labels"].argmax(1) if network.denoiser.num_classes else None
+        labels = fixture.classes() if network.denoiser.num_classes else None
         images, times, called = edm_run(network, run["kwargs"], noises, labels)
         yield fixture.compare(f"run{i:02d}_x0", images)
         yield fixture.compare(f"run{i:02d}_t_steps", times)
@@ -252,9 +286,9 @@ def edm_loss(fixture: Fixture) -> Iterator[Check]:
     for case in fixture.meta["cases"]:
         tag, options = case["tag"], case["kwargs"]
         sigma = _loss_levels(fixture, case["loss"], options)
-        network = Fixture(fixture.folder.parent / case["network_fixture"])
+        network = fixture.beside(case["network_fixture"])
         denoiser = edm_denoiser(network).denoiser
-        labels = fixture.io["class_labels"].argmax(1) if denoiser.num_classes else None
+        labels = fixture.classes() if denoiser.num_classes else None
         if network.meta["constructor_kwargs"].get("augment_dim") and "aug" in tag:
             denoiser.network = Augmented(denoiser.network, fixture.io["augment_labels"])
         t = denoiser.kernel.time_of_ratio(sigma.flatten())

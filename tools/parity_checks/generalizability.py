@@ -1,22 +1,23 @@
-"""Kernels and the empirical optimum against recorded tables of reference implementations."""
+"""The empirical optimum and the scores of huijieZH/Diffusion-Model-Generalizability."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
-from parity_fixture import Check, Fixture
 
+from parity_checks.fixture import Check, Fixture
 from repro.exact import EmpiricalDenoiser
-from repro.kernels import EDM, VE, VP, DiscreteVP, SubVP
+from repro.kernels import EDM
+from repro.metrics.functional import generalization_score, memorization_matches, nearest, reproducibility_score
+from repro.metrics.functional.similarity import cosine
 from repro.samplers.euler import Euler
 
-__all__ = ["optimal_denoiser", "score_sde_marginals"]
+__all__ = ["optimal_denoiser", "sscd_scores"]
 
 
 def optimal_denoiser(fixture: Fixture) -> Iterator[Check]:
-    """The optimal denoiser of huijieZH/Diffusion-Model-Generalizability, and Euler's method on it."""
+    """The optimal denoiser, and Euler's method on it."""
     denoiser = EmpiricalDenoiser(fixture.io["dataset"], EDM(), chunk=7)
     x, sigma = fixture.io["x"].double(), fixture.io["sigma"].double()
     for name in ("D", "D_peer"):
@@ -28,40 +29,20 @@ def optimal_denoiser(fixture: Fixture) -> Iterator[Check]:
     yield fixture.compare("sampler_x0", Euler(steps=18).sample(denoiser, fixture.io["latents"]))
 
 
-def score_sde_marginals(fixture: Fixture) -> Iterator[Check]:
-    """Marginals, drifts and diffusions of the three equations of yang-song/score_sde_pytorch."""
-    given = fixture.meta["constructor_kwargs"]
-    rates = given.get("beta_min", 0.1), given.get("beta_max", 20.0)
-    kernels = {
-        "vp": VP(*rates),
-        "subvp": SubVP(*rates),
-        "ve": VE(given.get("sigma_min", 0.01), given.get("sigma_max", 50.0)),
+def sscd_scores(fixture: Fixture) -> Iterator[Check]:
+    """Inner products, and the scores RP and GL at every threshold; the share of copies is 1 - GL."""
+    source, target, training = (fixture.io[name] for name in ("source", "target", "training"))
+    thresholds = fixture.settings["thresholds"]
+    lengths = source.norm(dim=1) * target.norm(dim=1)
+    rp = [reproducibility_score(source, target, each) for each in thresholds]
+    gl = [generalization_score(source, training, each) for each in thresholds]
+    copies = [memorization_matches(source, training, each)[0].double().mean() for each in thresholds]
+    given = {
+        "rp_similarity": cosine(source, target) * lengths,
+        "m_max_similarity": nearest(source, training)[0],
+        "thresholds": torch.tensor(thresholds, dtype=torch.float64),
+        "rp_score": torch.tensor(rp, dtype=torch.float64),
+        "m_score_printed": torch.tensor(gl, dtype=torch.float64),
+        "m_fraction_above": torch.stack(copies),
     }
-    t, number = fixture.io["t"].double(), given.get("N", 1000)
-    for name, kernel in kernels.items():
-        drift = kernel.log_alpha_dot(t)
-        sigma, sigma_dot = kernel.sigma(t), kernel.sigma_dot(t)
-        yield fixture.compare(f"{name}_mean_coef", kernel.alpha(t))
-        yield fixture.compare(f"{name}_std", sigma)
-        yield fixture.compare(f"{name}_drift_coef", drift)
-        diffusion = (2 * sigma * (sigma_dot - drift * sigma)).sqrt()
-        yield fixture.compare(f"{name}_diffusion", diffusion)
-        if name == "subvp":
-            yield fixture.compare("subvp_discretize_G", diffusion / number**0.5)
-        prior = torch.distributions.Normal(0.0, torch.tensor(kernel.prior_scale, dtype=torch.float64))
-        yield fixture.compare(f"{name}_prior_logp", prior.log_prob(fixture.io["z"].double()).flatten(1).sum(1))
-    yield fixture.compare("subvp_discretize_f", kernels["subvp"].log_alpha_dot(t) / number)
-    discrete = DiscreteVP(steps=number, log_snr_min=-math.inf)
-    grid = torch.arange(1, number + 1, dtype=torch.float64) / number
-    alpha = discrete.alpha(grid)
-    betas = 1 - (alpha / torch.cat([torch.ones(1), alpha[:-1]])) ** 2
-    yield fixture.compare("vp_alphas_cumprod", alpha**2)
-    yield fixture.compare("vp_sqrt_1m_alphas_cumprod", discrete.sigma(grid))
-    yield fixture.compare("vp_discrete_betas", betas)
-    at = (t * (number - 1)).long()
-    yield fixture.compare("vp_discretize_f", (1 - betas[at]).sqrt() - 1)
-    yield fixture.compare("vp_discretize_G", betas[at].sqrt())
-    sigmas = kernels["ve"].sigma(torch.linspace(0, 1, number, dtype=torch.float64))
-    yield fixture.compare("ve_discrete_sigmas", sigmas)
-    yield fixture.compare("ve_discretize_f", kernels["ve"].log_alpha_dot(t) / number)
-    yield fixture.compare("ve_discretize_G", torch.diff(sigmas**2, prepend=torch.zeros(1)).sqrt()[at])
+    yield from fixture.compare_all(given)

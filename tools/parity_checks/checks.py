@@ -1,0 +1,90 @@
+"""Which fixture needs which check, by the project and class that its ``meta.json`` names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from parity_checks.consistency import consistency_network, consistency_sampling
+from parity_checks.dit import dit
+from parity_checks.dpm_solver import dpm_solver
+from parity_checks.edm import edm_block, edm_loss, edm_network, edm_sampler
+from parity_checks.fixture import Check, Fixture
+from parity_checks.gan import gan
+from parity_checks.generalizability import optimal_denoiser, sscd_scores
+from parity_checks.multistage import multistage_edm, multistage_score_sde
+from parity_checks.score_sde import score_sde_marginals, score_sde_network
+from parity_checks.uvit import uvit
+from parity_checks.vae import vae
+
+__all__ = ["KNOWN", "Known", "Result", "run_fixture"]
+
+
+class Known(NamedTuple):
+    """A kind of fixture: patterns for its project and class, and its check; None for one that is not written yet."""
+
+    peer: str
+    classes: str
+    check: Callable[[Fixture], Iterator[Check]] | None
+
+
+KNOWN = (
+    Known(r"NVlabs/edm", r".*_sampler.*", edm_sampler),
+    Known(r"NVlabs/edm", r".*Loss.*", edm_loss),
+    Known(r"NVlabs/edm", r"UNetBlock", edm_block),
+    Known(r"NVlabs/edm", r"\w+Precond.*", edm_network),
+    Known(r"yang-song/score_sde_pytorch", r".*SDE.*", score_sde_marginals),
+    Known(r"yang-song/score_sde_pytorch", r"DDPM|NCSNpp", score_sde_network),
+    Known(r"LucasYFL/Multistage_Diffusion.*", r"\w+Precond.*", multistage_edm),
+    Known(r"LucasYFL/Multistage_Diffusion.*", r"UViT.*|DiT|NCSNpp.*|DDPM", multistage_score_sde),
+    Known(r"openai/consistency_models", r".*karras_sample", consistency_sampling),
+    Known(r"openai/consistency_models", r".*losses", None),
+    Known(r"openai/consistency_models", r"UNetModel.*", consistency_network),
+    Known(r"openai/consistency_models.*", r".*scales_fn.*", None),
+    Known(r"baofff/U-ViT", r"UViT", uvit),
+    Known(r"facebookresearch/DiT", r"DiT", dit),
+    Known(r"LuChengTHU/dpm-solver", r".*DPM_Solver.*", dpm_solver),
+    Known(r"kwotsin/mimicry", r".*Generator.*", gan),
+    Known(r"jmtomczak/vae_vampprior", r"VAE", vae),
+    Known(r"huijieZH/Diffusion-Model-Generalizability", r".*optimal.*", optimal_denoiser),
+    Known(r"huijieZH/Diffusion-Model-Generalizability", r".*score.*", sscd_scores),
+    Known(r"huijieZH/Diffusion-Model-Generalizability", r".*Precond.*", None),
+    Known(r"Hramchenko/diffusion_distiller", r".*", None),
+    Known(r"DPS2022/diffusion-posterior-sampling", r".*", None),
+    Known(r"facebookresearch/sscd-copy-detection.*", r".*", None),
+)
+
+
+class Result(NamedTuple):
+    """What came of a fixture: its name, ``pass``, ``FAIL``, ``not yet`` or ``unknown``, the checks, and why."""
+
+    name: str
+    verdict: str
+    checks: list[Check]
+    reason: str = ""
+
+
+def run_fixture(folder: Path) -> Result:
+    """Runs the checks of one fixture folder; an output that no check looked at fails."""
+    fixture = Fixture(folder)
+    peer, classes = fixture.meta.get("peer", ""), fixture.meta.get("class", "")
+    classes = classes if isinstance(classes, str) else ", ".join(classes)
+    known = next((k for k in KNOWN if re.fullmatch(k.peer, peer) and re.fullmatch(k.classes, classes)), None)
+    if known is None:
+        return Result(fixture.name, "unknown", [], f"no check for {classes or 'no class'} of {peer or 'no peer'}")
+    if known.check is None:
+        return Result(fixture.name, "not yet", [], f"the check for {classes} of {peer} is not written yet")
+    try:
+        with torch.no_grad():
+            checks = list(known.check(fixture))
+    except Exception as error:
+        return Result(fixture.name, "FAIL", [], f"{type(error).__name__}: {' '.join(str(error).split())}")
+    left = sorted(fixture.outputs - {check.name for check in checks})
+    checks += [Check(name, math.inf, 0.0, math.inf) for name in left]
+    verdict = "pass" if checks and all(check.passed for check in checks) else "FAIL"
+    return Result(fixture.name, verdict, checks, f"not compared: {', '.join(left)}" if left else "")
