@@ -18,6 +18,8 @@ from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.manifest import MANIFEST_NAME
+from repro.metrics.functional.mae import check_mae_threshold
+from repro.metrics.functional.similarity import check_threshold
 from repro.modules.base import GenerativeModule
 from repro.noise import parse_seeds
 from repro.registry import load, rebuild
@@ -174,6 +176,9 @@ class Trainer(L.Trainer):
         numbers = parse_seeds(seeds)
         model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
         descriptor = descriptor or default_descriptor()
+        threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
+        check_mae_threshold(mae_threshold)
+        metrics = {name: load("metrics", name)() for name in metric or []}
         banks = {Path(path).name: self.bank_of(path, doing.name, seeds) for path in reference or []}
         for name, bank in banks.items():
             if tuple(bank.manifest.image_shape) != tuple(model.image_shape):
@@ -186,10 +191,10 @@ class Trainer(L.Trainer):
         model.scores = Scores(
             banks,
             descriptor,
-            descriptor.default_threshold if threshold is None else threshold,
+            threshold,
             mae_threshold,
             datamodule.images() if datamodule is not None else None,
-            {name: load("metrics", name)() for name in metric or []},
+            metrics,
             self.strategy.root_device,
         )
         super().test(model, datamodule=Draws(model, doing, numbers, batch_size), verbose=False)
