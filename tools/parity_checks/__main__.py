@@ -57,7 +57,7 @@ def _lines(result: Result, verbose: bool) -> Iterator[str]:
 
 
 def _numbers(check: Check) -> str:
-    return f"{check.name:24} error {check.error:.2e}  tolerance {check.allowed:.2e}  {check.part:8.3%} of allowed"
+    return f"{check.name:28} error {check.error:.2e}  tolerance {check.allowed:.2e}  {check.part:8.3%} of allowed"
 
 
 def _summary(results: list[Result]) -> str:

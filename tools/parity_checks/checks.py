@@ -71,7 +71,10 @@ class Result(NamedTuple):
 
 def run_fixture(folder: Path) -> Result:
     """Runs the checks of one fixture folder; an output that no check looked at fails."""
-    fixture = Fixture(folder)
+    try:
+        fixture = Fixture(folder)
+    except (OSError, ValueError) as error:
+        return Result(folder.name, "FAIL", [], f"meta.json cannot be read: {error}")
     peer, classes = fixture.meta.get("peer", ""), fixture.meta.get("class", "")
     classes = classes if isinstance(classes, str) else ", ".join(classes)
     known = next((k for k in KNOWN if re.fullmatch(k.peer, peer) and re.fullmatch(k.classes, classes)), None)

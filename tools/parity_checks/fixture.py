@@ -63,9 +63,14 @@ class Fixture:
         return load_file(self.folder / "io.safetensors")
 
     @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """Tolerances of the outputs: absolute and relative."""
+        return self.meta.get("tolerance", {}).get("per_output", {})
+
+    @property
     def outputs(self) -> set[str]:
         """Names of the outputs that the fixture gives a tolerance for."""
-        return set(self.meta["tolerance"]["per_output"])
+        return set(self.limits)
 
     def weights(self, file: str = "weights") -> dict[str, Tensor]:
         return load_file(self.folder / f"{file}.safetensors")
@@ -94,7 +99,7 @@ class Fixture:
         theirs, ours = self.io[name].double(), ours.detach().double()
         if ours.shape != theirs.shape:
             return Check(name, math.inf, 0.0, math.inf)
-        limits = self.meta["tolerance"]["per_output"].get(name, {"atol": 1e-6, "rtol": 1e-5})
+        limits = self.limits.get(name, {"atol": 1e-6, "rtol": 1e-5})
         error, allowed = (ours - theirs).abs().flatten(), (limits["atol"] + limits["rtol"] * theirs.abs()).flatten()
         part, place = torch.where(error == 0, 0.0, error / allowed).nan_to_num(math.inf), error.argmax()
         return Check(name, error[place].item(), allowed[place].item(), part.max().item())

@@ -30,13 +30,15 @@ def gan(fixture: Fixture) -> Iterator[Check]:
         with torch.enable_grad():
             mix = fixture.io["gp_alpha"].flatten()
             given["gradient_penalty"] = networks.gradient_penalty(discriminator, x, images, mix)
-    given |= {name: _layer(discriminator, name[6:]).sigma() for name in fixture.outputs if name.startswith("sigma_")}
+    given |= {
+        name: _layer(discriminator, name[6:]).sigma() for name in sorted(fixture.outputs) if name.startswith("sigma_")
+    }
     yield from fixture.compare_all(given)
     discriminator.train()
     first, second = discriminator(x), discriminator(x)
     trained = {"logits_train_first": first[:, None], "logits_train_second": second[:, None]}
     trained["images_train"] = generator.train()(fixture.io["z"])
-    for name in fixture.outputs:
+    for name in sorted(fixture.outputs):
         if name.startswith(("weight_u_after_two_train_", "weight_v_after_two_train_")):
             trained[name] = _vector(_layer(discriminator, name[25:]), name[7])
     yield from fixture.compare_all(trained)

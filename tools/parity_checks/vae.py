@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from parity_checks.fixture import Check, Fixture
@@ -11,19 +12,19 @@ from repro.networks.vae import VAE
 
 __all__ = ["vae"]
 
-_BETA = 0.7
-
 
 def vae(fixture: Fixture) -> Iterator[Check]:
     """Posterior, decoder, pseudo-inputs, log priors and the terms of the loss; that code leaves out log(2 pi) / 2."""
     x, z, eps = (fixture.io[name] for name in ("x", "z", "eps"))
+    stated = re.search(r"([0-9.]+) ?\* ?KL", fixture.meta["tensors"]["loss_vampprior"]["meaning"])
+    beta = float(stated[1]) if stated else 1.0
     for prior in ("vampprior", "standard"):
         network = VAE(**layout.settings(fixture.settings | {"prior": prior})["args"]).eval()
         network.load_state_dict(layout.state_dict(fixture.weights(), network))
         reconstruction, divergence = network.terms(x, eps)
         given = {
             "log_p_z": network.log_prior(z) + z.shape[1] / 2 * math.log(2 * math.pi),
-            "loss": -reconstruction + _BETA * divergence,
+            "loss": -reconstruction + beta * divergence,
             "RE": reconstruction,
             "KL": divergence,
         }
