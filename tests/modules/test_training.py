@@ -196,7 +196,7 @@ def test_the_loss_is_the_formula():
         noisy = alpha[i] * x_0[i : i + 1] + sigma[i] * eps[i : i + 1]
         expected.append((model.denoiser.network(noisy, 999 * t[i : i + 1]) - eps[i : i + 1]).square().mean())
     torch.testing.assert_close(
-        model.loss(model.denoiser, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6
+        model.loss_at(model.denoiser, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6
     )
 
 
@@ -207,7 +207,7 @@ def test_edm_loss_has_its_published_weight():
     error = model.denoiser.denoise(x_0 + sigma[:, None, None, None] * eps, sigma) - x_0
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     expected = weight * error.square().flatten(1).mean(1)
-    torch.testing.assert_close(model.loss(model.denoiser, x_0, eps, sigma, None), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(model.loss_at(model.denoiser, x_0, eps, sigma, None), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_checkpoint_rebuilds_its_model(tmp_path):
@@ -238,9 +238,9 @@ def test_training_lowers_the_loss(tmp_path):
     generator = torch.Generator().manual_seed(0)
     eps = torch.randn(32, 1, 8, 8, generator=generator)
     t = model.times.of_uniform((torch.arange(32) + 0.5) / 32, model.denoiser.kernel)
-    before = model.loss(model.average, to_float(images), eps, t, None).mean().item()
+    before = model.loss_at(model.average, to_float(images), eps, t, None).mean().item()
     trainer(tmp_path, 200).fit(model, datamodule=Digits(batch_size=32, subset=32))
-    after = model.loss(model.average, to_float(images), eps, t, None).mean().item()
+    after = model.loss_at(model.average, to_float(images), eps, t, None).mean().item()
     assert after < 0.6 * before
 
 

@@ -45,7 +45,7 @@ def step_of(options: argparse.Namespace, half: bool, channels_last: bool, compil
     def step() -> None:
         t = model.times.draw(len(images), model.denoiser.kernel, images.device)
         with torch.autocast(options.device, torch.bfloat16, enabled=half):
-            loss = model.loss(model.denoiser, images, torch.randn_like(images), t, None).mean()
+            loss = model.loss_at(model.denoiser, images, torch.randn_like(images), t, None).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
