@@ -300,7 +300,7 @@ def test_weights_of_another_shape_name_the_tensor(tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["repro"]["model"]["args"]["network"]["args"]["width"] = 24
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match=r"denoiser\.network\..* is \(.*\) there and \(.*\) here"):
+    with pytest.raises(UserError, match=r"trained\.network\..* is \(.*\) there and \(.*\) here"):
         load_module(path)
 
 
