@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from repro.comparison import Comparison, compare
-from repro.errors import UserError
 from repro.figures import heat_map, image_grid, rendered
 from repro.files import write_whole
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job
+from repro.studies.systems import bank_of, configs_folder, draw_job, fit_job
 
 __all__ = ["Quickstart"]
 
@@ -25,18 +25,6 @@ SYSTEMS = {"mlp_edm": 45, "ddpmpp_vp": 90, "uvit_flow": 110, "ddpm_subvp": 75}
 SUBSETS = {"32": 32, "all": None}
 SEEDS = "0-999"
 THRESHOLD = 0.95
-
-
-def configs_folder() -> Path:
-    """Where the shipped configs are: in the checkout, or below the current folder.
-
-    Raises:
-        UserError: neither is there.
-    """
-    for folder in (Path(__file__).parents[2] / "configs", Path("configs")):
-        if folder.is_dir():
-            return folder
-    raise UserError("the folder configs of the repository is not here; run this in the repository's folder")
 
 
 class Quickstart(Study):
@@ -54,25 +42,20 @@ class Quickstart(Study):
         """For each training set: train each system and draw its bank, draw the optimum's bank."""
         configs, jobs = configs_folder() / "digits", []
         for size, subset in SUBSETS.items():
+            options = ("--data.subset", str(subset)) if subset else ()
             for system, seconds in SYSTEMS.items():
                 name = f"{system}_{size}"
-                run = folder / "runs" / name
-                fit = ("fit", "--config", f"{configs / system}.yaml", "--output", str(run))
-                fit += ("--data.subset", str(subset)) if subset else ()
-                jobs.append(Job(f"fit_{name}", fit, seconds=seconds, checkpoint=run / "checkpoints" / "last.ckpt"))
-                draw = ("predict", "--ckpt_path", str(run), "--seeds", SEEDS, "--output", str(folder / "banks" / name))
-                jobs.append(Job(f"draw_{name}", draw, after=(f"fit_{name}",), seconds=10))
-            draw = ("predict", "--config", f"{configs / 'optimum'}.yaml", "--seeds", SEEDS)
-            draw += ("--model.denoiser.images.subset", str(subset)) if subset else ()
-            bank = folder / "banks" / f"optimum_{size}"
-            jobs.append(Job(f"draw_optimum_{size}", (*draw, "--output", str(bank)), seconds=10))
+                jobs.append(fit_job(folder, name, [configs / f"{system}.yaml"], options, seconds=seconds))
+                jobs.append(draw_job(folder, name, SEEDS))
+            options = ("--model.denoiser.images.subset", str(subset)) if subset else ()
+            jobs.append(draw_job(folder, f"optimum_{size}", SEEDS, options, configs / "optimum.yaml"))
         return jobs
 
     def report(self, folder: Path, scale: Scale = "tiny") -> str:
         """RP and MAE matrices, GL, grids, CSV and TensorBoard logs of both training sets, and one picture of both."""
         names, parts, panels = [*SYSTEMS, "optimum"], [], []
         for size, subset in SUBSETS.items():
-            banks = [folder / "banks" / f"{name}_{size}" for name in names]
+            banks = [bank_of(folder, f"{name}_{size}") for name in names]
             data = build("data", "Digits", subset=subset)
             found = compare(banks, "Pixels", data.images(), THRESHOLD, names=names)
             found.write(folder / f"results_{size}")
