@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from repro import registry
-from repro.denoisers import NetworkDenoiser, UnderKernel
+from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, NetworkDenoiser, UnderKernel
 from repro.errors import UserError
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
 from repro.kernels import EDM, VE, VP, Flow
 from repro.parameterizations import X0, EDMPreconditioning, Eps, V
 from repro.testing.denoisers import check_denoiser

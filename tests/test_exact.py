@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from repro import registry
+from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
 from repro.kernels import EDM, VP, Flow
 
 ORACLES = Path(__file__).parent / "oracles"

@@ -72,7 +72,7 @@ class DPMSolver(Sampler):
             ``adaptive``), fewer steps than the method needs, or tolerances not above 0.
 
     Example:
-        >>> from repro.exact import GaussianDenoiser
+        >>> from repro.denoisers import GaussianDenoiser
         >>> from repro.kernels import VP
         >>> from repro.noise import NoiseStream
         >>> denoiser, solver = GaussianDenoiser(VP()), DPMSolver(steps=100, order=3)

@@ -32,7 +32,7 @@ class Euler(FixedSteps):
         UserError: fewer than one step, an unknown spacing or coordinate, or ratios that do not fall.
 
     Example:
-        >>> from repro.exact import GaussianDenoiser
+        >>> from repro.denoisers import GaussianDenoiser
         >>> from repro.kernels import VP
         >>> from repro.noise import NoiseStream
         >>> Euler(steps=50).sample(GaussianDenoiser(VP()), NoiseStream(range(2))).shape

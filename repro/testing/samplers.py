@@ -7,8 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from repro.denoisers import Denoiser
-from repro.exact import GaussianDenoiser
+from repro.denoisers import Denoiser, GaussianDenoiser
 from repro.kernels import Kernel
 from repro.noise import NoiseStream
 from repro.samplers.base import Sampler

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from repro.denoisers import NetworkDenoiser
+from repro.denoisers import EmpiricalDenoiser, NetworkDenoiser
 from repro.errors import UserError
-from repro.exact import EmpiricalDenoiser
 from repro.kernels import EDM
 from repro.networks.mlp import MLP
 from repro.parameterizations import EDMPreconditioning

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from repro import registry
-from repro.denoisers import UnderKernel
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
+from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, UnderKernel
 from repro.kernels import EDM, VE, VP, SubVP
 from repro.noise import NoiseStream
 from repro.samplers.base import Run

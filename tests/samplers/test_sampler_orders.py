@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from repro import registry
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
+from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser
 from repro.kernels import EDM, VP
 from repro.noise import NoiseStream
 from repro.samplers.dpm_solver import DPMSolver

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from repro import registry
-from repro.denoisers import Denoiser, NetworkDenoiser
+from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser, NetworkDenoiser
 from repro.errors import UserError
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
 from repro.kernels import EDM, VE, VP, Flow, SubVP
 from repro.noise import NoiseStream
 from repro.parameterizations import X0, EDMPreconditioning, Eps, V, Velocity

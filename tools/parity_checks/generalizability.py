@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from parity_checks.fixture import Check, Fixture
-from repro.exact import EmpiricalDenoiser
+from repro.denoisers import EmpiricalDenoiser
 from repro.kernels import EDM
 from repro.metrics.functional import generalization_score, memorization_matches, nearest, reproducibility_score
 from repro.metrics.functional.similarity import cosine

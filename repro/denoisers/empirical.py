@@ -1,0 +1,116 @@
+"""The exact denoiser of a training set: the empirical optimum."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from repro.data.base import ImageData
+from repro.denoisers.base import Denoiser
+from repro.errors import UserError, unknown
+from repro.images import to_float
+from repro.kernels import Kernel
+
+__all__ = ["EmpiricalDenoiser"]
+
+
+class EmpiricalDenoiser(Denoiser):
+    r"""The empirical optimum: posterior mean when the data are exactly the training images (paper, proposition 1).
+
+    .. math:: \hat x_0 = \sum_i w_i y_i, \qquad w = \mathrm{softmax}_i\Big(-\frac{\|x_t/\alpha_t - y_i\|^2}{2 r^2}\Big),
+              \quad r = \sigma_t / \alpha_t
+
+    It minimises the training loss of every parameterisation, and what is sampled from it are training images. The
+    softmax streams over the images in chunks (two matrix products a chunk), so memory beyond the images themselves is
+    ``chunk * (d + 2 B)`` numbers. With labels, only the images of the label's class take part.
+
+    Args:
+        images: The training set: a data plug-in, or a tensor, uint8 (N, C, H, W) or floats in [-1, 1].
+        kernel: The perturbation kernel.
+        labels: Class of each image, int64 (N,), for the conditional form on a tensor.
+        conditional: Take the labels of the data plug-in, for the conditional form.
+        chunk: Images a step of the stream.
+        precision: Of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
+
+    Raises:
+        UserError: no image, labels of another length, classes asked of data that have none, or an unknown precision.
+
+    Example:
+        >>> from repro.kernels import EDM
+        >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+        >>> best = EmpiricalDenoiser(images, EDM())
+        >>> best.denoise(torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64), torch.tensor(0.05)).item()
+        1.0
+    """
+
+    def __init__(
+        self,
+        images: ImageData | Tensor,
+        kernel: Kernel,
+        labels: Tensor | None = None,
+        conditional: bool = False,
+        chunk: int = 8192,
+        precision: Literal["float64", "float32"] = "float64",
+    ) -> None:
+        super().__init__()
+        if not isinstance(images, Tensor):
+            if conditional and not images.num_classes:
+                raise UserError("the conditional form needs data with classes; these have none")
+            images, labels = images.images(), images.labels() if conditional else None
+        if images.ndim != 4 or not len(images):
+            raise UserError(f"the empirical optimum needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
+        if labels is not None and len(labels) != len(images):
+            raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
+        if precision not in ("float64", "float32"):
+            raise unknown("precision", precision, ("float64", "float32"))
+        if chunk < 1:
+            raise UserError(f"chunk is {chunk}; give at least 1 image, 8192 by default")
+        self.kernel, self.image_shape, self.chunk = kernel, tuple(images.shape[1:]), chunk
+        self.dtype = {"float64": torch.float64, "float32": torch.float32}[precision]
+        self.num_classes = 0 if labels is None else int(labels.max()) + 1
+        flat = (to_float(images) if images.dtype == torch.uint8 else images).flatten(1).to(self.dtype)
+        self.register_buffer("flat", flat, persistent=False)
+        self.register_buffer("half_norms", flat.square().sum(1) / 2, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        mean, _ = self.posterior(x_t, t, labels)
+        return mean.view(x_t.shape).to(x_t.dtype)
+
+    def posterior(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""Posterior mean, (B, d), and :math:`\log \sum_i \exp(-\|x_t/\alpha_t - y_i\|^2 / 2 r^2)`, (B,)."""
+        self._check_labels(labels)
+        alpha, sigma = self.scales(x_t.to(self.dtype), t)
+        x = (x_t.to(self.dtype) / alpha).flatten(1)
+        precision = (alpha / sigma).square().expand(len(x), 1, 1, 1).flatten(1)
+        highest = x.new_full((len(x), 1), -torch.inf)
+        total, mean = x.new_zeros(len(x), 1), torch.zeros_like(x)
+        for start in range(0, len(self.flat), self.chunk):
+            images = self.flat[start : start + self.chunk]
+            logits = (x @ images.T).sub_(self.half_norms[start : start + self.chunk]).mul_(precision)
+            if labels is not None:
+                logits.masked_fill_(self._others(labels, start), -torch.inf)
+            higher = torch.maximum(highest, logits.detach().amax(1, keepdim=True))
+            weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
+            shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
+            total = total * shrink + weights.sum(1, keepdim=True)
+            mean = torch.addmm(mean * shrink, weights, images)
+            highest = higher
+        evidence = total.log() + highest - precision * x.square().sum(1, keepdim=True) / 2
+        return mean / total, evidence.squeeze(1)
+
+    def _check_labels(self, labels: Tensor | None) -> None:
+        if labels is None:
+            return
+        if self.labels is None:
+            raise UserError("labels were given to an empirical optimum built without the labels of its images")
+        strange = labels[~torch.isin(labels, self.labels)]
+        if len(strange):
+            raise UserError(
+                f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}"
+            )
+
+    def _others(self, labels: Tensor, start: int) -> Tensor:
+        return labels[:, None] != self.labels[start : start + self.chunk]

@@ -1,0 +1,50 @@
+"""A network as a denoiser."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.denoisers.base import Denoiser
+from repro.errors import UserError
+from repro.kernels import Kernel
+from repro.networks import Network
+from repro.parameterizations import Parameterization
+
+__all__ = ["NetworkDenoiser"]
+
+
+class NetworkDenoiser(Denoiser):
+    """A network under a kernel and a parameterisation; the network runs in the dtype of its own parameters.
+
+    Args:
+        network: Maps (images, noise levels, labels) to images.
+        kernel: The perturbation kernel.
+        parameterization: What the network's output means.
+
+    Raises:
+        UserError: a network that does not say its ``image_shape``.
+    """
+
+    def __init__(self, network: Network, kernel: Kernel, parameterization: Parameterization) -> None:
+        super().__init__()
+        if not hasattr(network, "image_shape"):
+            raise UserError(f"network {type(network).__name__} has no attribute image_shape (C, H, W); set it there")
+        self.network, self.kernel, self.parameterization = network, kernel, parameterization
+        self.image_shape = tuple(network.image_shape)
+        self.num_classes = int(getattr(network, "num_classes", 0) or 0)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's raw output F, in the dtype of ``x_t``; channels beyond the image's (a variance) are cut."""
+        t = t.to(x_t.device)
+        level = self.parameterization.noise_level(t, -self.kernel.log_snr(t)).expand(len(x_t))
+        dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
+        x = x_t * self.parameterization.input_scale(*self.scales(x_t, t))
+        level = level.to(torch.promote_types(dtype, torch.float32))
+        return self.network(x.to(dtype), level, labels)[:, : x_t.shape[1]].to(x_t.dtype)
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.parameterization.to_x_0(self(x_t, t, labels), x_t, *self.scales(x_t, t))
+
+    def eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.parameterization.to_eps(self(x_t, t, labels), x_t, *self.scales(x_t, t))
