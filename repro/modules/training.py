@@ -15,13 +15,14 @@ from repro.images import to_float
 from repro.modules.base import GenerativeModule, seed_step
 from repro.modules.ema import ema_decay, update_average
 
-__all__ = ["TrainedModule"]
+__all__ = ["OptimizedModule", "TrainedModule"]
 
 
-class TrainedModule(GenerativeModule):
-    """Base of the modules that minimise one loss; one of them defines :meth:`loss` and draws with ``average``.
+class OptimizedModule(GenerativeModule):
+    """Base of the modules with trained weights; one of them defines ``training_step`` and draws with ``average``.
 
-    Every draw of a step derives from (seed, images seen), so a resumed run equals an uninterrupted one.
+    A step begins with :meth:`start_step`: every draw of it derives from (seed, images seen), so a resumed run equals
+    an uninterrupted one.
 
     Args:
         trained: What is trained; its average, which samples, starts as a copy.
@@ -29,7 +30,7 @@ class TrainedModule(GenerativeModule):
         lr: Learning rate, after warm-up.
         optimizer_args: Further arguments of the optimiser.
         lr_warmup: Images over which the learning rate rises linearly from 0.
-        ema_halflife: Half-life of the averaged weights, in images.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
         ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
         nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
         channels_last: Keep images and convolution weights channels-last in memory.
@@ -39,6 +40,7 @@ class TrainedModule(GenerativeModule):
         trained: The trained weights.
         average: Their average, always in evaluation mode.
         nonfinite_steps: Skipped steps so far.
+        cycle: Steps after which every optimiser has had its turn.
 
     Raises:
         UserError: a value outside its range, or an unknown optimiser.
@@ -46,6 +48,7 @@ class TrainedModule(GenerativeModule):
 
     trained: nn.Module
     average: nn.Module
+    cycle: int = 1
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class TrainedModule(GenerativeModule):
         for name, value, legal in (
             ("lr", lr, lr > 0),
             ("lr_warmup", lr_warmup, lr_warmup >= 0),
-            ("ema_halflife", ema_halflife, ema_halflife > 0),
+            ("ema_halflife", ema_halflife, ema_halflife >= 0),
             ("ema_rampup", ema_rampup, ema_rampup is None or ema_rampup > 0),
             ("nonfinite_limit", nonfinite_limit, nonfinite_limit >= 0),
         ):
@@ -80,16 +83,7 @@ class TrainedModule(GenerativeModule):
         self.trained = trained.to(memory_format=torch.channels_last) if channels_last else trained
         self.average = copy.deepcopy(trained).requires_grad_(False).eval()
 
-    @abstractmethod
-    def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """Training loss of each image, shape (B,), with fresh draws from the default generator.
-
-        Args:
-            x_0: Images in [-1, 1], shape (B, C, H, W).
-            labels: Class numbers, int64 (B,), or None for an unconditional model.
-        """
-
-    def train(self, mode: bool = True) -> TrainedModule:
+    def train(self, mode: bool = True) -> OptimizedModule:
         """Puts the trained weights in training mode; the averaged ones always stay in evaluation mode."""
         super().train(mode)
         self.average.eval()
@@ -101,35 +95,40 @@ class TrainedModule(GenerativeModule):
 
     @property
     def _logs_now(self) -> bool:
-        step = self.trainer.global_step
-        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0
+        """Whether one of the next ``cycle`` steps is logged; never outside a trainer."""
+        if self._trainer is None:
+            return False
+        step, every = self.trainer.global_step, self.trainer.log_every_n_steps
+        return step == 0 or (step + self.cycle) // every > step // every
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step on uint8 images and labels."""
-        images, labels = batch
+    def start_step(self, images: Tensor) -> Tensor:
+        """Seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
         seed_step(self.seed, self.images_seen, self.global_rank)
         x_0 = to_float(images)
-        if self.channels_last:
-            x_0 = x_0.contiguous(memory_format=torch.channels_last)
-        loss = self.loss(x_0, labels if self.num_classes else None).mean()
-        self.images_seen += len(images) * self.trainer.world_size
-        if self._logs_now:
-            self.log("train/loss", loss, prog_bar=True)
-        return loss
+        return x_0.contiguous(memory_format=torch.channels_last) if self.channels_last else x_0
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser over the trained weights."""
-        trained = [parameter for parameter in self.trained.parameters() if parameter.requires_grad]
+    def optimizer_over(self, module: nn.Module) -> torch.optim.Optimizer:
+        """A new optimiser over the trained weights of a part.
+
+        Raises:
+            UserError: arguments that the optimiser does not take.
+        """
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         try:
             return getattr(torch.optim, self.optimizer)(trained, lr=self.lr, **self.optimizer_args)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"torch.optim.{self.optimizer} refuses its arguments: {error}") from error
 
+    def learning_rate(self) -> float:
+        """The learning rate of the next step, from the images seen."""
+        return self.lr * (min(1.0, (self.images_seen + 1) / self.lr_warmup) if self.lr_warmup else 1.0)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Sets the learning rate from the images seen."""
-        warm = min(1.0, (self.images_seen + 1) / self.lr_warmup) if self.lr_warmup else 1.0
-        for group in self.optimizers().param_groups:
-            group["lr"] = self.lr * warm
+        """Sets the learning rate."""
+        rate = self.learning_rate()
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Measures the gradient; a step with a non-finite one is skipped and counted, too many stop the training."""
@@ -139,22 +138,25 @@ class TrainedModule(GenerativeModule):
             self.nonfinite_steps += 1
             optimizer.zero_grad(set_to_none=True)
             if self.nonfinite_steps > self.nonfinite_limit:
+                clipped = " or set --trainer.gradient_clip_val 1.0" if self.automatic_optimization else ""
                 raise UserError(
                     f"{self.nonfinite_steps} steps had a non-finite gradient (limit {self.nonfinite_limit}) after "
-                    f"{self.images_seen} images; lower --model.lr or set --trainer.gradient_clip_val 1.0"
+                    f"{self.images_seen} images; lower --model.lr{clipped}"
                 )
         if self._logs_now:
-            rate = optimizer.param_groups[0]["lr"]
-            self.log_dict({"train/lr": rate, "train/grad_norm": norm, "train/nonfinite_steps": self.nonfinite_steps})
+            rate, name = optimizer.param_groups[0]["lr"], self.name_of(optimizer)
+            self.log_dict(
+                {"train/lr": rate, f"train/grad_norm{name}": norm, "train/nonfinite_steps": self.nonfinite_steps}
+            )
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Steps the optimiser, then the average."""
-        before = self.images_seen
-        super().optimizer_step(*args, **kwargs)
-        images = (self.images_seen - before) * self.trainer.accumulate_grad_batches
-        update_average(
-            self.average, self.trained, ema_decay(images, self.images_seen, self.ema_halflife, self.ema_rampup)
-        )
+    def name_of(self, optimizer: torch.optim.Optimizer) -> str:
+        """What the logs append to the name of a gradient's norm; empty for a single optimiser."""
+        return ""
+
+    def update_average(self, images: int) -> None:
+        """Moves the average towards the trained weights after a step over ``images`` images."""
+        decay = ema_decay(images, self.images_seen, self.ema_halflife, self.ema_rampup)
+        update_average(self.average, self.trained, decay)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the count of skipped steps to the record."""
@@ -165,3 +167,36 @@ class TrainedModule(GenerativeModule):
         """Takes progress and the count of skipped steps back."""
         super().on_load_checkpoint(checkpoint)
         self.nonfinite_steps = checkpoint["repro"]["nonfinite_steps"]
+
+
+class TrainedModule(OptimizedModule):
+    """Base of the modules that minimise one loss; one of them defines :meth:`loss` and draws with ``average``."""
+
+    @abstractmethod
+    def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
+        """Training loss of each image, shape (B,), with fresh draws from the default generator.
+
+        Args:
+            x_0: Images in [-1, 1], shape (B, C, H, W).
+            labels: Class numbers, int64 (B,), or None for an unconditional model.
+        """
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One step on uint8 images and labels."""
+        images, labels = batch
+        x_0 = self.start_step(images)
+        loss = self.loss(x_0, labels if self.num_classes else None).mean()
+        self.images_seen += len(images) * self.trainer.world_size
+        if self._logs_now:
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser over the trained weights."""
+        return self.optimizer_over(self.trained)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps the optimiser, then the average."""
+        before = self.images_seen
+        super().optimizer_step(*args, **kwargs)
+        self.update_average((self.images_seen - before) * self.trainer.accumulate_grad_batches)
