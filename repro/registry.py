@@ -35,6 +35,7 @@ __all__ = [
     "rebuild",
     "record_arguments",
     "record_of",
+    "settle",
 ]
 
 GROUPS = (
@@ -94,6 +95,16 @@ def record_arguments(cls: type) -> type:
     wrapped._repro_records = True
     cls.__init__ = wrapped
     return cls
+
+
+def settle(built: Any, **arguments: Any) -> None:
+    """Records what an object itself put in place of constructor arguments that were left open (None).
+
+    So its record names everything that it needs, and :func:`rebuild` need not find it out again. Arguments that its
+    constructor does not have are left out.
+    """
+    recorded = built.__dict__.get(_ARGUMENTS, {})
+    recorded |= {name: value for name, value in arguments.items() if name in recorded}
 
 
 class Plugin:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.images import to_uint8
@@ -18,7 +18,7 @@ from repro.noise import NoiseStream
 from repro.registry import Plugin, record_of
 from repro.samplers.base import Sampler
 
-__all__ = ["FORMAT", "GenerativeModule", "seed_step"]
+__all__ = ["FORMAT", "GenerativeModule", "fingerprint_of", "seed_step"]
 
 FORMAT = 1
 
@@ -35,6 +35,16 @@ def seed_step(seed: int, images_seen: int, rank: int) -> None:
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(number)
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """SHA-256 over the settings of a recorded model and every weight."""
+    digest = hashlib.sha256(json.dumps(record_of(model), sort_keys=True).encode())
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class GenerativeModule(L.LightningModule, Plugin):
@@ -119,12 +129,7 @@ class GenerativeModule(L.LightningModule, Plugin):
 
     def fingerprint(self) -> str:
         """SHA-256 over the model's settings and every weight."""
-        digest = hashlib.sha256(json.dumps(record_of(self), sort_keys=True).encode())
-        for name, tensor in sorted([*self.named_parameters(), *self.named_buffers()]):
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint_of(self)
 
     def _draw(self, batch: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None]:
         seeds, labels = batch

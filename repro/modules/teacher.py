@@ -1,0 +1,244 @@
+"""Learning from a teacher: where it comes from, and a student that starts as its copy and stands without it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro import registry
+from repro.checkpoints.native import load_module
+from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
+from repro.errors import UserError, nearest
+from repro.kernels import Kernel
+from repro.modules.base import fingerprint_of
+from repro.modules.diffusion import DenoiserModule
+from repro.networks import Network
+from repro.parameterizations import Parameterization
+from repro.samplers.base import Sampler
+
+__all__ = ["DistillationModule", "Teacher"]
+
+
+class Teacher:
+    """A denoiser that is learnt from: an object, or that of a checkpoint, read when it is first needed.
+
+    It is no module, so its weights are not among the student's: not in its checkpoints, averages or parameters.
+
+    Args:
+        given: A denoiser; or the path of a checkpoint, a run's folder, or whatever else ``repro.load`` reads, whose
+            averaged weights answer.
+    """
+
+    def __init__(self, given: Denoiser | str) -> None:
+        self.given = given
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """The teacher, in evaluation mode and without gradients.
+
+        Raises:
+            UserError: no such file, or one that does not hold a denoiser.
+        """
+        if not isinstance(self.given, str):
+            return self.given.eval().requires_grad_(False)
+        try:
+            module = load_module(self.given)
+        except UserError as error:
+            near = nearest(self.given, registry.names("denoisers"))
+            guess = f"; did you mean the denoiser {near}?" if near else ""
+            raise UserError(f"teacher: {error}{guess}") from error
+        found = getattr(module, "average", getattr(module, "denoiser", None))
+        if not isinstance(found, Denoiser):
+            raise UserError(
+                f"teacher {self.given} holds a {type(module).__name__}, which does not denoise; name a diffusion model"
+            )
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over its settings and weights."""
+        return fingerprint_of(self.denoiser)
+
+    def under(self, kernel: Kernel) -> Denoiser:
+        """The teacher seen through a kernel.
+
+        Raises:
+            UserError: the kernel has noise levels that the teacher does not know.
+        """
+        own = self.denoiser.kernel
+        if registry.record_of(own) == registry.record_of(kernel):
+            return self.denoiser
+        (known_low, known_high), (low, high) = _ratios(own), _ratios(kernel)
+        if low < known_low * (1 - 1e-6) or high > known_high * (1 + 1e-6):
+            raise UserError(
+                f"kernel {type(kernel).__name__} has noise levels from {low:.3g} to {high:.3g}, the teacher's "
+                f"{type(own).__name__} from {known_low:.3g} to {known_high:.3g}; leave the kernel out to take the "
+                "teacher's"
+            )
+        return UnderKernel(self.denoiser, kernel)
+
+    def copied_network(self) -> Network:
+        """A new, trainable network of the teacher's settings that starts at its weights.
+
+        Raises:
+            UserError: the teacher is a formula.
+        """
+        if not isinstance(self.denoiser, NetworkDenoiser):
+            raise UserError(
+                f"the teacher is a {type(self.denoiser).__name__}, which has no network to start from; "
+                "name the student's: --model.network NAME"
+            )
+        source = self.denoiser.network
+        network = registry.rebuild(registry.record_of(source))
+        network.load_state_dict(source.state_dict())
+        return network
+
+
+def _ratios(kernel: Kernel) -> tuple[float, float]:
+    """Smallest and largest ratio of a kernel."""
+    low, high = kernel.ratio(torch.tensor([kernel.t_min, kernel.t_max], dtype=torch.float64)).tolist()
+    return low, high
+
+
+class DistillationModule(DenoiserModule):
+    """Base of the modules that train a student network on the answers of a teacher.
+
+    What is left out (None) is the teacher's: the network's settings, then with the teacher's averaged weights to start
+    from, the kernel, and the parameterisation as :meth:`parameterization_of` says. The record names what was found, so
+    a student's checkpoint is rebuilt without the teacher, which is read only where it is needed: here when something
+    is left out, else as training begins. A subclass takes ``teacher``, ``network`` and ``kernel`` under these names,
+    passes them on as they are, and asks :attr:`teacher` in its loss.
+
+    Args:
+        teacher: A denoiser, or the path of a checkpoint or a run.
+        network: The student's network, or None.
+        kernel: The student's kernel, or None.
+        parameterization: What the student's output means, or None.
+        sampler: How images are drawn from the student.
+        **training: As for :class:`~repro.modules.diffusion.DenoiserModule`.
+
+    Raises:
+        UserError: no teacher there, one without a network where the student's is left out, or settings that do not
+            fit it.
+    """
+
+    def __init__(
+        self,
+        teacher: Denoiser | str,
+        network: Network | None,
+        kernel: Kernel | None,
+        parameterization: Parameterization | None,
+        sampler: Sampler,
+        **training: Any,
+    ) -> None:
+        source, copies = Teacher(teacher), network is None
+        kernel = kernel or source.denoiser.kernel
+        if parameterization is None:
+            parameterization = self.parameterization_of(source, kernel, copies)
+        network = source.copied_network() if copies else network
+        registry.settle(self, network=network, kernel=kernel, parameterization=parameterization)
+        super().__init__(NetworkDenoiser(network, kernel, parameterization), sampler, **training)
+        self._source, self._compiles = source, bool(training.get("compile"))
+        self._teacher_fingerprint = ""
+        if copies:
+            self.check_teacher()
+
+    @staticmethod
+    def parameterization_of(source: Teacher, kernel: Kernel, copies: bool) -> Parameterization:
+        """The parameterisation of a student for which none was named: here the teacher's.
+
+        Args:
+            source: The teacher; reading it is only needed when the student's network ``copies`` it.
+            kernel: The student's kernel.
+            copies: Whether the student starts at the teacher's weights, so that its network must be shown, and mean,
+                about the same.
+
+        Raises:
+            UserError: there is none that fits.
+        """
+        if not isinstance(source.denoiser, NetworkDenoiser):
+            raise UserError(
+                f"the teacher is a {type(source.denoiser).__name__}, which has no parameterisation; "
+                "name the student's: --model.parameterization NAME"
+            )
+        return source.denoiser.parameterization
+
+    @property
+    def teacher(self) -> Denoiser:
+        """The teacher under the student's kernel, on the student's device.
+
+        Raises:
+            UserError: it cannot be read, or does not fit.
+        """
+        found = self.__dict__.get("_teacher")
+        if found is None or found[0] != self.device:
+            denoiser = self._source.under(self.trained.kernel).to(self.device)
+            if self.channels_last:
+                denoiser = denoiser.to(memory_format=torch.channels_last)
+            found = self.__dict__["_teacher"] = (self.device, denoiser)
+        return found[1]
+
+    def ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The teacher's denoised images at times t, shape () or (B,), without gradients."""
+        with torch.no_grad():
+            return self.teacher.denoise(x_t, t, labels)
+
+    def check_teacher(self) -> None:
+        """Raises UserError when the teacher cannot be read or answers for other images, classes or noise levels."""
+        teacher = self.teacher
+        for what, theirs, ours in (
+            ("images", _sizes(teacher.image_shape), _sizes(self.image_shape)),
+            ("classes", teacher.num_classes, self.num_classes),
+        ):
+            if theirs != ours:
+                raise UserError(
+                    f"the teacher has {what} {theirs}, the student {ours}; leave the network out to take the "
+                    "teacher's, or name another teacher: --model.teacher PATH"
+                )
+
+    def setup(self, stage: str) -> None:
+        """Reads and checks the teacher before training begins, against the data too."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        self.check_teacher()
+        data = self.trainer.datamodule
+        if data is not None and tuple(data.image_shape) != tuple(self.image_shape):
+            raise UserError(
+                f"the teacher is for images {_sizes(self.image_shape)}, {type(data).__name__} has "
+                f"{_sizes(data.image_shape)}; name other --data, or another teacher: --model.teacher PATH"
+            )
+        if data is not None and self.num_classes not in (0, data.num_classes):
+            raise UserError(
+                f"the teacher has {self.num_classes} classes, {type(data).__name__} has {data.num_classes}; "
+                "name other --data, or another teacher: --model.teacher PATH"
+            )
+        if self._compiles and isinstance(self._source.denoiser, NetworkDenoiser):
+            self._source.denoiser.network.compile()
+
+    def on_fit_start(self) -> None:
+        """Refuses to go on under another teacher than before."""
+        super().on_fit_start()
+        before, self._teacher_fingerprint = self._teacher_fingerprint, self._source.fingerprint
+        if before not in ("", self._teacher_fingerprint):
+            raise UserError(
+                f"cannot resume: the weights or settings of teacher {self._source.given} are not those that training "
+                "began with; put the old ones back, or leave out --ckpt_path to start a new run"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds which teacher it was."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["repro"]["teacher_fingerprint"] = self._teacher_fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remembers which teacher it was."""
+        super().on_load_checkpoint(checkpoint)
+        self._teacher_fingerprint = checkpoint["repro"]["teacher_fingerprint"]
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
