@@ -13,12 +13,14 @@ import torch
 from parity_checks.consistency import consistency_network, consistency_sampling
 from parity_checks.dit import dit
 from parity_checks.dpm_solver import dpm_solver
+from parity_checks.dps import posterior_sampling
 from parity_checks.edm import edm_block, edm_loss, edm_network, edm_sampler
 from parity_checks.fixture import Check, Fixture
 from parity_checks.gan import gan
 from parity_checks.generalizability import optimal_denoiser, sscd_scores
 from parity_checks.multistage import multistage_edm, multistage_score_sde
 from parity_checks.score_sde import score_sde_marginals, score_sde_network
+from parity_checks.sscd import sscd_network, sscd_parts
 from parity_checks.uvit import uvit
 from parity_checks.vae import vae
 
@@ -55,8 +57,9 @@ KNOWN = (
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*score.*", sscd_scores),
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*Precond.*", None),
     Known(r"Hramchenko/diffusion_distiller", r".*", None),
-    Known(r"DPS2022/diffusion-posterior-sampling", r".*", None),
-    Known(r"facebookresearch/sscd-copy-detection.*", r".*", None),
+    Known(r"DPS2022/diffusion-posterior-sampling", r".*", posterior_sampling),
+    Known(r"facebookresearch/sscd-copy-detection.*", r".*GeMPool.*", sscd_parts),
+    Known(r"facebookresearch/sscd-copy-detection.*", r"Model.*", sscd_network),
 )
 
 
