@@ -17,7 +17,16 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.registry import Plugin
 
-__all__ = ["X0", "EDMPreconditioning", "Eps", "Parameterization", "Score", "V", "Velocity"]
+__all__ = [
+    "X0",
+    "ConsistencyPreconditioning",
+    "EDMPreconditioning",
+    "Eps",
+    "Parameterization",
+    "Score",
+    "V",
+    "Velocity",
+]
 
 
 class Parameterization(Plugin, ABC):
@@ -192,3 +201,49 @@ class EDMPreconditioning(Parameterization):
         ratio = sigma / alpha
         skip, out = self.skip_and_out(ratio)
         return ((1 - skip) * x_0 - skip * ratio * eps) / out
+
+
+class ConsistencyPreconditioning(EDMPreconditioning):
+    r"""EDM's preconditioning bent so that the function is the identity at the smallest noise level.
+
+    With :math:`\epsilon` the smallest ratio and r, :math:`\sigma_d`, :math:`c_{in}` as in EDM's,
+
+    .. math:: c_{skip} = \frac{\sigma_d^2}{(r - \epsilon)^2 + \sigma_d^2}, \qquad
+        c_{out} = \frac{(r - \epsilon)\, \sigma_d}{\sqrt{r^2 + \sigma_d^2}}
+
+    so :math:`\hat x_0 = x_t / \alpha_t` at :math:`r = \epsilon`, whatever the network answers: the boundary condition
+    of a consistency function. As a plain denoiser it is trained with EDM's weight on :math:`\hat x_0`, which is
+    :math:`(1 - \epsilon / r)^2` on F; no output is right where none matters, there the target is 0.
+
+    Args:
+        sigma_data: :math:`\sigma_d`, for images in [-1, 1].
+        condition_scale: Factor of :math:`\log r`, the noise level that the network sees; 250 in the authors' release.
+        ratio_min: :math:`\epsilon`, the ratio at the kernel's ``t_min``.
+
+    Raises:
+        UserError: ``sigma_data`` or ``ratio_min`` not above 0.
+
+    Example:
+        >>> import torch
+        >>> one, level, x = torch.ones(1), torch.tensor([0.002]), torch.tensor([0.75])
+        >>> ConsistencyPreconditioning().to_x_0(one, x, one, level).item()
+        0.75
+
+    Source: Song et al. 2023, arXiv:2303.01469, appendix C.
+    """
+
+    def __init__(self, sigma_data: float = 0.5, condition_scale: float = 0.25, ratio_min: float = 0.002) -> None:
+        super().__init__(sigma_data, condition_scale)
+        if ratio_min <= 0:
+            raise UserError(f"ratio_min is {ratio_min:g}; it is a noise level above 0, the kernel's smallest")
+        self.ratio_min = ratio_min
+
+    def skip_and_out(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        above, variance = ratio - self.ratio_min, self.sigma_data**2
+        return variance / (above**2 + variance), above * self.sigma_data * (ratio**2 + variance).rsqrt()
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return super().target(x_0, eps, alpha, sigma).masked_fill(sigma / alpha == self.ratio_min, 0.0)
+
+    def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (1 - self.ratio_min * alpha / sigma) ** 2

@@ -8,8 +8,8 @@ import torch
 
 from repro import registry
 from repro.errors import UserError
-from repro.kernels import EDM, VP, DiscreteVP
-from repro.parameterizations import EDMPreconditioning, Eps, Parameterization, Score
+from repro.kernels import EDM, VE, VP, DiscreteVP
+from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning, Eps, Parameterization, Score
 from repro.testing.parameterizations import check_parameterization
 
 NAMES = registry.names("parameterizations")
@@ -36,7 +36,8 @@ def test_laws(name, kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_targets_are_the_clean_image_in_float64(name, kernel):
-    kernel, meaning = registry.build("kernels", kernel), registry.build("parameterizations", name)
+    free_everywhere = {"ratio_min": 1e-4} if name == "ConsistencyPreconditioning" else {}
+    kernel, meaning = registry.build("kernels", kernel), registry.build("parameterizations", name, **free_everywhere)
     _, alpha, sigma = scales(kernel)
     x_t = alpha * X_0 + sigma * NOISE
     back = meaning.to_x_0(meaning.target(X_0, NOISE, alpha, sigma), x_t, alpha, sigma)
@@ -44,7 +45,7 @@ def test_targets_are_the_clean_image_in_float64(name, kernel):
     assert ((back - X_0).abs() / (1 + sigma / alpha)).max() < 1e-12
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "EDMPreconditioning"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "Preconditioning" not in name])
 def test_unit_input(name):
     meaning = registry.build("parameterizations", name, unit_input=True)
     _, alpha, sigma = scales(EDM())
@@ -64,6 +65,7 @@ def test_every_loss_is_one_loss():
         "V": 1 / sigma**2,
         "Velocity": ((alpha + sigma) / sigma) ** 2,
         "EDMPreconditioning": (ratio**2 + 0.25) / (0.5 * ratio) ** 2,
+        "ConsistencyPreconditioning": (ratio**2 + 0.25) / (0.5 * ratio) ** 2,
     }
     assert set(weights) == set(NAMES)
     for name, weight in weights.items():
@@ -85,6 +87,30 @@ def test_edm_table_1():
     close(meaning.noise_level(sigma, sigma.log()), sigma.log() / 4)
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     close((output - meaning.target(y, NOISE[:3], one, sigma)) ** 2, weight * (denoised - y) ** 2, 1e-8)
+
+
+def test_consistency_scalings_as_published():
+    """Song et al. 2023, appendix C, in its own notation: f(x, t) for alpha = 1 and sigma = t."""
+    meaning = ConsistencyPreconditioning(0.4, ratio_min=0.01)
+    t = torch.tensor([0.01, 0.02, 0.5, 80.0], dtype=torch.float64)[:, None, None, None]
+    x, output, one = X_0[:4] * (1 + t), OUTPUT[:4], torch.ones_like(t)
+    skip = 0.16 / ((t - 0.01) ** 2 + 0.16)
+    out = 0.4 * (t - 0.01) / (t**2 + 0.16).sqrt()
+    close(meaning.to_x_0(output, x, one, t), skip * x + out * output)
+    close(meaning.input_scale(one, t), 1 / (t**2 + 0.16).sqrt())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [EDM(), EDM(0.0123, 5.0), VE(), VP()], ids=lambda kernel: type(kernel).__name__)
+def test_consistency_function_is_the_identity_at_the_smallest_time(kernel, dtype):
+    exact = torch.tensor(kernel.t_min, dtype=torch.float64)
+    meaning = ConsistencyPreconditioning(ratio_min=kernel.ratio(exact).item())
+    t = exact if type(kernel) is not EDM else exact.to(dtype)
+    alpha, sigma = (scale(t).expand(9, 1, 1, 1) for scale in (kernel.alpha, kernel.sigma))
+    x, output = X_0.to(dtype), 1e4 * OUTPUT.to(dtype)
+    given = meaning.to_x_0(output, x, alpha, sigma).to(dtype)
+    assert torch.equal(given, (x * (1 / alpha)).to(dtype))
+    assert (meaning.to_x_0(output, x, alpha, 1.5 * sigma) - x).abs().max() > 1
 
 
 def test_edm_input_and_target_have_unit_variance():
@@ -141,6 +167,7 @@ def test_laws_catch_mistakes(broken, message):
         ("Eps", {"condition": "tme"}, "condition"),
         ("EDMPreconditioning", {"sigma_data": 0.0}, "sigma_data is 0"),
         ("EDMPreconditioning", {"sigma": 1.0}, "did you mean 'sigma_data'"),
+        ("ConsistencyPreconditioning", {"ratio_min": 0.0}, "ratio_min is 0"),
     ],
 )
 def test_mistakes(name, arguments, message):
@@ -150,7 +177,7 @@ def test_mistakes(name, arguments, message):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rebuilt_from_its_record(name):
-    arguments = {"sigma_data": 0.3} if name == "EDMPreconditioning" else {"condition": "log_ratio", "unit_input": True}
+    arguments = {"sigma_data": 0.3} if "Preconditioning" in name else {"condition": "log_ratio", "unit_input": True}
     meaning = registry.build("parameterizations", name, **arguments)
     again = registry.rebuild(json.loads(json.dumps(registry.record_of(meaning))))
     assert isinstance(again, Parameterization)
