@@ -9,6 +9,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.images import to_float
 from repro.modules.latents import latents, unconditional_shape
 from repro.modules.training import OptimizedModule
 from repro.networks.base import one_of
@@ -181,7 +182,15 @@ class GAN(OptimizedModule):
         optimizer.zero_grad()
         self.manual_backward(sum(parts.values()))
         if self._logs_now:
-            self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, prog_bar=True)
+            for name, part in parts.items():
+                self.log(f"train/{name}", part.detach(), prog_bar=name != "gradient_penalty")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """The discriminator's loss on held-out images against images of the averaged generator at fixed latents."""
+        images, _ = batch
+        z = torch.randn(len(images), self.average.latent, generator=torch.Generator().manual_seed(batch_idx))
+        real, fake = (self.discriminator(x) for x in (to_float(images), self.average(z.to(self.device, self.dtype))))
+        self.log("val/loss_d", self.losses.discriminator(real, fake), sync_dist=True, batch_size=len(images))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser over the generator and one over the discriminator."""
