@@ -19,6 +19,7 @@ from parity_checks.fixture import Check, Fixture
 from parity_checks.gan import gan
 from parity_checks.generalizability import optimal_denoiser, sscd_scores
 from parity_checks.multistage import multistage_edm, multistage_score_sde
+from parity_checks.progressive import progressive_distillation
 from parity_checks.score_sde import score_sde_marginals, score_sde_network
 from parity_checks.sscd import sscd_network, sscd_parts
 from parity_checks.uvit import uvit
@@ -56,7 +57,7 @@ KNOWN = (
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*optimal.*", optimal_denoiser),
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*score.*", sscd_scores),
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*Precond.*", None),
-    Known(r"Hramchenko/diffusion_distiller", r".*", None),
+    Known(r"Hramchenko/diffusion_distiller", r".*", progressive_distillation),
     Known(r"DPS2022/diffusion-posterior-sampling", r".*", posterior_sampling),
     Known(r"facebookresearch/sscd-copy-detection.*", r".*GeMPool.*", sscd_parts),
     Known(r"facebookresearch/sscd-copy-detection.*", r"Model.*", sscd_network),
