@@ -71,11 +71,14 @@ class Sampler(Plugin, ABC):
 
     Attributes:
         stochastic: Whether :meth:`walk` draws further noise; it is numbered too, so images stay reproducible.
+        consistency: Whether the denoiser must be a consistency function, which jumps to the image at the end of the
+            probability flow; other samplers need the posterior mean.
         evaluations: Denoiser calls of one :meth:`sample`. A sampler that decides as it goes has those of its latest
             run here, None before the first.
     """
 
     stochastic: ClassVar[bool] = False
+    consistency: ClassVar[bool] = False
     evaluations: int | None = None
 
     def sample(self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None) -> Tensor:

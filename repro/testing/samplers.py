@@ -12,7 +12,7 @@ from repro.kernels import Kernel
 from repro.noise import NoiseStream
 from repro.samplers.base import Sampler
 
-__all__ = ["CountedDenoiser", "check_sampler", "gaussian_error"]
+__all__ = ["CountedDenoiser", "GaussianConsistency", "check_sampler", "gaussian_error"]
 
 _SHAPE = (1, 3, 5)
 
@@ -48,6 +48,24 @@ class CountedDenoiser(Denoiser):
         return self.denoiser.denoise(x_t, t, labels)
 
 
+class GaussianConsistency(GaussianDenoiser):
+    r"""The consistency function of Gaussian data: the end at ``t_min`` of the probability flow through ``x_t``.
+
+    It is unscaled, :math:`x_{t_{min}} / \alpha_{t_{min}}`, as consistency models answer. Arguments are those of
+    :class:`~repro.denoisers.GaussianDenoiser`.
+    """
+
+    def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The image that the flow reaches."""
+        end = torch.tensor(self.kernel.t_min, dtype=torch.float64)
+        return self.transport(x_t, t, end) / self.scales(x_t, end)[0]
+
+
+def _gaussian(sampler: Sampler, kernel: Kernel, mean: float = 0.0, std: float = 0.5) -> GaussianDenoiser:
+    """The closed form of Gaussian data that the sampler is for."""
+    return (GaussianConsistency if sampler.consistency else GaussianDenoiser)(kernel, _SHAPE, mean, std)
+
+
 def gaussian_error(sampler: Sampler, kernel: Kernel, t_end: float | None = None) -> float:
     """Root mean square error of a deterministic sampler on Gaussian data with mean 0.3 and standard deviation 0.5.
 
@@ -56,7 +74,7 @@ def gaussian_error(sampler: Sampler, kernel: Kernel, t_end: float | None = None)
         kernel: The kernel.
         t_end: Time at which its images stand; None for clean images.
     """
-    denoiser = GaussianDenoiser(kernel, _SHAPE, mean=0.3, std=0.5)
+    denoiser = _gaussian(sampler, kernel, mean=0.3, std=0.5)
     start = NoiseStream(range(8)).draw(_SHAPE).double() * kernel.prior_scale
     times = torch.tensor([kernel.t_max, t_end or 1.0], dtype=torch.float64)
     if t_end is not None:
@@ -70,7 +88,8 @@ def gaussian_error(sampler: Sampler, kernel: Kernel, t_end: float | None = None)
 def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, batch_tolerance: float = 0.0) -> None:
     """Checks a sampler, as it is configured, under a kernel.
 
-    Deterministic ones carry each noise to where the probability-flow equation does; stochastic ones give images of
+    Deterministic ones carry each noise to where the probability-flow equation does, those of consistency models with
+    its closed-form solution in the denoiser's place; stochastic ones give images of
     the right mean and spread; images are float64 and depend on their seed only; evaluations are counted rightly;
     labels reach the denoiser; whoever walks the trajectory can steer it.
 
@@ -89,7 +108,7 @@ def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, bat
         error = gaussian_error(sampler, kernel)
         assert error < tolerance, f"{name}: error {error:.1e} on Gaussian data, allowed {tolerance:.1e}"
     else:
-        images = sampler.sample(GaussianDenoiser(kernel, _SHAPE, 0.3, 0.5), NoiseStream(range(200)))
+        images = sampler.sample(_gaussian(sampler, kernel, 0.3, 0.5), NoiseStream(range(200)))
         for what, value, right in (("mean", images.mean().item(), 0.3), ("spread", images.std().item(), 0.5)):
             assert abs(value - right) < tolerance, f"{name}: {what} {value:.3f} on Gaussian data, right is {right}"
     images = _check_batches(name, sampler, kernel, batch_tolerance)
@@ -98,7 +117,7 @@ def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, bat
 
 
 def _check_batches(name: str, sampler: Sampler, kernel: Kernel, tolerance: float) -> Tensor:
-    denoiser, seeds = GaussianDenoiser(kernel, _SHAPE), list(range(8))
+    denoiser, seeds = _gaussian(sampler, kernel), list(range(8))
     together = sampler.sample(denoiser, NoiseStream(seeds))
     assert together.dtype == torch.float64, f"{name}: images are {together.dtype}, not float64"
     assert together.shape == (8, *_SHAPE), f"{name}: images have shape {tuple(together.shape)}"
@@ -109,7 +128,7 @@ def _check_batches(name: str, sampler: Sampler, kernel: Kernel, tolerance: float
 
 
 def _check_calls(name: str, sampler: Sampler, kernel: Kernel, images: Tensor) -> None:
-    denoiser, labels = CountedDenoiser(GaussianDenoiser(kernel, _SHAPE)), torch.arange(8) % 3
+    denoiser, labels = CountedDenoiser(_gaussian(sampler, kernel)), torch.arange(8) % 3
     again = sampler.sample(denoiser, NoiseStream(range(8)), labels)
     assert torch.equal(again, images), f"{name}: the same seeds give other images the second time"
     assert denoiser.calls == sampler.evaluations, f"{name}: {sampler.evaluations} evaluations, {denoiser.calls} calls"
@@ -118,7 +137,7 @@ def _check_calls(name: str, sampler: Sampler, kernel: Kernel, images: Tensor) ->
 
 
 def _check_trajectory(name: str, sampler: Sampler, kernel: Kernel, images: Tensor) -> None:
-    denoiser = GaussianDenoiser(kernel, _SHAPE)
+    denoiser = _gaussian(sampler, kernel)
     steps = list(sampler.trajectory(denoiser, NoiseStream(range(8))))
     assert torch.equal(steps[-1].x_s, images), f"{name}: the trajectory does not end at the images"
     times = [step.t.item() for step in steps]

@@ -10,6 +10,7 @@ from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, UnderKernel
 from repro.kernels import EDM, VE, VP, SubVP
 from repro.noise import NoiseStream
 from repro.samplers.base import Run
+from repro.samplers.consistency import Consistency
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
@@ -49,6 +50,8 @@ def test_laws(name, kernel):
         RK45(rtol=1e-8, atol=1e-8, final_denoise=True),
         Ancestral(40, eta=0.5, spacing="log_snr"),
         EDMStochastic(60, order=1, churn=5),
+        Consistency(steps=3),
+        Consistency(ratios=[80.0, 20, 5, 1, 0.3, 0.01]),
     ],
     ids=kind,
 )
@@ -134,8 +137,11 @@ def test_denoiser_under_another_kernel(own):
     assert spread < 1e-6
 
 
+OF_DENOISERS = [name for name in registry.names("samplers") if not registry.load("samplers", name).consistency]
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", registry.names("samplers"))
+@pytest.mark.parametrize("name", OF_DENOISERS)
 def test_empirical_optimum_gives_training_images(name, kernel):
     images = pictures()
     denoiser = EmpiricalDenoiser(images, registry.build("kernels", kernel))
