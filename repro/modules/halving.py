@@ -10,7 +10,7 @@ one. Source: Salimans & Ho 2022, arXiv:2202.00512, algorithm 2 and appendix G.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ class Levels:
     sigma: Tensor
 
     @classmethod
-    def of(cls, sampler: FixedSteps, kernel: Kernel, device: torch.device | str = "cpu") -> Levels:
+    def of(cls, sampler: FixedSteps, kernel: Kernel) -> Levels:
         """The levels of a sampler's own grid.
 
         Raises:
@@ -99,7 +99,11 @@ class Levels:
                 )
         if sampler.final_denoise:
             alpha, sigma = torch.cat([alpha, alpha.new_ones(1)]), torch.cat([sigma, sigma.new_zeros(1)])
-        return cls(times.to(device), alpha.to(device), sigma.to(device))
+        return cls(times, alpha, sigma)
+
+    def to(self, device: torch.device) -> Levels:
+        """The same levels on a device."""
+        return Levels(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def scales(self, index: Tensor) -> Scales:
         """Scales of the given levels, (B,) numbers, shaped to multiply images."""
@@ -114,7 +118,6 @@ class Halving:
     teacher's, so that one step of the student spans two of the teacher.
 
     Args:
-        kernel: The kernel of all of them.
         start_steps: Steps of the first student.
         end_steps: Steps of the last one: ``start_steps`` halved any number of times.
         spacing: Of the first teacher's grid, as for the samplers; the students' grids have the same.
@@ -123,16 +126,15 @@ class Halving:
         final_denoise: Whether the last step leads to the clean image.
 
     Raises:
-        UserError: ``end_steps`` is not reached, or as for :class:`~repro.samplers.euler.Euler`.
+        UserError: no step at all, or ``end_steps`` that are not reached.
 
     Example:
         >>> from repro.kernels import VP
-        >>> halving = Halving(VP(), start_steps=4, end_steps=1)
-        >>> [halving.sampler(stage).times(VP()).tolist() for stage in range(halving.stages)]
+        >>> halving = Halving(start_steps=4, end_steps=1)
+        >>> [halving.sampler(stage, VP()).times(VP()).tolist() for stage in range(halving.stages)]
         [[1.0, 0.75, 0.5, 0.25], [1.0, 0.5], [1.0]]
     """
 
-    kernel: Kernel
     start_steps: int
     end_steps: int
     spacing: Spacing = "time_uniform"
@@ -140,15 +142,15 @@ class Halving:
     final_denoise: bool = True
 
     def __post_init__(self) -> None:
-        reached = [self.start_steps]
-        while reached[-1] > 1 and reached[-1] % 2 == 0:
-            reached.append(reached[-1] // 2)
         if self.start_steps < 1:
             raise UserError(f"start_steps is {self.start_steps}; give at least 1, the steps of the first student")
+        reached = [self.start_steps]
+        while reached[-1] % 2 == 0:
+            reached.append(reached[-1] // 2)
         if self.end_steps not in reached:
             raise UserError(
-                f"end_steps {self.end_steps} is not reached by halving start_steps {self.start_steps}; give one of "
-                f"{', '.join(map(str, reached))}, or another start_steps: end_steps doubled some number of times"
+                f"end_steps {self.end_steps} is not reached by halving start_steps {self.start_steps}; "
+                f"halving reaches {', '.join(map(str, reached))}"
             )
 
     @property
@@ -160,12 +162,16 @@ class Halving:
         """DDIM steps of the student of a stage, counted from 0; stage -1 is the first teacher."""
         return (2 * self.start_steps) >> (stage + 1)
 
-    def sampler(self, stage: int) -> Euler:
-        """DDIM with the steps of the student of a stage; stage -1 is the first teacher."""
+    def sampler(self, stage: int, kernel: Kernel) -> Euler:
+        """DDIM under a kernel with the steps of the student of a stage; stage -1 is the first teacher.
+
+        Raises:
+            UserError: an unknown spacing, or ``t_end`` outside the kernel's times.
+        """
         steps, t_end = self.steps(stage), self.t_end
         if t_end is None and self.spacing == "time_uniform" and self.final_denoise:
-            t_end = max(self.kernel.t_max / (2 * self.start_steps), self.kernel.t_min)
+            t_end = max(kernel.t_max / (2 * self.start_steps), kernel.t_min)
         if self.final_denoise:
             finest = Euler(2 * self.start_steps, self.spacing, t_end)
-            t_end = finest.times(self.kernel)[(steps - 1) << (stage + 1)].item() if steps > 1 else None
+            t_end = finest.times(kernel)[(steps - 1) << (stage + 1)].item() if steps > 1 else None
         return Euler(steps, self.spacing, t_end, self.final_denoise)
