@@ -51,6 +51,10 @@ class Teacher:
             guess = f"; did you mean the denoiser {near}?" if near else ""
             raise UserError(f"teacher: {error}{guess}") from error
         found = getattr(module, "average", getattr(module, "denoiser", None))
+        if module.sampler is not None and module.sampler.consistency:
+            raise UserError(
+                f"teacher {self.given} is a consistency model, whose answers are no means; name its teacher"
+            )
         if not isinstance(found, Denoiser):
             raise UserError(
                 f"teacher {self.given} holds a {type(module).__name__}, which does not denoise; name a diffusion model"
@@ -80,21 +84,33 @@ class Teacher:
             )
         return UnderKernel(self.denoiser, kernel)
 
+    @property
+    def parameterization(self) -> Parameterization:
+        """What its network's output means.
+
+        Raises:
+            UserError: the teacher is a formula.
+        """
+        return self._network_denoiser("parameterization").parameterization
+
     def copied_network(self) -> Network:
         """A new, trainable network of the teacher's settings that starts at its weights.
 
         Raises:
             UserError: the teacher is a formula.
         """
-        if not isinstance(self.denoiser, NetworkDenoiser):
-            raise UserError(
-                f"the teacher is a {type(self.denoiser).__name__}, which has no network to start from; "
-                "name the student's: --model.network NAME"
-            )
-        source = self.denoiser.network
+        source = self._network_denoiser("network").network
         network = registry.rebuild(registry.record_of(source))
         network.load_state_dict(source.state_dict())
         return network
+
+    def _network_denoiser(self, part: str) -> NetworkDenoiser:
+        if not isinstance(self.denoiser, NetworkDenoiser):
+            raise UserError(
+                f"the teacher is a {type(self.denoiser).__name__}, which has no {part} to take over; "
+                f"name the student's: --model.{part} NAME"
+            )
+        return self.denoiser
 
 
 def _ratios(kernel: Kernel) -> tuple[float, float]:
@@ -107,13 +123,13 @@ class DistillationModule(DenoiserModule):
     """Base of the modules that train a student network on the answers of a teacher.
 
     What is left out (None) is the teacher's: the network's settings, then with the teacher's averaged weights to start
-    from, the kernel, and the parameterisation as :meth:`parameterization_of` says. The record names what was found, so
-    a student's checkpoint is rebuilt without the teacher, which is read only where it is needed: here when something
-    is left out, else as training begins. A subclass takes ``teacher``, ``network`` and ``kernel`` under these names,
-    passes them on as they are, and asks :attr:`teacher` in its loss.
+    from, the kernel, and the parameterisation. The record names what was found, so a student's checkpoint is rebuilt
+    without the teacher, which is read only where it is needed: here when something is left out, else as training
+    begins. A subclass takes ``teacher``, ``network`` and ``kernel`` under these names, passes them on, and asks
+    :attr:`teacher` in its loss.
 
     Args:
-        teacher: A denoiser, or the path of a checkpoint or a run.
+        teacher: A denoiser, or the path of a checkpoint or a run; a :class:`Teacher` that was looked at before.
         network: The student's network, or None.
         kernel: The student's kernel, or None.
         parameterization: What the student's output means, or None.
@@ -127,17 +143,15 @@ class DistillationModule(DenoiserModule):
 
     def __init__(
         self,
-        teacher: Denoiser | str,
+        teacher: Denoiser | str | Teacher,
         network: Network | None,
         kernel: Kernel | None,
         parameterization: Parameterization | None,
         sampler: Sampler,
         **training: Any,
     ) -> None:
-        source, copies = Teacher(teacher), network is None
-        kernel = kernel or source.denoiser.kernel
-        if parameterization is None:
-            parameterization = self.parameterization_of(source, kernel, copies)
+        source, copies = teacher if isinstance(teacher, Teacher) else Teacher(teacher), network is None
+        kernel, parameterization = kernel or source.denoiser.kernel, parameterization or source.parameterization
         network = source.copied_network() if copies else network
         registry.settle(self, network=network, kernel=kernel, parameterization=parameterization)
         super().__init__(NetworkDenoiser(network, kernel, parameterization), sampler, **training)
@@ -145,26 +159,6 @@ class DistillationModule(DenoiserModule):
         self._teacher_fingerprint = ""
         if copies:
             self.check_teacher()
-
-    @staticmethod
-    def parameterization_of(source: Teacher, kernel: Kernel, copies: bool) -> Parameterization:
-        """The parameterisation of a student for which none was named: here the teacher's.
-
-        Args:
-            source: The teacher; reading it is only needed when the student's network ``copies`` it.
-            kernel: The student's kernel.
-            copies: Whether the student starts at the teacher's weights, so that its network must be shown, and mean,
-                about the same.
-
-        Raises:
-            UserError: there is none that fits.
-        """
-        if not isinstance(source.denoiser, NetworkDenoiser):
-            raise UserError(
-                f"the teacher is a {type(source.denoiser).__name__}, which has no parameterisation; "
-                "name the student's: --model.parameterization NAME"
-            )
-        return source.denoiser.parameterization
 
     @property
     def teacher(self) -> Denoiser:
