@@ -13,67 +13,105 @@ from torchmetrics import Metric
 from repro.errors import UserError
 from repro.intervals import wilson_interval
 
-__all__ = ["PairMetric", "RateMetric"]
+__all__ = ["CountMetric", "PairMetric", "RateMetric"]
 
 
-class RateMetric(Metric):
-    """A share of noises for which something holds, counted in integers that add up exactly over processes.
+def numbers_of(seeds: Iterable[int] | Tensor, count: int) -> Tensor:
+    """Seeds as int64, shape (count,).
+
+    Raises:
+        UserError: another number of seeds.
+    """
+    numbers = torch.as_tensor(seeds if isinstance(seeds, Tensor) else list(seeds), dtype=torch.int64)
+    if numbers.shape != (count,):
+        raise UserError(f"{tuple(numbers.shape)} seeds for {count} samples; give one seed a sample")
+    return numbers
+
+
+class CountMetric(Metric):
+    """Counts of noises for which something holds, in integers that add up exactly over processes.
 
     Outcomes with seeds count once for each seed, whatever batches and processes they came from: the copies that a
     padded distributed sampler makes are dropped when the score is computed. Outcomes without seeds all count.
+
+    A subclass says what an outcome is; several outcomes of one noise make a vector of counts.
+
+    Args:
+        size: Outcomes of each noise, the length of ``hits``; () for one.
+        **kwargs: Of ``torchmetrics.Metric``.
     """
 
     higher_is_better: bool | None = None
     is_differentiable: bool | None = False
     full_state_update: bool | None = False
+    keys: ClassVar[int] = 1  # leading columns of a row that say which noise it is of
 
     hits: Tensor
     total: Tensor
     scored: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, size: tuple[int, ...] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("hits", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("hits", default=torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("scored", default=[], dist_reduce_fx="cat")
 
-    def record(self, outcomes: Tensor, seeds: Iterable[int] | Tensor | None) -> None:
-        """Adds outcomes, bool (n,), of the given seeds (n,), or of noises of no number."""
-        outcomes = outcomes.to(self.hits.device, torch.int64)
+    def record(self, outcomes: Tensor, seeds: Iterable[int] | Tensor | None, group: Tensor | None = None) -> None:
+        """Adds outcomes, bool (n, ...), of the given seeds (n,), or of noises of no number.
+
+        Args:
+            outcomes: What holds for each noise.
+            seeds: Number of each noise, or None.
+            group: A second number of each outcome, (n,), where one noise has several; ``keys`` is 2 then.
+        """
+        outcomes = outcomes.to(self.hits.device, torch.int64).flatten(1) if outcomes.ndim > 1 else outcomes[:, None]
+        columns = [torch.zeros(len(outcomes), dtype=torch.int64) if seeds is None else numbers_of(seeds, len(outcomes))]
+        columns += [] if group is None else [group]
+        keyed = [column.to(self.hits.device)[:, None] for column in columns]
+        rows = torch.cat([*keyed, outcomes.to(self.hits.device, torch.int64)], dim=1)
         if seeds is None:
-            self.hits += outcomes.sum()
-            self.total += len(outcomes)
-            return
-        numbers = torch.as_tensor(seeds if isinstance(seeds, Tensor) else list(seeds), dtype=torch.int64)
-        if numbers.shape != outcomes.shape:
-            raise UserError(f"{tuple(numbers.shape)} seeds for {len(outcomes)} samples; give one seed a sample")
-        self.scored.append(torch.stack([numbers.to(outcomes.device), outcomes], dim=1))
+            hits, total = self._tally(rows)
+            self.hits += hits
+            self.total += total
+        else:
+            self.scored.append(rows)
+
+    def _tally(self, rows: Tensor) -> tuple[Tensor, Tensor | int]:
+        """Hits and total of rows of keys and outcomes, each counted."""
+        return rows[:, self.keys :].sum(0).view(self.hits.shape), len(rows)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the states; a process that saw no seed takes part with none, in the right dtype."""
         if isinstance(self.scored, list) and not self.scored:
-            self.scored.append(torch.zeros(0, 2, dtype=torch.int64, device=self.hits.device))
+            columns = self.keys + self._outcomes()
+            self.scored.append(torch.zeros(0, columns, dtype=torch.int64, device=self.hits.device))
         super().sync(*args, **kwargs)
 
-    def _counted(self) -> tuple[int, int]:
+    def _outcomes(self) -> int:
+        """Number of outcomes of each row."""
+        return self.hits.numel()
+
+    def _counted(self) -> tuple[Tensor, Tensor]:
         rows = torch.cat(self.scored) if isinstance(self.scored, list) and self.scored else self.scored
-        hits, total = int(self.hits), int(self.total)
+        hits, total = self.hits, self.total
         if isinstance(rows, Tensor) and len(rows):
             distinct = rows.unique(dim=0)
-            repeated = distinct[1:, 0] == distinct[:-1, 0]
+            keys = distinct[:, : self.keys]
+            repeated = (keys[1:] == keys[:-1]).all(1)
             if bool(repeated.any()):
-                seed = int(distinct[1:, 0][repeated][0])
+                seed = int(keys[1:, 0][repeated][0])
                 raise UserError(
                     f"seed {seed} was scored twice with different outcomes: batches or processes hold different images "
                     "of it; draw each noise once, and reset() between models"
                 )
-            hits, total = hits + int(distinct[:, 1].sum()), total + len(distinct)
-        if total == 0:
+            more, seen = self._tally(distinct)
+            hits, total = hits + more, total + seen
+        if not bool(total.any()):
             raise UserError(f"{type(self).__name__} has seen no sample; call update first")
         return hits, total
 
-    def counts(self) -> tuple[int, int]:
-        """Number of noises for which it holds, and number of noises, over all processes."""
+    def counts(self) -> tuple[Any, Any]:
+        """How often it holds, and number of noises, over all processes: int64 tensors."""
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn,
             should_sync=self._to_sync and not self._is_synced,
@@ -81,14 +119,30 @@ class RateMetric(Metric):
         ):
             return self._counted()
 
+    def intervals(self, confidence: float = 0.95) -> Tensor:
+        """Wilson interval of every rate, float64, shape (..., 2); see :func:`repro.intervals.wilson_interval`."""
+        hits, total = (torch.as_tensor(count) for count in self.counts())
+        pairs = zip(hits.flatten().tolist(), total.expand(hits.shape).flatten().tolist(), strict=True)
+        limits = [wilson_interval(hit, n, confidence) if n else (0.0, 1.0) for hit, n in pairs]
+        return torch.tensor(limits, dtype=torch.float64).view(*hits.shape, 2)
+
+    def compute(self) -> Tensor:
+        """The rates in [0, 1], float64, in the shape of the counts."""
+        hits, total = self._counted()
+        return hits.double() / total
+
+
+class RateMetric(CountMetric):
+    """A share of noises for which something holds; a subclass's ``update`` calls :meth:`record`."""
+
+    def counts(self) -> tuple[int, int]:
+        """Number of noises for which it holds, and number of noises, over all processes."""
+        hits, total = super().counts()
+        return int(hits), int(total)
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Wilson interval of the rate; see :func:`repro.intervals.wilson_interval`."""
         return wilson_interval(*self.counts(), confidence)
-
-    def compute(self) -> Tensor:
-        """The rate in [0, 1], float64."""
-        hits, total = self._counted()
-        return torch.tensor(hits / total, dtype=torch.float64, device=self.hits.device)
 
 
 class PairMetric(RateMetric):

@@ -1,18 +1,43 @@
 """The scores as functions of features or images; each class of :mod:`repro.metrics` calls the same ones."""
 
 from repro.intervals import wilson_interval
+from repro.metrics.functional.conditional import (
+    ConditionalRates,
+    between_matches,
+    between_reproducibility_score,
+    conditional_reproducibility_score,
+)
+from repro.metrics.functional.curves import generalization_curve, reproducibility_curve
+from repro.metrics.functional.distances import frechet_distance, kernel_distance
 from repro.metrics.functional.generalization import generalization_score, memorization_matches
 from repro.metrics.functional.mae import mae_matches, mae_score
-from repro.metrics.functional.reproducibility import reproducibility_matches, reproducibility_score
+from repro.metrics.functional.paired import PairedTest, mcnemar_test, paired_reproducibility_test
+from repro.metrics.functional.reproducibility import (
+    reproducibility_matches,
+    reproducibility_matrix,
+    reproducibility_score,
+)
 from repro.metrics.functional.similarity import nearest
 
 __all__ = [
+    "ConditionalRates",
+    "PairedTest",
+    "between_matches",
+    "between_reproducibility_score",
+    "conditional_reproducibility_score",
+    "frechet_distance",
+    "generalization_curve",
     "generalization_score",
+    "kernel_distance",
     "mae_matches",
     "mae_score",
+    "mcnemar_test",
     "memorization_matches",
     "nearest",
+    "paired_reproducibility_test",
+    "reproducibility_curve",
     "reproducibility_matches",
+    "reproducibility_matrix",
     "reproducibility_score",
     "wilson_interval",
 ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from repro.errors import UserError
-from repro.metrics.functional.similarity import as_features, check_threshold, cosine, exceeds
+from repro.metrics.functional.similarity import as_features, check_threshold, cosine, cosine_matrix, exceeds, same_shape
 
-__all__ = ["reproducibility_matches", "reproducibility_score"]
+__all__ = [
+    "reproducibility_matches",
+    "reproducibility_matrix",
+    "reproducibility_matrix_matches",
+    "reproducibility_score",
+]
+
+_ELEMENTS = 1 << 22
 
 
 def reproducibility_matches(a: Any, b: Any, threshold: float = 0.6) -> Tensor:
@@ -24,13 +33,7 @@ def reproducibility_matches(a: Any, b: Any, threshold: float = 0.6) -> Tensor:
         UserError: different sizes, no row, values that are not finite, or a threshold outside [-1, 1].
     """
     threshold = check_threshold(threshold)
-    a, b = as_features(a, "the first features"), as_features(b, "the second features")
-    if a.shape != b.shape:
-        raise UserError(
-            f"the first features have shape {tuple(a.shape)}, the second {tuple(b.shape)}; "
-            "compare the same noises under one descriptor"
-        )
-    return exceeds(cosine(a, b), threshold)
+    return exceeds(cosine(*same_shape(a, b)), threshold)
 
 
 def reproducibility_score(a: Any, b: Any, threshold: float = 0.6) -> float:
@@ -61,3 +64,61 @@ def reproducibility_score(a: Any, b: Any, threshold: float = 0.6) -> float:
     """
     matches = reproducibility_matches(a, b, threshold)
     return int(matches.sum()) / len(matches)
+
+
+def stacked_features(given: Any) -> Tensor:
+    """Features of K systems on n noises, (n, K, d): from such a tensor, K of shape (n, d), or images in either form.
+
+    Raises:
+        UserError: as :func:`~repro.metrics.functional.similarity.as_features`, or systems of different sizes.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        parts = [as_features(part, f"the features of system {place}") for place, part in enumerate(given, 1)]
+        if len({part.shape for part in parts}) != 1:
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts) or "none"
+            raise UserError(f"the systems' features have shapes {shapes}; compare the same noises under one descriptor")
+        return torch.stack(parts, dim=1)
+    tensor = torch.as_tensor(given)
+    if tensor.ndim not in (3, 5):
+        raise UserError(
+            f"features have shape {tuple(tensor.shape)}; give (n, K, d), uint8 images (n, K, C, H, W), or a list of K"
+        )
+    return as_features(tensor.flatten(0, 1), "features").unflatten(0, tuple(tensor.shape[:2]))
+
+
+def reproducibility_matrix_matches(features: Any, threshold: float = 0.6) -> Tensor:
+    """Which systems draw the same image from each noise: bool, shape (n, K, K), symmetric.
+
+    Args:
+        features: Of K systems on the same n noises: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
+        threshold: Similarity in [-1, 1].
+
+    Raises:
+        UserError: as :func:`reproducibility_matches`.
+    """
+    threshold = check_threshold(threshold)
+    stacked = stacked_features(features)
+    step = max(1, _ELEMENTS // stacked[0].numel())
+    upper = torch.cat([exceeds(cosine_matrix(part), threshold).triu() for part in stacked.split(step)])
+    return upper | upper.transpose(1, 2)
+
+
+def reproducibility_matrix(features: Any, threshold: float = 0.6) -> Tensor:
+    """RP score of every pair of K systems.
+
+    Args:
+        features: Of K systems on the same n noises: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
+        threshold: tau in [-1, 1]; strict.
+
+    Returns:
+        Rates, float64, shape (K, K), symmetric; entry (j, k) is ``reproducibility_score`` of systems j and k.
+
+    Raises:
+        UserError: as :func:`reproducibility_score`.
+
+    Example:
+        >>> reproducibility_matrix([torch.eye(2), torch.eye(2), torch.eye(2).flip(0)]).tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    matches = reproducibility_matrix_matches(features, threshold)
+    return matches.sum(0).double() / len(matches)

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from repro.errors import UserError
 
-__all__ = ["as_features", "check_threshold", "cosine", "cosine_matrix", "exceeds", "nearest"]
+__all__ = [
+    "as_features",
+    "check_threshold",
+    "cosine",
+    "cosine_matrix",
+    "exceeds",
+    "nearest",
+    "paired_cosine",
+    "same_shape",
+]
 
 SAMPLES_AT_ONCE = 4096
 TRAIN_AT_ONCE = 4096
@@ -49,6 +58,21 @@ def as_features(given: Any, name: str) -> Tensor:
         row = int((~tensor.isfinite()).any(1).nonzero()[0])
         raise UserError(f"{name} hold a value that is not finite in row {row}; compute them again")
     return tensor
+
+
+def same_shape(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Features of two models on the same noises; see :func:`as_features`.
+
+    Raises:
+        UserError: as :func:`as_features`, or different shapes.
+    """
+    a, b = as_features(a, "the first features"), as_features(b, "the second features")
+    if a.shape != b.shape:
+        raise UserError(
+            f"the first features have shape {tuple(a.shape)}, the second {tuple(b.shape)}; "
+            "compare the same noises under one descriptor"
+        )
+    return a, b
 
 
 def check_threshold(threshold: float) -> float:
@@ -114,6 +138,27 @@ def cosine_matrix(features: Tensor, others: Tensor | None = None) -> Tensor:
     x, y = features.double(), others.double()
     lengths = x.norm(dim=2)[:, :, None] * y.norm(dim=2)[:, None, :]
     return _divide(x @ y.transpose(1, 2), lengths).to(_compared(features, others))
+
+
+@torch.no_grad()
+def paired_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Similarity of row i with each of the k rows that belong to it.
+
+    Args:
+        a: Features, shape (n, d).
+        b: Features, shape (n, k, d).
+
+    Returns:
+        Shape (n, k), in the dtype of :func:`cosine`.
+    """
+    flat = b.flatten(0, 1)
+    parts = []
+    each = b.shape[1]
+    step = max(1, _PAIR_ELEMENTS // (a.shape[1] * each))
+    for start in range(0, len(a), step):
+        x = a[start : start + step].repeat_interleave(each, 0)
+        parts.append(cosine(x, flat[start * each : start * each + len(x)]))
+    return torch.cat(parts).view(len(a), each)
 
 
 @torch.no_grad()

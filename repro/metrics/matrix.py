@@ -1,0 +1,111 @@
+"""RP of many systems, and at many thresholds, as classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.errors import UserError
+from repro.metrics.base import CountMetric
+from repro.metrics.functional.curves import THRESHOLDS, check_thresholds
+from repro.metrics.functional.reproducibility import reproducibility_matrix_matches
+from repro.metrics.functional.similarity import check_threshold, cosine, same_shape
+
+__all__ = ["ReproducibilityCurve", "ReproducibilityMatrix"]
+
+
+class ReproducibilityMatrix(CountMetric):
+    """RP of every pair of K systems, in one pass over the noises.
+
+    The class of :func:`repro.metrics.functional.reproducibility_matrix`; counts and rates are (K, K) and symmetric.
+
+    Args:
+        systems: K, at least 2.
+        threshold: Similarity in [-1, 1] above which, strictly, two images are the same.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Raises:
+        UserError: fewer than two systems, or a threshold outside [-1, 1]; at an update, another number of systems.
+
+    Example:
+        >>> metric = ReproducibilityMatrix(systems=3)
+        >>> metric.update([torch.eye(2), torch.eye(2), torch.eye(2).flip(0)], seeds=[0, 1])
+        >>> metric.compute().tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    higher_is_better: bool | None = True
+
+    def __init__(self, systems: int, threshold: float = 0.6, **kwargs: Any) -> None:
+        if int(systems) < 2:
+            raise UserError(f"systems is {systems}; a matrix compares at least two")
+        super().__init__((int(systems), int(systems)), **kwargs)
+        self.systems = int(systems)
+        self.threshold = check_threshold(threshold)
+
+    def update(self, features: Tensor | Sequence[Tensor], seeds: Iterable[int] | Tensor | None = None) -> None:
+        """Adds noises.
+
+        Args:
+            features: Of the K systems: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
+            seeds: Number of each noise, (n,); each counts once then, however often it comes.
+        """
+        matches = reproducibility_matrix_matches(features, self.threshold)
+        if matches.shape[1] != self.systems:
+            raise UserError(f"features of {matches.shape[1]} systems for a matrix of {self.systems}; give all of them")
+        first, second = self._pairs()
+        self.record(matches[:, first, second], seeds)
+
+    def _pairs(self) -> Tensor:
+        return torch.triu_indices(self.systems, self.systems)
+
+    def _tally(self, rows: Tensor) -> tuple[Tensor, int]:
+        first, second = self._pairs()
+        hits = torch.zeros_like(self.hits)
+        hits[first, second] = hits[second, first] = rows[:, 1:].sum(0)
+        return hits, len(rows)
+
+    def _outcomes(self) -> int:
+        return self.systems * (self.systems + 1) // 2
+
+
+class ReproducibilityCurve(CountMetric):
+    """RP of two models at several thresholds.
+
+    The class of :func:`repro.metrics.functional.reproducibility_curve`; counts and rates have shape (t,).
+
+    Args:
+        thresholds: Similarities in [-1, 1]; 0, 0.02, ..., 1 when left out.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Raises:
+        UserError: no threshold, or one outside [-1, 1].
+
+    Example:
+        >>> metric = ReproducibilityCurve([0.4, 0.6, 0.9])
+        >>> metric.update(torch.eye(2), torch.tensor([[2.0, 1.0], [2.0, 1.0]]), seeds=[0, 1])
+        >>> metric.compute().tolist()
+        [1.0, 0.5, 0.0]
+    """
+
+    higher_is_better: bool | None = True
+
+    def __init__(self, thresholds: Sequence[float] = THRESHOLDS, **kwargs: Any) -> None:
+        limits = check_thresholds(thresholds)
+        super().__init__((len(limits),), **kwargs)
+        self.thresholds = tuple(limits.tolist())
+
+    def update(self, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
+        """Adds pairs.
+
+        Args:
+            a: Of the first model, row i from noise i.
+            b: Of the second model, in the same order.
+            seeds: Number of each noise, (n,); each counts once then, however often it comes.
+        """
+        similarity = cosine(*same_shape(a, b))
+        limits = torch.tensor(self.thresholds, dtype=similarity.dtype, device=similarity.device)
+        self.record(similarity[:, None] > limits, seeds)

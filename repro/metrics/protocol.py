@@ -1,0 +1,128 @@
+"""How a comparison feeds a metric: one protocol for the scores here, plug-ins and every other ``torchmetrics.Metric``.
+
+A metric compares two systems when the first two arguments of its ``update`` are what each of them drew, and it gives
+one number. What it is given, its class may say; without that, metrics from elsewhere fit as they are:
+
+``inputs``
+    ``features`` of the comparison's descriptor, float32 (n, d); ``images``, uint8 (n, C, H, W); or, when the class says
+    nothing, the images as float32 in [0, 255], as torchmetrics' own take them with ``data_range=255``.
+``paired``
+    False when row i of one side has nothing to do with row i of the other; such a metric has no shuffled control, and
+    is also computed against training images. True when the class says nothing.
+``label(descriptor)``
+    Name in tables; the class's name when there is no such method.
+
+A :class:`~repro.metrics.base.RateMetric` is given the noises' numbers, and has counts and intervals.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from repro.errors import UserError
+from repro.metrics.base import RateMetric
+from repro.metrics.distances import SetMetric
+from repro.registry import build
+
+__all__ = ["feed", "is_paired", "pair_metrics", "pick", "value_of"]
+
+_BATCH = 1024
+
+
+def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descriptor: str) -> dict[str, Metric]:
+    """Metrics that compare two systems, by the name of their score.
+
+    Args:
+        given: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics.
+        descriptor: Name of the descriptor whose features they get.
+
+    Raises:
+        UserError: a name that is not registered or needs arguments, or a metric that compares no pairs.
+    """
+    named = dict(given) if isinstance(given, Mapping) else dict.fromkeys(range(len(given)))
+    found: dict[str, Metric] = {}
+    for place, key in enumerate(named):
+        item = named[key] if isinstance(given, Mapping) else given[place]
+        metric = _checked(_built(item) if isinstance(item, str) else item)
+        name = key if isinstance(key, str) else _label(metric, descriptor)
+        same = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({same + 1})" if same else name] = metric
+    return found
+
+
+def _built(name: str) -> Metric:
+    try:
+        return build("metrics", name)
+    except TypeError as error:
+        raise UserError(f"metric {name} cannot be built by its name alone ({error}); give an object") from error
+
+
+def _checked(metric: Any) -> Metric:
+    name = type(metric).__name__
+    if not isinstance(metric, Metric):
+        raise UserError(f"metric {name} is no torchmetrics.Metric; give a metric or a registered name")
+    arguments = [
+        item
+        for item in inspect.signature(metric.update).parameters.values()
+        if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD) and item.name != "seeds"
+    ]
+    required = [item.name for item in arguments if item.default is item.empty]
+    flag = len(arguments) > 1 and arguments[1].annotation in (bool, "bool")
+    if len(arguments) < 2 or len(required) > 2 or flag:
+        raise UserError(
+            f"metric {name} compares no pairs: its update takes ({', '.join(item.name for item in arguments)}), not "
+            "what two systems drew; a comparison takes PairMetric, SetMetric or another torchmetrics.Metric of two sets"
+        )
+    return metric
+
+
+def _label(metric: Metric, descriptor: str) -> str:
+    return metric.label(descriptor) if hasattr(metric, "label") else type(metric).__name__
+
+
+def is_paired(metric: Metric) -> bool:
+    """Whether row i of one side belongs to row i of the other."""
+    return getattr(metric, "paired", True)
+
+
+def pick(metric: Metric, features: Any, images: Any) -> Any:
+    """What the metric looks at, of the two: features, or images, for which :func:`feed` takes the right dtype."""
+    return features if getattr(metric, "inputs", None) == "features" else images
+
+
+def feed(metric: Metric, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
+    """Updates a metric with what two systems drew.
+
+    Args:
+        metric: One of :func:`pair_metrics`.
+        a: Of the first system: features (n, d) or uint8 images (n, C, H, W), as :func:`pick` chose.
+        b: Of the second; in the same order, or another set when the metric is not paired.
+        seeds: Number of each row's noise, for metrics that count.
+    """
+    if isinstance(metric, RateMetric):
+        metric.update(a, b, seeds=seeds)
+    elif isinstance(metric, SetMetric):
+        metric.update(a, seeds=seeds)
+        metric.update(b=b, seeds=seeds if len(a) == len(b) else None)
+    else:
+        convert = not hasattr(type(metric), "inputs") and a.dtype == torch.uint8
+        for x, y in zip(a.split(_BATCH), b.split(_BATCH), strict=True):
+            metric.update(x.float() if convert else x, y.float() if convert else y)
+
+
+def value_of(metric: Metric, name: str) -> float:
+    """The one number that a metric gives.
+
+    Raises:
+        UserError: it gives another shape.
+    """
+    value = torch.as_tensor(metric.compute())
+    if value.numel() != 1:
+        raise UserError(f"metric {name} gives {tuple(value.shape)} numbers; a comparison takes metrics that give one")
+    return float(value)
