@@ -23,7 +23,7 @@ from repro.modules.consistency_losses import (
 )
 from repro.modules.diffusion import DenoiserModule
 from repro.modules.ema import update_average
-from repro.modules.teacher import DistillationModule, Teacher
+from repro.modules.teacher import Taught, Teacher, student_of
 from repro.networks import Network
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
 from repro.registry import settle
@@ -74,7 +74,8 @@ class ConsistencyModule(DenoiserModule):
     Images are drawn with another, slower average, the ``average`` of every trained module.
 
     Args:
-        *denoiser: As the next base takes it, up to the sampler.
+        denoiser: The network under its kernel and :class:`~repro.parameterizations.ConsistencyPreconditioning`.
+        sampler: How images are drawn.
         levels: N; of a rising number the first, :math:`s_0`.
         last_levels: N rises to this and one more (:math:`s_1 + 1`) over ``schedule_steps``; null for a fixed number.
         schedule_steps: Optimiser steps over which N rises.
@@ -84,7 +85,7 @@ class ConsistencyModule(DenoiserModule):
         weighting: w, as a function of :math:`s = r^{-2}`: ``uniform``, ``snr`` (s), ``snr_plus_one``, ``karras``
             (:math:`s + \sigma_d^{-2}`) or ``truncated_snr`` (:math:`\max(s, 1)`).
         rho: Power of the spacing of the times.
-        **training: As the next base takes it.
+        **training: As for :class:`~repro.modules.diffusion.DenoiserModule`.
 
     Attributes:
         target: The target network, in training mode when the trained one is.
@@ -98,7 +99,8 @@ class ConsistencyModule(DenoiserModule):
 
     def __init__(
         self,
-        *denoiser: Any,
+        denoiser: NetworkDenoiser,
+        sampler: Sampler,
         levels: int = 18,
         last_levels: int | None = None,
         schedule_steps: int = 800_000,
@@ -120,8 +122,8 @@ class ConsistencyModule(DenoiserModule):
                 raise UserError(f"{name} is {value}; {told}")
         check_choice("distance", distance, Distance)
         check_choice("weighting", weighting, Weighting)
-        super().__init__(*denoiser, **training)
-        self._check_sampler(self.sampler)
+        self._check_sampler(sampler)
+        super().__init__(denoiser, sampler, **training)
         self.levels, self.last_levels, self.schedule_steps = levels, last_levels, schedule_steps
         self.target_decay, self.adaptive_decay = target_decay, adaptive_decay
         self.distance, self.weighting, self.rho, self.steps = distance, weighting, rho, 0
@@ -216,7 +218,7 @@ class ConsistencyModule(DenoiserModule):
             )
 
 
-class ConsistencyDistillation(ConsistencyModule, DistillationModule):
+class ConsistencyDistillation(Taught, ConsistencyModule):
     r"""A consistency function of the probability flow of a teacher, by one step of a solver along that flow.
 
     .. math:: \hat x_s = \mathrm{Solver}(x_t, t, s;\; \mathrm{teacher})
@@ -230,10 +232,10 @@ class ConsistencyDistillation(ConsistencyModule, DistillationModule):
         sigma_data: Standard deviation of the data; by default the teacher's, or 0.5.
         condition_scale: Factor of the noise level that the network sees; by default the teacher's, or 1/4.
         solver: ``heun`` or ``euler``.
-        **training: As for :class:`ConsistencyModule` and :class:`~repro.modules.diffusion.DenoiserModule`.
+        **training: As for :class:`ConsistencyModule`.
 
     Raises:
-        UserError: an unknown solver, or as for :class:`~repro.modules.teacher.DistillationModule`.
+        UserError: an unknown solver, no teacher there, or settings that do not fit it.
 
     Source: Song et al. 2023, arXiv:2303.01469, algorithm 2.
     """
@@ -258,7 +260,8 @@ class ConsistencyDistillation(ConsistencyModule, DistillationModule):
         kernel = kernel or source.denoiser.kernel
         meaning = _meaning(kernel, sigma_data, condition_scale)
         settle(self, sampler=sampler, sigma_data=meaning.sigma_data, condition_scale=meaning.condition_scale)
-        super().__init__(source, network, kernel, meaning, sampler, **training)
+        super().__init__(student_of(source, self, network, kernel, meaning), sampler, **training)
+        self.learn_from(source, network is None, bool(training.get("compile")))
         self.solver = solver
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
@@ -282,7 +285,7 @@ class ConsistencyTraining(ConsistencyModule):
         schedule_steps: Optimiser steps over which their number rises.
         target_decay: :math:`\mu_0`.
         adaptive_decay: Whether the target follows more slowly the more levels there are.
-        **training: As for :class:`ConsistencyModule` and :class:`~repro.modules.diffusion.DenoiserModule`.
+        **training: As for :class:`ConsistencyModule`.
 
     Raises:
         UserError: as for :class:`ConsistencyModule`.

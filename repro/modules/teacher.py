@@ -19,7 +19,7 @@ from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
 
-__all__ = ["DistillationModule", "Teacher"]
+__all__ = ["DistillationModule", "Taught", "Teacher", "student_of"]
 
 
 class Teacher:
@@ -119,44 +119,53 @@ def _ratios(kernel: Kernel) -> tuple[float, float]:
     return low, high
 
 
-class DistillationModule(DenoiserModule):
-    """Base of the modules that train a student network on the answers of a teacher.
-
-    What is left out (None) is the teacher's: the network's settings, then with the teacher's averaged weights to start
-    from, the kernel, and the parameterisation. The record names what was found, so a student's checkpoint is rebuilt
-    without the teacher, which is read only where it is needed: here when something is left out, else as training
-    begins. A subclass takes ``teacher``, ``network`` and ``kernel`` under these names, passes them on, and asks
-    :attr:`teacher` in its loss.
+def student_of(
+    source: Teacher,
+    module: DenoiserModule,
+    network: Network | None,
+    kernel: Kernel | None,
+    parameterization: Parameterization | None,
+) -> NetworkDenoiser:
+    """The student of a teacher; what is left out (None) is the teacher's, and stands in the module's record.
 
     Args:
-        teacher: A denoiser, or the path of a checkpoint or a run; a :class:`Teacher` that was looked at before.
-        network: The student's network, or None.
+        source: The teacher.
+        module: Whose constructor had these arguments.
+        network: The student's network, or None to start from the teacher's.
         kernel: The student's kernel, or None.
-        parameterization: What the student's output means, or None.
-        sampler: How images are drawn from the student.
-        **training: As for :class:`~repro.modules.diffusion.DenoiserModule`.
+        parameterization: What its output means, or None.
 
     Raises:
-        UserError: no teacher there, one without a network where the student's is left out, or settings that do not
-            fit it.
+        UserError: the teacher cannot be read, or is a formula where its network or parameterisation is wanted.
+    """
+    parts = {
+        "network": source.copied_network() if network is None else network,
+        "kernel": kernel or source.denoiser.kernel,
+        "parameterization": parameterization or source.parameterization,
+    }
+    registry.settle(module, **parts)
+    return NetworkDenoiser(**parts)
+
+
+class Taught:
+    """What modules with a teacher share, to be put before a base that is a :class:`DenoiserModule`.
+
+    The teacher is read where it is first needed: by the constructor when the student takes something from it, else as
+    training begins.
     """
 
-    def __init__(
-        self,
-        teacher: Denoiser | str | Teacher,
-        network: Network | None,
-        kernel: Kernel | None,
-        parameterization: Parameterization | None,
-        sampler: Sampler,
-        **training: Any,
-    ) -> None:
-        source, copies = teacher if isinstance(teacher, Teacher) else Teacher(teacher), network is None
-        kernel, parameterization = kernel or source.denoiser.kernel, parameterization or source.parameterization
-        network = source.copied_network() if copies else network
-        registry.settle(self, network=network, kernel=kernel, parameterization=parameterization)
-        super().__init__(NetworkDenoiser(network, kernel, parameterization), sampler, **training)
-        self._source, self._compiles = source, bool(training.get("compile"))
-        self._teacher_fingerprint = ""
+    def learn_from(self, source: Teacher, copies: bool, compiles: bool) -> None:
+        """Ends the constructor.
+
+        Args:
+            source: The teacher.
+            copies: Whether the student's network is the teacher's, which is then checked at once.
+            compiles: Whether to compile the teacher's network before training.
+
+        Raises:
+            UserError: as :meth:`check_teacher`.
+        """
+        self._source, self._compiles, self._teacher_fingerprint = source, compiles, ""
         if copies:
             self.check_teacher()
 
@@ -232,6 +241,41 @@ class DistillationModule(DenoiserModule):
         """Remembers which teacher it was."""
         super().on_load_checkpoint(checkpoint)
         self._teacher_fingerprint = checkpoint["repro"]["teacher_fingerprint"]
+
+
+class DistillationModule(Taught, DenoiserModule):
+    """Base of the modules that train a student network on the answers of a teacher.
+
+    What is left out (None) is the teacher's: the network's settings, then with the teacher's averaged weights to start
+    from, the kernel, and the parameterisation. The record names what was found, so a student's checkpoint is rebuilt
+    without the teacher. A subclass takes ``teacher``, ``network`` and ``kernel`` under these names, passes them on,
+    and asks :attr:`teacher` in its loss.
+
+    Args:
+        teacher: A denoiser, or the path of a checkpoint or a run.
+        network: The student's network, or None.
+        kernel: The student's kernel, or None.
+        parameterization: What the student's output means, or None.
+        sampler: How images are drawn from the student.
+        **training: As for :class:`~repro.modules.diffusion.DenoiserModule`.
+
+    Raises:
+        UserError: no teacher there, one without a network where the student's is left out, or settings that do not
+            fit it.
+    """
+
+    def __init__(
+        self,
+        teacher: Denoiser | str,
+        network: Network | None,
+        kernel: Kernel | None,
+        parameterization: Parameterization | None,
+        sampler: Sampler,
+        **training: Any,
+    ) -> None:
+        source = Teacher(teacher)
+        super().__init__(student_of(source, self, network, kernel, parameterization), sampler, **training)
+        self.learn_from(source, network is None, bool(training.get("compile")))
 
 
 def _sizes(shape: tuple[int, ...]) -> str:
