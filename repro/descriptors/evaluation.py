@@ -1,0 +1,242 @@
+"""How well a descriptor finds edited copies among distractors, and how often it takes unrelated images for copies.
+
+The edits are made image by image with Pillow, apart from everything that descriptors are trained with.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageFilter
+from torch import Tensor
+
+from repro.data.pixels import to_picture
+from repro.descriptors.base import Descriptor
+from repro.errors import UserError, unknown
+from repro.intervals import wilson_interval
+
+__all__ = ["EDITS", "FALSE_POSITIVE_RATE", "Detection", "detect_copies", "edited_copies", "micro_average_precision"]
+
+FALSE_POSITIVE_RATE = 1e-3
+"""Of unrelated pairs, at which descriptors with different scales of similarity are compared."""
+_CHUNK = 1024
+
+
+def _blur(image: Image.Image, draw: random.Random) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(max(0.5, image.width / 32)))
+
+
+def _crop(image: Image.Image, draw: random.Random) -> Image.Image:
+    width, height = (0.8 * size for size in image.size)
+    left, top = draw.uniform(0, image.width - width), draw.uniform(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    return image.resize(image.size, Image.Resampling.BICUBIC, box)
+
+
+def _colour(image: Image.Image, draw: random.Random) -> Image.Image:
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(draw.choice((0.7, 1.3)))
+    return image
+
+
+def _noise(image: Image.Image, draw: random.Random) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64)
+    noise = np.random.default_rng(draw.getrandbits(32)).normal(0, 20, pixels.shape)
+    return Image.fromarray((pixels + noise).round().clip(0, 255).astype(np.uint8))
+
+
+def _jpeg(image: Image.Image, draw: random.Random) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=40)
+    return Image.open(file)
+
+
+def _rotation(image: Image.Image, draw: random.Random) -> Image.Image:
+    return image.rotate(draw.choice((-1, 1)) * draw.uniform(5, 10), Image.Resampling.BICUBIC)
+
+
+EDITS: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
+    "blur": _blur,
+    "crop": _crop,
+    "colour": _colour,
+    "noise": _noise,
+    "jpeg": _jpeg,
+    "rotation": _rotation,
+}
+"""Gaussian blur of 1/32 of the side (at least half a pixel); a window of 0.8 of the side; brightness, contrast and
+saturation each 0.7 or 1.3 fold; noise of standard deviation 20 of 255; JPEG of quality 40; a turn by 5 to 10 degrees
+with black corners."""
+
+
+def edited_copies(images: Tensor, edit: str, seed: int = 0) -> Tensor:
+    """A copy of each image under an edit.
+
+    Args:
+        images: uint8, shape (n, C, H, W) with C of 1 or 3.
+        edit: Name in :data:`EDITS`.
+        seed: Number of the draws; image i has its own.
+
+    Raises:
+        UserError: an unknown edit.
+    """
+    if edit not in EDITS:
+        raise unknown("edit", edit, EDITS)
+    copies = np.empty(images.shape, dtype=np.uint8)
+    for row, image in enumerate(images.numpy()):
+        copy = np.asarray(EDITS[edit](to_picture(image), random.Random(f"{seed} {edit} {row}")))
+        copies[row] = copy.reshape(*image.shape[1:], image.shape[0]).transpose(2, 0, 1)
+    return torch.from_numpy(copies)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a descriptor finds, at its threshold and at a fixed rate of false positives.
+
+    Attributes:
+        descriptor: Its name.
+        threshold: Similarity above which it takes two images for copies.
+        edits: Names of the edits.
+        precision: Micro-average precision for each edit, and of all queries together, last.
+        found: How many copies of each edit exceed the threshold.
+        queries: How many there are of each.
+        references: How many images they are searched in, one right and the others distractors.
+        false_positives: How many pairs of different references exceed the threshold.
+        pairs: How many pairs there are.
+        strict_threshold: Similarity that only :data:`FALSE_POSITIVE_RATE` of these pairs exceed.
+        found_strictly: How many copies of each edit exceed it.
+    """
+
+    descriptor: str
+    threshold: float
+    edits: list[str]
+    precision: list[float]
+    found: list[int]
+    queries: int
+    references: int
+    false_positives: int
+    pairs: int
+    strict_threshold: float
+    found_strictly: list[int]
+
+    @property
+    def false_positive_rate(self) -> float:
+        """Share of unrelated pairs above the threshold."""
+        return self.false_positives / self.pairs
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row an edit, and one for all: precision, recall with its 95 % interval, false positives."""
+        rows = []
+        for place, edit in enumerate([*self.edits, "all"]):
+            counts = [sum(each) if edit == "all" else each[place] for each in (self.found, self.found_strictly)]
+            total = self.queries * (len(self.edits) if edit == "all" else 1)
+            low, high = wilson_interval(counts[0], total)
+            rows.append(
+                {
+                    "descriptor": self.descriptor,
+                    "edit": edit,
+                    "queries": total,
+                    "references": self.references,
+                    "micro_ap": self.precision[place],
+                    "threshold": self.threshold,
+                    "recall": counts[0] / total,
+                    "recall_low": low,
+                    "recall_high": high,
+                    "false_positives": self.false_positives,
+                    "pairs": self.pairs,
+                    "false_positive_rate": self.false_positive_rate,
+                    "strict_threshold": self.strict_threshold,
+                    "strict_recall": counts[1] / total,
+                }
+            )
+        return rows
+
+
+def detect_copies(
+    descriptor: Descriptor,
+    images: Tensor,
+    queries: int,
+    edits: Sequence[str] = tuple(EDITS),
+    threshold: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Detection:
+    """Searches edited copies of some images in all of them.
+
+    Args:
+        descriptor: The descriptor.
+        images: uint8, shape (n, C, H, W): no two the same; the descriptor was not trained on them.
+        queries: How many of them, the first, are copied under every edit; the others are distractors.
+        edits: Names in :data:`EDITS`.
+        threshold: Similarity above which two images are copies; by default the descriptor's.
+        seed: Number of the edits' draws.
+        device: Where the descriptor runs.
+
+    Raises:
+        UserError: more queries than images, fewer than two images.
+    """
+    if not 1 <= queries <= len(images) or len(images) < 2:
+        raise UserError(f"{queries} queries in {len(images)} images; give at least two images, and 1 to that many")
+    threshold = descriptor.default_threshold if threshold is None else threshold
+    references = descriptor.features(images, device=device)
+    false_positives, strict = _unrelated(references, threshold)
+    precision, found, found_strictly, similarities = [], [], [], []
+    for edit in edits:
+        copies = edited_copies(images[:queries], edit, seed)
+        similarity = descriptor.features(copies, device=device) @ references.T
+        own = similarity.diagonal()
+        precision.append(micro_average_precision(similarity))
+        found.append(int((own > threshold).sum()))
+        found_strictly.append(int((own > strict).sum()))
+        similarities.append(similarity)
+    precision.append(micro_average_precision(*similarities))
+    pairs = len(images) * (len(images) - 1) // 2
+    return Detection(
+        descriptor.name,
+        threshold,
+        list(edits),
+        precision,
+        found,
+        queries,
+        len(images),
+        false_positives,
+        pairs,
+        strict,
+        found_strictly,
+    )
+
+
+def _unrelated(references: Tensor, threshold: float) -> tuple[int, float]:
+    """How many pairs of different images exceed the threshold, and what a fixed share of all pairs exceeds."""
+    count, most = len(references), int(FALSE_POSITIVE_RATE * len(references) * (len(references) - 1) / 2)
+    exceeding, largest = 0, torch.empty(0)
+    for start in range(0, count, _CHUNK):
+        rows = references[start : start + _CHUNK] @ references.T
+        later = torch.arange(count) > torch.arange(start, start + len(rows))[:, None]
+        similarity = rows[later]
+        exceeding += int((similarity > threshold).sum())
+        largest = torch.cat([largest, similarity]).topk(min(most + 1, len(largest) + len(similarity))).values
+    return exceeding, float(largest[-1])
+
+
+def micro_average_precision(*similarities: Tensor) -> float:
+    """Area under precision and recall of one ranking of all pairs of query and reference.
+
+    Args:
+        similarities: Each (q, n); reference i is the right one for query i.
+
+    Source: Douze et al. 2021, arXiv:2106.09672, section 4.1.
+
+    Example:
+        >>> micro_average_precision(torch.tensor([[0.9, 0.1], [0.8, 0.7]]))
+        0.8333333333333333
+    """
+    from sklearn.metrics import average_precision_score
+
+    right = [torch.eye(*each.shape, dtype=torch.bool).flatten() for each in similarities]
+    scores = torch.cat([each.flatten() for each in similarities])
+    return float(average_precision_score(torch.cat(right).numpy(), scores.numpy()))
