@@ -30,7 +30,7 @@ class MultistageUNet(SongUNet):
         channels: As for :class:`SongUNet`.
         num_classes: As for :class:`SongUNet`.
         width: Unit of ``channel_mult`` in the encoder.
-        decoder_widths: Unit of ``channel_mult`` in every decoder.
+        decoder_widths: Unit of ``channel_mult`` in every decoder; one number for all of them alike.
         boundaries: Noise levels between the intervals, ascending.
         interval_decoders: Which decoder each interval uses; None: one decoder for each, in order.
         share_middle: Whether the coarsest two blocks belong to the encoder (deep form) or to every decoder (EDM form).
@@ -57,7 +57,7 @@ class MultistageUNet(SongUNet):
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 128,
-        decoder_widths: Sequence[int] = (192, 128, 16),
+        decoder_widths: Sequence[int] | int = (192, 128, 16),
         boundaries: Sequence[float] = (0.23010, 0.50893),
         interval_decoders: Sequence[int] | None = None,
         share_middle: bool = False,
@@ -68,6 +68,9 @@ class MultistageUNet(SongUNet):
         for option in options:
             if option not in known:
                 raise unknown("argument of MultistageUNet", option, [*known][1:])
+        if isinstance(decoder_widths, int):
+            count = len(boundaries) + 1 if interval_decoders is None else len(set(interval_decoders))
+            decoder_widths = [decoder_widths] * count
         routes = Stages(len(decoder_widths), boundaries, interval_decoders)
         super().__init__(image_size, channels, num_classes, width, max_groups=max_groups, **options)
         self.routes = routes
