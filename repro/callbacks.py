@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 from repro.banks import BankWriter
 from repro.errors import UserError
 from repro.files import write_text
-from repro.modules.base import GenerativeModule
+from repro.modules.base import GenerativeModule, RecordedModule
 from repro.noise import parse_seeds
 from repro.registry import flat, record_of
 
@@ -62,6 +62,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "model": type(module).__name__,
                 "image_shape": list(module.image_shape),
                 "num_classes": module.num_classes,
+                "draws": isinstance(module, GenerativeModule),
             }
             write_text(Path(filepath).parent.parent / "run.json", json.dumps(status, indent=1) + "\n")
 
@@ -91,7 +92,7 @@ class StepsBar(RichProgressBar):
 
 
 class SampleGrid(L.Callback):
-    """Logs a grid of the images that fixed seeds give under the averaged weights.
+    """Logs a grid of the images that fixed seeds give under the averaged weights of a model that draws.
 
     Args:
         seeds: Which noises, for example ``0-15``.
@@ -105,19 +106,19 @@ class SampleGrid(L.Callback):
         self._drawn = -1
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: RecordedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draws the grid when its step has come."""
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
         """Draws the last grid."""
         self._draw(trainer, pl_module)
 
     @rank_zero_only
-    def _draw(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
-        if self._drawn == trainer.global_step:
+    def _draw(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
+        if self._drawn == trainer.global_step or not isinstance(pl_module, GenerativeModule):
             return
         self._drawn = trainer.global_step
         count = len(self.seeds)
@@ -135,7 +136,7 @@ class Throughput(L.Callback):
         self._since: tuple[float, int] | None = None
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: RecordedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measures over the steps since the last logging."""
         if self._since is None:
@@ -152,7 +153,7 @@ class Throughput(L.Callback):
 class HyperParameters(L.Callback):
     """Logs the model's and the data's settings as hyper-parameters."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
         """Logs them once, before the first step."""
         settings = flat(record_of(pl_module), "model")
         if trainer.datamodule is not None:

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from repro.errors import UserError, nearest
 from repro.files import write_whole
-from repro.modules.base import FORMAT, GenerativeModule
+from repro.modules.base import FORMAT, RecordedModule
 from repro.registry import rebuild
 
 __all__ = ["AtomicCheckpointIO", "load_module", "load_weights", "read_checkpoint"]
@@ -84,7 +84,7 @@ def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor], sou
     module.load_state_dict(state)
 
 
-def load_module(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema") -> GenerativeModule:
+def load_module(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema") -> RecordedModule:
     """Rebuilds a model from its checkpoint alone, in evaluation mode.
 
     Args:

@@ -30,7 +30,7 @@ GROUP_OF = {
     "Denoiser": "denoisers",
     "Sampler": "samplers",
     "TimeDistribution": "times",
-    "GenerativeModule": "modules",
+    "RecordedModule": "modules",
     "ImageData": "data",
     "Descriptor": "descriptors",
 }

@@ -24,7 +24,7 @@ from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.files import write_text
-from repro.modules.base import GenerativeModule
+from repro.modules.base import RecordedModule
 from repro.trainer import Trainer
 
 __all__ = ["CommandLine", "run"]
@@ -56,7 +56,7 @@ class CommandLine(LightningCLI):
         self.command = command
         self.arguments = resume.with_config_of_run(arguments) if command == "fit" else gathered(arguments, _SEVERAL)
         super().__init__(
-            model_class=GenerativeModule,
+            model_class=RecordedModule,
             subclass_mode_model=True,
             datamodule_class=ImageData,
             subclass_mode_data=True,
@@ -88,7 +88,7 @@ class CommandLine(LightningCLI):
         for name in sorted(untyped):
             hint = inspect.signature(L.Trainer, eval_str=True).parameters[name].annotation
             parser.add_argument(f"--trainer.{name}", type=hint, default=None, help="As lightning.Trainer takes it.")
-        parser.add_lightning_class_args(GenerativeModule, "model", subclass_mode=True, required=fits)
+        parser.add_lightning_class_args(RecordedModule, "model", subclass_mode=True, required=fits)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
         if fits:
             for key, group, name in (("model", "modules", "Diffusion"), ("data", "data", "Digits")):
@@ -177,7 +177,7 @@ class CommandLine(LightningCLI):
                 trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
         self._tell(
             f"run: {folder}",
-            f"next: repro predict --ckpt_path {folder} --seeds 0-999",
+            f"next: {model.next_command.format(run=folder)}",
             f"curves: tensorboard --logdir {folder.parent}",
         )
 
@@ -186,13 +186,13 @@ class CommandLine(LightningCLI):
         saved = any(folder.glob("checkpoints/*.ckpt"))
         return f"go on with: repro fit --ckpt_path {folder}" if saved else "there was no checkpoint yet"
 
-    def _about(self, model: GenerativeModule, folder: Path) -> str:
+    def _about(self, model: RecordedModule, folder: Path) -> str:
         nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
         parts = ", ".join(path.rpartition(".")[2] for where, path in nested if where.count(".") == 1)
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         shape = "x".join(str(size) for size in self.data.image_shape)
         return (
-            f"{type(model).__name__} ({parts}), {count:,} parameters, on {len(self.data):,} images {shape} of "
+            f"{type(model).__name__}{f' ({parts})' if parts else ''}, {count:,} parameters, on {len(self.data):,} images {shape} of "
             f"{type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
         )
 

@@ -13,7 +13,7 @@ from repro.checkpoints.native import load_weights, read_checkpoint
 from repro.cli import runs
 from repro.data.base import ImageData
 from repro.errors import UserError
-from repro.modules.base import GenerativeModule
+from repro.modules.base import RecordedModule
 from repro.registry import differences, record_of
 
 __all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "newest_that_fits", "with_config_of_run"]
@@ -55,7 +55,7 @@ def checkpoint_of(given: str, name: str) -> Path:
     return Path(given) / _LAST if Path(given).is_dir() else Path(given)
 
 
-def check(path: Path, model: GenerativeModule, data: ImageData, settings: Mapping[str, Any]) -> int:
+def check(path: Path, model: RecordedModule, data: ImageData, settings: Mapping[str, Any]) -> int:
     """Compares a checkpoint and its run's saved config with what is to be trained now.
 
     Args:
@@ -130,7 +130,7 @@ def newest_that_fits(model: Any, task: str | None) -> Path | None:
         if task is not None and (task == "conditional") != bool(status.get("num_classes")):
             return False
         if model is None:
-            return True
+            return bool(status.get("draws", True))
         try:
             return not _unlike(yaml.safe_load((folder / "config.yaml").read_text())["model"], model)
         except (OSError, yaml.YAMLError, KeyError, TypeError):

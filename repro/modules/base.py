@@ -18,7 +18,7 @@ from repro.noise import NoiseStream
 from repro.registry import Plugin, record_of
 from repro.samplers.base import Sampler
 
-__all__ = ["FORMAT", "GenerativeModule", "fingerprint_of", "seed_step"]
+__all__ = ["FORMAT", "GenerativeModule", "RecordedModule", "fingerprint_of", "seed_step"]
 
 FORMAT = 1
 
@@ -47,16 +47,15 @@ def fingerprint_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class GenerativeModule(L.LightningModule, Plugin):
-    """Base of the Lightning modules: anything that makes image i out of noise i.
+class RecordedModule(L.LightningModule, Plugin):
+    """Base of the Lightning modules: progress in images, and checkpoints that rebuild the model by themselves.
 
-    One of them defines :meth:`generate` and, when it can be trained, ``training_step`` and ``configure_optimizers``.
+    One that can be trained defines ``training_step`` and ``configure_optimizers``.
 
     Attributes:
         trainable: Whether ``repro fit`` makes sense.
         image_shape: (C, H, W).
         num_classes: Number of classes that labels may name; 0 for an unconditional model.
-        sampler: How images are drawn, or None for models that need no sampler.
         images_seen: Training images so far, over all processes: the one measure of progress.
         origin: Where the weights came from (a path and which weights), for manifests.
         data_record: Plain record of the training data, or None when they are not known.
@@ -73,8 +72,59 @@ class GenerativeModule(L.LightningModule, Plugin):
         self.origin: str | None = None
         self.data_record: dict[str, Any] | None = None
         self.data_fingerprint = ""
+
+    @property
+    def next_command(self) -> str:
+        """What a user types after training; ``{run}`` stands for the run's folder."""
+        return "repro validate --ckpt_path {run}"
+
+    def use_raw_weights(self) -> None:
+        """Works from now on with the weights of the last step instead of their average."""
+        raise UserError(f"{type(self).__name__} keeps no averaged weights; leave out weights='raw'")
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the model's settings and every weight."""
+        return fingerprint_of(self)
+
+    def on_fit_start(self) -> None:
+        """Remembers the training data."""
+        data = self.trainer.datamodule
+        if data is not None:
+            self.data_record, self.data_fingerprint = record_of(data), data.fingerprint()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the plain record that rebuilds the model without a command line."""
+        checkpoint["repro"] = {
+            "format": FORMAT,
+            "model": record_of(self),
+            "data": self.data_record,
+            "data_fingerprint": self.data_fingerprint,
+            "images_seen": self.images_seen,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes progress and training data back."""
+        record = checkpoint["repro"]
+        self.images_seen = record["images_seen"]
+        self.data_record, self.data_fingerprint = record["data"], record["data_fingerprint"]
+
+
+class GenerativeModule(RecordedModule):
+    """Base of the modules that make image i out of noise i; one of them defines :meth:`generate`.
+
+    Attributes:
+        sampler: How images are drawn, or None for models that need no sampler.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
         self.sampler: Sampler | None = None
         self.scores: Any = None
+
+    @property
+    def next_command(self) -> str:
+        """Draws a bank."""
+        return "repro predict --ckpt_path {run} --seeds 0-999"
 
     @abstractmethod
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
@@ -113,10 +163,6 @@ class GenerativeModule(L.LightningModule, Plugin):
         """Whether a model with classes also samples without labels (it has learnt a null class)."""
         return False
 
-    def use_raw_weights(self) -> None:
-        """Samples from now on with the weights of the last step instead of their average."""
-        raise UserError(f"{type(self).__name__} keeps no averaged weights; leave out weights='raw'")
-
     def sampler_record(self) -> dict[str, Any] | None:
         """The plain record of the sampler, for manifests; None for models that need none."""
         return record_of(self.sampler) if self.sampler is not None else None
@@ -126,10 +172,6 @@ class GenerativeModule(L.LightningModule, Plugin):
         if self.sampler is None:
             raise UserError(f"{type(self).__name__} samples in one pass; it takes no sampler")
         self.sampler = sampler
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the model's settings and every weight."""
-        return fingerprint_of(self)
 
     def _draw(self, batch: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None]:
         seeds, labels = batch
@@ -147,25 +189,3 @@ class GenerativeModule(L.LightningModule, Plugin):
     def predict_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Draws the images of a batch of (seeds, labels): (seeds, uint8 images, labels)."""
         return self._draw(batch)
-
-    def on_fit_start(self) -> None:
-        """Remembers the training data."""
-        data = self.trainer.datamodule
-        if data is not None:
-            self.data_record, self.data_fingerprint = record_of(data), data.fingerprint()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the plain record that rebuilds the model without a command line."""
-        checkpoint["repro"] = {
-            "format": FORMAT,
-            "model": record_of(self),
-            "data": self.data_record,
-            "data_fingerprint": self.data_fingerprint,
-            "images_seen": self.images_seen,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes progress and training data back."""
-        record = checkpoint["repro"]
-        self.images_seen = record["images_seen"]
-        self.data_record, self.data_fingerprint = record["data"], record["data_fingerprint"]

@@ -20,7 +20,7 @@ from repro.samplers.base import Sampler
 __all__ = ["DenoiserModule", "Diffusion"]
 
 
-class DenoiserModule(TrainedModule):
+class DenoiserModule(TrainedModule, GenerativeModule):
     """Base of the modules that train a network to denoise; one of them defines ``loss``.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.images import to_float
+from repro.modules.base import GenerativeModule
 from repro.modules.latents import latents, unconditional_shape
 from repro.modules.training import OptimizedModule
 from repro.networks.base import one_of
@@ -40,7 +41,7 @@ _RECIPES = {
 _ARCHITECTURES = ("residual", "conv")
 
 
-class GAN(OptimizedModule):
+class GAN(OptimizedModule, GenerativeModule):
     r"""A generator trained against a discriminator; image i is the generator's answer to the first normals of noise i.
 
     ``loss="wgan_gp"``: the discriminator D lowers

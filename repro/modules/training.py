@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from repro.errors import UserError, unknown
 from repro.images import to_float
-from repro.modules.base import GenerativeModule, seed_step
+from repro.modules.base import RecordedModule, seed_step
 from repro.modules.ema import ema_decay, update_average
 
 __all__ = ["OptimizedModule", "TrainedModule"]
 
 
-class OptimizedModule(GenerativeModule):
+class OptimizedModule(RecordedModule):
     """Base of the modules with trained weights; one of them defines ``training_step`` and draws with ``average``.
 
     A step begins with :meth:`start_step`: every draw of it derives from (seed, images seen), so a resumed run equals

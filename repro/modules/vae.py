@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.images import to_float
+from repro.modules.base import GenerativeModule
 from repro.modules.latents import latents, unconditional_shape
 from repro.modules.training import TrainedModule
 from repro.networks import vae
@@ -17,7 +18,7 @@ from repro.noise import NoiseStream
 __all__ = ["VAE"]
 
 
-class VAE(TrainedModule):
+class VAE(TrainedModule, GenerativeModule):
     r"""A variational auto-encoder; image i is the decoder's mean at the draw from the prior that noise i stands for.
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + \beta\, E_{q(z|x)} [\log q(z|x) - \log p(z)]
