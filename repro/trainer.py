@@ -225,7 +225,8 @@ class Trainer(L.Trainer):
             model = load_module(ckpt_path, weights)
         if model is not None and not isinstance(model, GenerativeModule):
             use = model.next_command.format(run=ckpt_path or "RUN")
-            raise UserError(f"{ckpt_path or 'the model'} holds a {type(model).__name__}, which draws no images; use it: {use}")
+            held = f"{ckpt_path or 'the model'} holds a {type(model).__name__}"
+            raise UserError(f"{held}, which draws no images; use it: {use}")
         if model is None:
             raise UserError("nothing to sample from; give --ckpt_path CHECKPOINT, or a model that needs no training")
         if sampler is not None:

@@ -73,6 +73,11 @@ class CopyDetection(TrainedModule):
         self.image_shape, self.num_classes = (channels, image_size, image_size), 0
         self.temperature, self.entropy, self.views = temperature, entropy, checked(views)
 
+    @property
+    def next_command(self) -> str:
+        """Compares with the descriptor."""
+        return "repro compare BANK BANK --descriptor SmallSSCD --descriptor.weights {run}"
+
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image over two fresh views, shape (B,)."""
         return self.loss_of(self.trained, x_0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from repro.denoisers import NetworkDenoiser
 from repro.images import to_float
 from repro.kernels import Kernel
+from repro.modules.base import GenerativeModule
 from repro.modules.times import TimeDistribution, UniformTimes
 from repro.modules.training import TrainedModule
 from repro.networks import Network
