@@ -101,7 +101,7 @@ def test_evidence_is_the_log_density():
     denoiser, kernel = EmpiricalDenoiser(images, VP(), chunk=7), VP()
     x_t, t = torch.randn(6, 3, 4, 4, dtype=torch.float64), torch.rand(6, dtype=torch.float64) * 0.8 + 0.1
     alpha, sigma = kernel.alpha(t), kernel.sigma(t)
-    distance = torch.cdist(x_t.flatten(1) / alpha[:, None], denoiser.flat).square()
+    distance = torch.cdist(x_t.flatten(1) / alpha[:, None], denoiser.points).square()
     right = torch.logsumexp(-distance / (2 * (sigma / alpha) ** 2)[:, None], 1)
     torch.testing.assert_close(denoiser.posterior(x_t, t)[1], right, rtol=1e-9, atol=1e-9)
     x_t.requires_grad_()

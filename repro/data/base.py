@@ -7,8 +7,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -42,11 +44,14 @@ class Facts:
 class ImageData(LightningDataModule, Plugin, ABC):
     """A set of images with labels, as Lightning's trainer, the banks and the scores use it.
 
-    Images are uint8 in [0, 255], (C, H, W). The set is taken in the order of a permutation of ``subset_seed``: a
-    subset of N is its first N, so that subsets are nested, and the held-out images are its last. Training batches come
-    from an endless stream: position p, the number of images seen before, is item ``permutation(seed, p // N)[p % N]``.
-    Batch k holds positions ``k * batch_size`` to ``(k + 1) * batch_size - 1`` and may run into the next pass. The
-    position is the training module's ``images_seen``; a resumed run goes on where it was, bit for bit.
+    Images are uint8 in [0, 255], (C, H, W), unless the class says another ``dtype``: floats are what a model is shown,
+    where pictures are scaled to [-1, 1] (:func:`repro.images.to_float` takes both).
+
+    The set is taken in the order of a permutation of ``subset_seed``: a subset of N is its first N, so that subsets are
+    nested, and the held-out images are its last. Training batches come from an endless stream: position p, the number
+    of images seen before, is item ``permutation(seed, p // N)[p % N]``. Batch k holds positions ``k * batch_size`` to
+    ``(k + 1) * batch_size - 1`` and may run into the next pass. The position is the training module's ``images_seen``;
+    a resumed run goes on where it was, bit for bit.
 
     A new kind of data is a subclass with :meth:`open_source`, registered in the entry-point group ``repro.data``.
 
@@ -63,9 +68,14 @@ class ImageData(LightningDataModule, Plugin, ABC):
         workers: Processes that prepare batches; 0 is best for sets in memory. The batches are the same.
         in_memory: Whether the images are kept decoded in memory; None keeps them when they take at most 4 GiB.
 
+    Attributes:
+        dtype: Of the images: uint8, or float32 for data that are no pictures.
+
     Raises:
         UserError: an argument out of its range; on first use, a subset larger than the set.
     """
+
+    dtype: ClassVar[torch.dtype] = torch.uint8
 
     def __init__(
         self,
@@ -139,7 +149,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return self._memory[0].class_names if self._memory is not None else self._open().class_names
 
     def images(self) -> Tensor:
-        """The images to train on: uint8 (N, C, H, W), in the order of the subset. Loads them into memory."""
+        """The images to train on: ``dtype`` (N, C, H, W), in the order of the subset. Loads them into memory."""
         return self._loaded()[0].images
 
     def labels(self) -> Tensor:
@@ -262,7 +272,8 @@ class ImageData(LightningDataModule, Plugin, ABC):
     def _parts(self) -> tuple[ImageSource, ImageSource]:
         in_memory = self.in_memory
         if in_memory is None:
-            in_memory = (len(self) + self.holdout) * math.prod(self.image_shape) <= IN_MEMORY_BYTES
+            values = (len(self) + self.holdout) * math.prod(self.image_shape)
+            in_memory = values * self.dtype.itemsize <= IN_MEMORY_BYTES
         if in_memory or self._memory is not None:
             return self._loaded()
         train, held = self._chosen()

@@ -38,7 +38,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """The images with these numbers: uint8 (k, C, H, W), contiguous."""
+        """The images with these numbers: uint8 (k, C, H, W), or floats of data that are no pictures; contiguous."""
 
 
 class ArraySource(ImageSource):

@@ -8,6 +8,14 @@ denoisers like any other.
 from repro.denoisers.base import Denoiser, UnderKernel
 from repro.denoisers.empirical import EmpiricalDenoiser
 from repro.denoisers.gaussian import GaussianDenoiser
+from repro.denoisers.mixture import LowRankMixtureDenoiser
 from repro.denoisers.network import NetworkDenoiser
 
-__all__ = ["Denoiser", "EmpiricalDenoiser", "GaussianDenoiser", "NetworkDenoiser", "UnderKernel"]
+__all__ = [
+    "Denoiser",
+    "EmpiricalDenoiser",
+    "GaussianDenoiser",
+    "LowRankMixtureDenoiser",
+    "NetworkDenoiser",
+    "UnderKernel",
+]

@@ -15,6 +15,9 @@ from repro.kernels import Kernel
 
 __all__ = ["EmpiricalDenoiser"]
 
+_CPU_BYTES = 32 * 2**20
+_GPU_BYTES = 2**30
+
 
 class EmpiricalDenoiser(Denoiser):
     r"""The empirical optimum: posterior mean when the data are exactly the training images (paper, proposition 1).
@@ -23,15 +26,16 @@ class EmpiricalDenoiser(Denoiser):
               \quad r = \sigma_t / \alpha_t
 
     It minimises the training loss of every parameterisation, and what is sampled from it are training images. The
-    softmax streams over the images in chunks (two matrix products a chunk), so memory beyond the images themselves is
-    ``chunk * (d + 2 B)`` numbers. With labels, only the images of the label's class take part.
+    softmax streams over the images in chunks, two matrix products a chunk. Pixels stay bytes and become floats a chunk
+    at a time, so memory beyond ``N d`` bytes is bounded by the chunk (unless gradients are taken, which keep every
+    chunk). With labels, only the images of the label's class take part.
 
     Args:
         images: The training set: a data plug-in, or a tensor, uint8 (N, C, H, W) or floats in [-1, 1].
         kernel: The perturbation kernel.
         labels: Class of each image, int64 (N,), for the conditional form on a tensor.
         conditional: Take the labels of the data plug-in, for the conditional form.
-        chunk: Images a step of the stream.
+        chunk: Images a step of the stream; by default what fits in 32 MiB on a CPU, 1 GiB on a GPU.
         precision: Of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
 
     Raises:
@@ -51,7 +55,7 @@ class EmpiricalDenoiser(Denoiser):
         kernel: Kernel,
         labels: Tensor | None = None,
         conditional: bool = False,
-        chunk: int = 8192,
+        chunk: int | None = None,
         precision: Literal["float64", "float32"] = "float64",
     ) -> None:
         super().__init__()
@@ -65,15 +69,25 @@ class EmpiricalDenoiser(Denoiser):
             raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
         if precision not in ("float64", "float32"):
             raise unknown("precision", precision, ("float64", "float32"))
-        if chunk < 1:
-            raise UserError(f"chunk is {chunk}; give at least 1 image, 8192 by default")
+        if chunk is not None and chunk < 1:
+            raise UserError(f"chunk is {chunk}; give at least 1 image, or leave it out")
         self.kernel, self.image_shape, self.chunk = kernel, tuple(images.shape[1:]), chunk
         self.dtype = {"float64": torch.float64, "float32": torch.float32}[precision]
         self.num_classes = 0 if labels is None else int(labels.max()) + 1
-        flat = (to_float(images) if images.dtype == torch.uint8 else images).flatten(1).to(self.dtype)
-        self.register_buffer("flat", flat, persistent=False)
-        self.register_buffer("half_norms", flat.square().sum(1) / 2, persistent=False)
+        stored = images.flatten(1) if images.dtype == torch.uint8 else images.flatten(1).to(self.dtype)
+        self.register_buffer("stored", stored, persistent=False)
+        norms = [to_float(part).double().square().sum(1) / 2 for part in stored.split(1024)]
+        self.register_buffer("half_norms", torch.cat(norms).to(self.dtype), persistent=False)
         self.register_buffer("labels", labels, persistent=False)
+
+    def __len__(self) -> int:
+        """N: how many images there are."""
+        return len(self.stored)
+
+    @property
+    def points(self) -> Tensor:
+        """The images as points in [-1, 1], in the precision of the arithmetic, shape (N, d)."""
+        return to_float(self.stored).to(self.dtype)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         mean, _ = self.posterior(x_t, t, labels)
@@ -87,11 +101,12 @@ class EmpiricalDenoiser(Denoiser):
         precision = (alpha / sigma).square().expand(len(x), 1, 1, 1).flatten(1)
         highest = x.new_full((len(x), 1), -torch.inf)
         total, mean = x.new_zeros(len(x), 1), torch.zeros_like(x)
-        for start in range(0, len(self.flat), self.chunk):
-            images = self.flat[start : start + self.chunk]
-            logits = (x @ images.T).sub_(self.half_norms[start : start + self.chunk]).mul_(precision)
+        chunk = self.chunk or self._fitting_chunk(x)
+        for start in range(0, len(self), chunk):
+            images = to_float(self.stored[start : start + chunk]).to(self.dtype)
+            logits = (x @ images.T).sub_(self.half_norms[start : start + chunk]).mul_(precision)
             if labels is not None:
-                logits.masked_fill_(self._others(labels, start), -torch.inf)
+                logits.masked_fill_(labels[:, None] != self.labels[start : start + chunk], -torch.inf)
             higher = torch.maximum(highest, logits.detach().amax(1, keepdim=True))
             weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
             shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
@@ -100,6 +115,10 @@ class EmpiricalDenoiser(Denoiser):
             highest = higher
         evidence = total.log() + highest - precision * x.square().sum(1, keepdim=True) / 2
         return mean / total, evidence.squeeze(1)
+
+    def _fitting_chunk(self, x: Tensor) -> int:
+        room = _CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES
+        return max(64, room // (x.element_size() * (x.shape[1] + 2 * len(x))))
 
     def _check_labels(self, labels: Tensor | None) -> None:
         if labels is None:
@@ -111,6 +130,3 @@ class EmpiricalDenoiser(Denoiser):
             raise UserError(
                 f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}"
             )
-
-    def _others(self, labels: Tensor, start: int) -> Tensor:
-        return labels[:, None] != self.labels[start : start + self.chunk]

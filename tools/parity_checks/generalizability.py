@@ -23,7 +23,7 @@ def optimal_denoiser(fixture: Fixture) -> Iterator[Check]:
     for name in ("D", "D_peer"):
         if name in fixture.io:
             yield fixture.compare(name, denoiser.denoise(x, sigma))
-    squares = (x.flatten(1)[:, None] - denoiser.flat).square().sum(2)
+    squares = (x.flatten(1)[:, None] - denoiser.points).square().sum(2)
     log_weights = -squares / (2 * sigma[:, None] ** 2) - denoiser.posterior(x, sigma)[1][:, None]
     yield fixture.compare("log_weights", log_weights.clamp(min=-700))
     yield fixture.compare("sampler_x0", Euler(steps=18).sample(denoiser, fixture.io["latents"]))
