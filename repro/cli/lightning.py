@@ -189,10 +189,11 @@ class CommandLine(LightningCLI):
     def _about(self, model: RecordedModule, folder: Path) -> str:
         nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
         parts = ", ".join(path.rpartition(".")[2] for where, path in nested if where.count(".") == 1)
+        name = f"{type(model).__name__} ({parts})" if parts else type(model).__name__
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         shape = "x".join(str(size) for size in self.data.image_shape)
         return (
-            f"{type(model).__name__}{f' ({parts})' if parts else ''}, {count:,} parameters, on {len(self.data):,} images {shape} of "
+            f"{name}, {count:,} parameters, on {len(self.data):,} images {shape} of "
             f"{type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
         )
 
