@@ -49,7 +49,7 @@ def _check_facts(data: ImageData) -> None:
     assert early == (len(data), data.image_shape, data.num_classes), "facts change when the images are loaded"
     assert early[:2] == (len(images), tuple(images.shape[1:])), f"announced {early[:2]}, gave {tuple(images.shape)}"
     assert early[1][0] in (1, 3), f"{early[1][0]} channels; images have 1 or 3"
-    assert images.dtype == torch.uint8, f"images are {images.dtype}, not uint8"
+    assert images.dtype == data.dtype, f"images are {images.dtype}, not {data.dtype}"
     assert images.is_contiguous(), "images are not contiguous"
     assert labels.dtype == torch.int64, f"labels are {labels.dtype}, not int64"
     assert labels.shape == (len(data),), f"{tuple(labels.shape)} labels for {len(data)} images"

@@ -69,6 +69,9 @@ def _build(name, tmp_path, monkeypatch, **common):
     if name == "ImageArchive":
         files = {f"{'cat' if i % 3 else 'dog'}/{i}.png": encoded(image) for i, image in enumerate(pictures(15))}
         return registry.build("data", name, path=str(write_folder(tmp_path, files)), **common)
+    if name == "LowRankMixture":
+        common.pop("resize", None)
+        return registry.build("data", name, samples=60, **common)
     return registry.build("data", name, **common)
 
 
