@@ -153,6 +153,18 @@ class Bank:
                 )
         return cls(None, manifest, labels, path, shards)
 
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike[str]) -> Bank:
+        """A bank in memory of samples that others released: see :func:`repro.image_folders.numbered_images`.
+
+        Raises:
+            UserError: nothing there, no image, images of several sizes, a broken file.
+        """
+        from repro.image_folders import numbered_images
+
+        images, seeds = numbered_images(path)
+        return cls.from_images(images, seeds, source=str(path))
+
     @property
     def images(self) -> Tensor:
         """uint8, shape (n, C, H, W)."""
