@@ -86,7 +86,7 @@ def _read_npz(path: Path) -> Tensor:
             if len(found) != 1:
                 held = ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in list(shapes.items())[:5])
                 raise UserError(
-                    f"{path} holds {held or 'nothing'}; it must hold one uint8 array of images (n, H, W, C)"
+                    f"{path} holds {held or 'nothing'}; it needs one uint8 array of images (n, H, W, C)"
                 )
             images = arrays[found[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

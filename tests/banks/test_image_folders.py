@@ -92,7 +92,7 @@ def test_mistakes_are_one_line(tmp_path, make, message):
 def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Bank.from_folder(tmp_path / "nothing")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         Bank.from_folder(tmp_path / "nothing.npz")
 
 
