@@ -10,7 +10,12 @@ from typing import NamedTuple
 
 import torch
 
-from parity_checks.consistency import consistency_network, consistency_sampling
+from parity_checks.consistency import (
+    consistency_losses,
+    consistency_network,
+    consistency_sampling,
+    consistency_schedules,
+)
 from parity_checks.dit import dit
 from parity_checks.dpm_solver import dpm_solver
 from parity_checks.dps import posterior_sampling
@@ -46,9 +51,9 @@ KNOWN = (
     Known(r"LucasYFL/Multistage_Diffusion.*", r"\w+Precond.*", multistage_edm),
     Known(r"LucasYFL/Multistage_Diffusion.*", r"UViT.*|DiT|NCSNpp.*|DDPM", multistage_score_sde),
     Known(r"openai/consistency_models", r".*karras_sample", consistency_sampling),
-    Known(r"openai/consistency_models", r".*losses", None),
+    Known(r"openai/consistency_models", r".*losses", consistency_losses),
     Known(r"openai/consistency_models", r"UNetModel.*", consistency_network),
-    Known(r"openai/consistency_models.*", r".*scales_fn.*", None),
+    Known(r"openai/consistency_models.*", r".*scales_fn.*", consistency_schedules),
     Known(r"baofff/U-ViT", r"UViT", uvit),
     Known(r"facebookresearch/DiT", r"DiT", dit),
     Known(r"LuChengTHU/dpm-solver", r".*DPM_Solver.*", dpm_solver),
