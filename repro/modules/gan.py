@@ -131,8 +131,8 @@ class GAN(OptimizedModule, GenerativeModule):
         if self.channels_last:
             self.discriminator.to(memory_format=torch.channels_last)
         self.losses, self.penalty = LOSSES[recipe.loss], penalty if recipe.penalised else 0.0
-        self.cycle = self.n_critic = n_critic
-        self.generator_batch, self.lr_decay = generator_batch, lr_decay
+        self.n_critic, self.generator_batch, self.lr_decay = n_critic, generator_batch, lr_decay
+        self._notes: dict[str, Tensor | float] = {}
 
     @torch.no_grad()
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
@@ -166,7 +166,7 @@ class GAN(OptimizedModule, GenerativeModule):
         Only the discriminator's steps are counted by the trainer.
         """
         images, _ = batch
-        x_0 = self.start_step(images)
+        x_0, logs = self.start_step(images), self._logs_now
         generator, discriminator = self.optimizers()
         if self.trainer.global_step % self.n_critic == 0:
             self.discriminator.requires_grad_(False)
@@ -178,13 +178,18 @@ class GAN(OptimizedModule, GenerativeModule):
         seen = len(images) * self.trainer.world_size
         self.images_seen += seen
         self.update_average(seen)
+        if logs:
+            for name, value in self._notes.items():
+                self.log(f"train/{name}", value, prog_bar=name.startswith("loss"))
 
     def _backward(self, optimizer: LightningOptimizer, parts: dict[str, Tensor]) -> None:
         optimizer.zero_grad()
         self.manual_backward(sum(parts.values()))
-        if self._logs_now:
-            for name, part in parts.items():
-                self.log(f"train/{name}", part.detach(), prog_bar=name != "gradient_penalty")
+        self.note(**{name: part.detach() for name, part in parts.items()})
+
+    def note(self, **values: Tensor | float) -> None:
+        """Keeps values until the next step that is logged: the generator's steps are seldom among those."""
+        self._notes |= values
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The discriminator's loss on held-out images against images of the averaged generator at fixed latents."""

@@ -40,7 +40,6 @@ class OptimizedModule(RecordedModule):
         trained: The trained weights.
         average: Their average, always in evaluation mode.
         nonfinite_steps: Skipped steps so far.
-        cycle: Steps after which every optimiser has had its turn.
 
     Raises:
         UserError: a value outside its range, or an unknown optimiser.
@@ -48,7 +47,6 @@ class OptimizedModule(RecordedModule):
 
     trained: nn.Module
     average: nn.Module
-    cycle: int = 1
 
     def __init__(
         self,
@@ -95,11 +93,16 @@ class OptimizedModule(RecordedModule):
 
     @property
     def _logs_now(self) -> bool:
-        """Whether one of the next ``cycle`` steps is logged; never outside a trainer."""
+        """Whether the current step is logged; never outside a trainer."""
         if self._trainer is None:
             return False
-        step, every = self.trainer.global_step, self.trainer.log_every_n_steps
-        return step == 0 or (step + self.cycle) // every > step // every
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % self.trainer.log_every_n_steps == 0
+
+    def note(self, **values: Tensor | float) -> None:
+        """Logs values of the current step as ``train/NAME`` when it is a step that is logged."""
+        if self._logs_now:
+            self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def start_step(self, images: Tensor) -> Tensor:
         """Seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
@@ -143,11 +146,8 @@ class OptimizedModule(RecordedModule):
                     f"{self.nonfinite_steps} steps had a non-finite gradient (limit {self.nonfinite_limit}) after "
                     f"{self.images_seen} images; lower --model.lr{clipped}"
                 )
-        if self._logs_now:
-            rate, name = optimizer.param_groups[0]["lr"], self.name_of(optimizer)
-            self.log_dict(
-                {"train/lr": rate, f"train/grad_norm{name}": norm, "train/nonfinite_steps": self.nonfinite_steps}
-            )
+        rate, name = optimizer.param_groups[0]["lr"], f"grad_norm{self.name_of(optimizer)}"
+        self.note(lr=rate, nonfinite_steps=self.nonfinite_steps, **{name: norm})
 
     def name_of(self, optimizer: torch.optim.Optimizer) -> str:
         """What the logs append to the name of a gradient's norm; empty for a single optimiser."""

@@ -90,9 +90,7 @@ class VAE(TrainedModule, GenerativeModule):
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """The loss of each image, shape (B,), with the divergence weighted by ``beta``."""
         reconstruction, divergence = self.terms(self.trained, x_0)
-        if self._logs_now:
-            terms = {"train/reconstruction": reconstruction.mean(), "train/kl": divergence.mean()}
-            self.log_dict({**terms, "train/beta": self.beta})
+        self.note(reconstruction=reconstruction.mean(), kl=divergence.mean(), beta=self.beta)
         return -reconstruction + self.beta * divergence
 
     def terms(self, network: vae.VAE, x_0: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
