@@ -1,0 +1,1 @@
+"""Formats of author-released checkpoints, each a plug-in of the group ``repro.checkpoints``."""
