@@ -14,7 +14,7 @@ from repro.files import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["heat_map", "image_grid", "nearest_grid", "rate_chart", "rendered", "save_figure"]
+__all__ = ["curve_chart", "heat_map", "image_grid", "nearest_grid", "rate_chart", "rendered", "save_figure"]
 
 _INK = "#1f2933"
 _FAINT = "#7b8794"
@@ -171,6 +171,54 @@ def rate_chart(
     axes.tick_params(axis="x", length=0, labelsize=8, labelcolor=_FAINT)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(axis="x", color=_EMPTY)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    _head(figure, title, subtitle)
+    return figure
+
+
+def curve_chart(
+    places: Sequence[float], rates: Sequence[np.ndarray], names: Sequence[str], title: str, subtitle: str = "",
+    controls: Sequence[np.ndarray] = (), threshold: float | None = None, label: str = "similarity threshold",
+) -> Figure:  # fmt: skip
+    """Rates as curves over one axis, with a line where they are read off.
+
+    Args:
+        places: Where the curves are known, shape (t,).
+        rates: One curve each, in [0, 1], shape (t,).
+        names: Of the curves; written beside them when they are few.
+        title: One line.
+        subtitle: A second, fainter line.
+        controls: Curves of the controls, drawn grey.
+        threshold: Where the scores are taken, or None.
+        label: Name of the axis.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    few = len(rates) <= 6
+    width = 5.6 + (0.085 * max(len(name) for name in names) if few else 0)
+    height = 3.6
+    figure = _figure(width, height)
+    axes = figure.add_axes((0.65 / width, 0.6 / height, 4.4 / width, 2.2 / height))
+    shades = np.linspace(0.35, 0.95, len(rates)) if few else np.full(len(rates), 0.7)
+    colours = LinearSegmentedColormap.from_list("rate", _SCALE)
+    for curve in controls:
+        axes.plot(places, curve, color=_FAINT, linewidth=1, alpha=0.6 if few else 0.15)
+    for curve, shade in zip(rates, shades, strict=True):
+        axes.plot(places, curve, color=colours(shade), linewidth=1.8 if few else 1, alpha=1 if few else 0.35)
+    if few:
+        for line, (name, shade) in enumerate(zip(names, shades, strict=True)):
+            axes.text(
+                1.04, 1 - 0.1 * line, name, transform=axes.transAxes, va="top", fontsize=8.5, color=colours(shade)
+            )
+    if threshold is not None:
+        axes.axvline(threshold, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xlim(min(places), max(places))
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(label, fontsize=8.5, color=_FAINT)
+    axes.set_ylabel("share of noises", fontsize=8.5, color=_FAINT)
+    axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
+    axes.grid(color=_EMPTY)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     _head(figure, title, subtitle)

@@ -1,6 +1,16 @@
 """Comparison of sample banks: who draws the same image from the same noise, and who copies the training set."""
 
-from repro.comparison.results import Comparison, Memorization, PairCounts
-from repro.comparison.scoring import compare, default_descriptor, derangement
+from repro.comparison.counting import derangement
+from repro.comparison.results import Comparison, Memorization, Outcomes, PairCounts, PairValues
+from repro.comparison.scoring import compare, default_descriptor
 
-__all__ = ["Comparison", "Memorization", "PairCounts", "compare", "default_descriptor", "derangement"]
+__all__ = [
+    "Comparison",
+    "Memorization",
+    "Outcomes",
+    "PairCounts",
+    "PairValues",
+    "compare",
+    "default_descriptor",
+    "derangement",
+]

@@ -1,19 +1,21 @@
-"""A comparison as text, files, figures and TensorBoard entries."""
+"""A comparison as files, figures and TensorBoard entries."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from repro.comparison.text import as_text, condition, gl_condition
 from repro.errors import UserError
-from repro.figures import heat_map, image_grid, nearest_grid, rate_chart, rendered, save_figure
+from repro.figures import curve_chart, heat_map, image_grid, nearest_grid, rate_chart, rendered, save_figure
 from repro.files import write_text, write_whole
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from repro.comparison.results import Comparison, PairCounts
 
-__all__ = ["as_text", "comparison_figures", "log_comparison", "write_comparison"]
+__all__ = ["comparison_figures", "log_comparison", "write_comparison"]
 
 _GRID_ROWS = 10
 _NEAREST = 10
@@ -35,11 +37,21 @@ def write_comparison(comparison: Comparison, folder: Path, figures: bool = True)
         raise UserError(f"cannot make the folder {folder}: {error.strerror}; name another one") from error
     written: list[Path] = []
     for name, score in comparison.scores.items():
-        rows = [[system, *rates] for system, rates in zip(comparison.names, score.rates.tolist(), strict=True)]
-        _write_csv(folder / f"{name.lower()}.csv", ["system", *comparison.names], rows, written)
-    _write_rows(folder / "pairs.csv", comparison.table(), written)
-    if memorization := comparison.memorization_table():
-        _write_rows(folder / "gl.csv", memorization, written)
+        table = [["" if np.isnan(rate) else rate for rate in rates] for rates in score.rates.tolist()]
+        rows = [[system, *rates] for system, rates in zip(comparison.names, table, strict=True)]
+        _write_csv(folder / f"{_slug(name)}.csv", ["system", *comparison.names], rows, written)
+    tables = {
+        "pairs": comparison.table(),
+        "conditional": comparison.conditional_table(),
+        "values": comparison.value_table(),
+        "curves": comparison.curve_table(),
+        "paired": comparison.paired_table(),
+        "gl": comparison.memorization_table(),
+    }
+    for name, rows in tables.items():
+        if rows:
+            _write_rows(folder / f"{name}.csv", rows, written)
+    if tables["gl"]:
         _write_nearest(comparison, folder / "nearest.npz", written)
     write_text(folder / "comparison.json", json.dumps(comparison.record(), indent=1))
     written.append(folder / "comparison.json")
@@ -48,6 +60,11 @@ def write_comparison(comparison: Comparison, folder: Path, figures: bool = True)
             save_figure(figure, folder / f"{name}.png")
             written.append(folder / f"{name}.png")
     return written
+
+
+def _slug(name: str) -> str:
+    """A score's name as that of a file."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]], written: list[Path]) -> None:
@@ -79,26 +96,55 @@ def comparison_figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     named = {"RP": "Reproducibility (RP)", "MAE": "MAE score"}
     for name, score in comparison.scores.items():
         yield (
-            name.lower(),
+            _slug(name),
             heat_map(
                 score.rates,
                 comparison.names,
                 named.get(name, name),
-                _condition(comparison, name)
+                condition(comparison, score)
                 + ("; below the diagonal: shuffled noises" if score.control is not None else ""),
                 score.control_rates,
             ),
         )
-    rows = min(_GRID_ROWS, comparison.n)
-    images = torch.stack([bank.images[:rows] for bank in comparison.banks], dim=1)
-    seeds = [str(seed) for seed in comparison.banks[0].seeds[:rows].tolist()]
+    images, rows = _grid(comparison)
     yield (
         "grid",
-        image_grid(images, comparison.names, seeds, "Same noise, different systems", "one row a noise, by seed"),
+        image_grid(images, comparison.names, rows, "Same noise, different systems", "one row a noise, by seed"),
     )
+    for name, score in comparison.scores.items():
+        if score.sense == ">":
+            yield f"{_slug(name)}_curve", _curves(comparison, score, f"{named.get(name, name)} by threshold")
     known = [place for place, found in enumerate(comparison.memorization) if found is not None]
     if known:
         yield from _memorization_figures(comparison, known)
+
+
+def _curves(comparison: Comparison, score: PairCounts, title: str) -> Figure:
+    pairs = score.pairs()
+    rates = [score.curve(*pair) / score.totals[pair] for pair in pairs]
+    chance = [score.curve(*pair, control=True) / score.totals[pair] for pair in pairs if score.control is not None]
+    names = [f"{comparison.names[i]} - {comparison.names[j]}" for i, j in pairs]
+    below = "; grey: shuffled noises" if chance else ""
+    subtitle = f"{comparison.descriptor['name']}, n = {score.n:,}{below}"
+    return curve_chart(score.thresholds(), rates, names, title, subtitle, chance, score.threshold)
+
+
+def _grid(comparison: Comparison) -> tuple[torch.Tensor, list[str]]:
+    """Images in rows and systems, and the rows' names: a noise a row, of conditional systems a noise and class."""
+    mixed = len({bank.manifest.images_per_seed for bank in comparison.banks}) > 1
+    count = min(_GRID_ROWS, comparison.n)
+    images, rows = [], []
+    for place, bank in enumerate(comparison.banks):
+        chosen = torch.arange(count)
+        if mixed and bank.labels is not None:
+            pair, found = next(item for item in comparison.scores["Between RP"].outcomes.items() if place in item[0])
+            chosen = torch.from_numpy((found.first if pair[0] == place else found.second)[:count])
+        images.append(bank.images[chosen])
+    first = comparison.banks[0]
+    for row in range(count):
+        label = "" if first.labels is None or mixed else f", class {int(first.labels[row])}"
+        rows.append(f"{int(first.seeds[row * (first.manifest.images_per_seed if mixed else 1)])}{label}")
+    return torch.stack(images, dim=1), rows
 
 
 def _memorization_figures(comparison: Comparison, known: list[int]) -> Iterator[tuple[str, Figure]]:
@@ -106,7 +152,7 @@ def _memorization_figures(comparison: Comparison, known: list[int]) -> Iterator[
     names = [comparison.names[place] for place in known]
     label = "share of samples that are no copy of a training image"
     rates, intervals = [item.rate for item in found], [item.interval() for item in found]
-    yield "gl", rate_chart(rates, intervals, names, "Generalization (GL)", _condition(comparison, "RP"), label)
+    yield "gl", rate_chart(rates, intervals, names, "Generalization (GL)", gl_condition(comparison), label)
     shown = min(_NEAREST, comparison.n)
     yield (
         "nearest",
@@ -124,14 +170,6 @@ def _memorization_figures(comparison: Comparison, known: list[int]) -> Iterator[
     )
 
 
-def _condition(comparison: Comparison, score: str) -> str:
-    limits = {
-        "RP": f"{comparison.descriptor['name']} > {comparison.threshold:g}, ",
-        "MAE": f"mean difference < {comparison.mae_threshold:g} of 255, ",
-    }
-    return f"{limits.get(score, '')}n = {comparison.n:,}"
-
-
 def log_comparison(comparison: Comparison, logdir: Path, step: int = 0) -> None:
     """Adds rates as scalars, figures as images and the tables as text to a TensorBoard log."""
     from torch.utils.tensorboard import SummaryWriter
@@ -141,68 +179,9 @@ def log_comparison(comparison: Comparison, logdir: Path, step: int = 0) -> None:
             writer.add_scalar(f"{row['score']}/{row['first']} - {row['second']}", row["rate"], step)
         for row in comparison.memorization_table():
             writer.add_scalar(f"GL/{row['system']}", row["rate"], step)
+        for row in comparison.value_table():
+            writer.add_scalar(f"{row['score']}/{row['first']} - {row['second']}", row["value"], step)
         for name, figure in comparison_figures(comparison):
             writer.add_image(f"comparison/{name}", rendered(figure), step, dataformats="HWC")
         text = "\n".join(f"    {line}" for line in as_text(comparison).splitlines())
         writer.add_text("comparison", text, step)
-
-
-def as_text(comparison: Comparison) -> str:
-    """Matrices with intervals and chance level, and GL, as tables for a terminal of any width."""
-    from rich.console import Console
-    from rich.table import Table
-
-    tables: list[Table] = [_matrix(comparison, score) for score in comparison.scores.values()]
-    rows = comparison.memorization_table()
-    if rows:
-        table = Table(
-            title=f"GL: share of samples that are no copy of a training image ({_condition(comparison, 'RP')})"
-        )
-        for head in ("system", "GL", "95 % interval", "not copied", "training images", "mean nearest"):
-            table.add_column(head, justify="left" if head == "system" else "right")
-        for row in rows:
-            counted = f"{row['count']:,} of {row['n']:,}"
-            table.add_row(
-                row["system"],
-                f"{row['rate']:.3f}",
-                _span(row),
-                counted,
-                f"{row['train_size']:,}",
-                f"{row['mean_nearest']:.3f}",
-            )
-        tables.append(table)
-    for table in tables:
-        table.title_justify = "left"
-    console = Console(width=10_000, record=True, file=io.StringIO(), color_system=None, highlight=False)
-    width = max(console.measure(table).maximum for table in tables)
-    console.width = max(width, 80)
-    for table in tables:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
-
-
-def _span(row: Mapping[str, Any], prefix: str = "") -> str:
-    return f"{row[prefix + 'low']:.3f}-{row[prefix + 'high']:.3f}"
-
-
-def _matrix(comparison: Comparison, score: PairCounts) -> Any:
-    """Above the diagonal the rate over its interval, below it the control's."""
-    from rich.table import Table
-
-    below = "" if score.control is None else "; below the diagonal: shuffled noises (chance)"
-    table = Table(title=f"{score.name} ({_condition(comparison, score.name)}; second line: 95 % interval{below})")
-    table.add_column("")
-    cells = {(row["first"], row["second"]): row for row in comparison.table() if row["score"] == score.name}
-    for name in comparison.names:
-        table.add_column(name, justify="center", no_wrap=True)
-    for first in comparison.names:
-        line = [first]
-        for second in comparison.names:
-            if (row := cells.get((first, second))) is not None:
-                line.append(f"{row['rate']:.3f}\n{_span(row)}")
-            elif (row := cells.get((second, first))) is not None and "control_rate" in row:
-                line.append(f"{row['control_rate']:.3f}\n{_span(row, 'control_')}")
-            else:
-                line.append("" if row is not None else "-")
-        table.add_row(*line)
-    return table

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
-from repro.comparison.results import Comparison, Memorization, PairCounts
+from repro.comparison.counting import between_scores, groups_of, metric_value, pair_scores
+from repro.comparison.results import Comparison, Memorization, PairValues
 from repro.descriptors.base import Descriptor, cached_features, check_images, features_of_bank
 from repro.errors import UserError
 from repro.files import cache_folder
 from repro.metrics.functional.generalization import memorization_matches
-from repro.metrics.functional.mae import absolute_difference_matrix, check_mae_threshold
-from repro.metrics.functional.similarity import check_threshold, cosine_matrix, exceeds
+from repro.metrics.functional.mae import check_mae_threshold
+from repro.metrics.functional.similarity import check_threshold
+from repro.metrics.protocol import pair_metrics, pick
 from repro.noise import parse_seeds
 from repro.registry import build, record_of
 
-__all__ = ["compare", "default_descriptor", "derangement"]
-
-_ELEMENTS = 1 << 22
+__all__ = ["compare", "default_descriptor"]
 
 
 def default_descriptor() -> Descriptor:
@@ -34,19 +33,6 @@ def default_descriptor() -> Descriptor:
     from repro.descriptors.sscd import SSCD
 
     return SSCD() if SSCD.available() else Pixels()
-
-
-def derangement(n: int, seed: int) -> Tensor:
-    """A fixed shuffle of n >= 2 places that leaves none where it was: a random cycle through all of them.
-
-    Example:
-        >>> bool((derangement(1000, 0) == torch.arange(1000)).any())
-        False
-    """
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    shuffled = torch.empty_like(order)
-    shuffled[order] = order.roll(-1)
-    return shuffled
 
 
 def compare(
@@ -64,6 +50,10 @@ def compare(
 ) -> Comparison:
     """Compares systems on the same noises: RP and MAE of every pair, GL of each, and the chance level beside them.
 
+    Unconditional systems are compared image by image, and so are conditional ones, whose scores also come class by
+    class (:meth:`Comparison.conditional_table`). Between an unconditional and a conditional system the score is between
+    RP: whether some class gives the image. Chance levels pair each image with one of another noise and the same class.
+
     Args:
         banks: Two or more banks or their folders, with the same seeds and image shape.
         descriptor: A descriptor or its registered name; :func:`default_descriptor` when left out.
@@ -72,7 +62,8 @@ def compare(
         mae_threshold: Of MAE, in [0, 255].
         names: Of the systems; those of the folders when left out.
         control_seed: Number of the fixed shuffle that the control pairs noises by.
-        metrics: Further pair metrics, as registered names or :class:`~repro.metrics.base.PairMetric` objects.
+        metrics: Further metrics of two systems, as registered names or objects: any that
+            :mod:`repro.metrics.protocol` can feed, which includes other ``torchmetrics.Metric`` of two sets of images.
         seeds: Compare these noises only, for example ``0-99``.
         device: Where descriptors run.
         batch_size: Images a batch of the descriptor.
@@ -99,21 +90,25 @@ def compare(
         descriptor = build("descriptors", descriptor)
     threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
     mae_threshold = check_mae_threshold(mae_threshold)
-    extra_metrics = _metrics(metrics)
+    further = pair_metrics(metrics, descriptor.name)
     train_images = _train_images(train, opened, names)
 
     features = [features_of_bank(bank, descriptor, batch_size, device) for bank in opened]
-    shuffle = derangement(len(opened[0]), control_seed) if len(opened[0]) > 1 else None
-    scores = {"RP": _rp_counts(features, threshold, shuffle), "MAE": _mae_counts(opened, mae_threshold, shuffle)}
-    for name, metric in extra_metrics.items():
-        inputs = features if metric.inputs == "features" else [bank.images for bank in opened]
-        scores[name] = _metric_counts(name, metric, inputs, opened[0].seeds, shuffle)
+    groups = groups_of(opened, features, control_seed)
+    scores, values = pair_scores(groups, len(opened), threshold, mae_threshold, further)
+    scores |= between_scores(groups, len(opened), threshold, control_seed)
+    found = _Training(descriptor, batch_size, device)
+    _add_training_values(values, further, opened, features, train_images, found)
     return Comparison(
         names=names,
         banks=opened,
-        n=len(opened[0]),
-        scores=scores,
-        memorization=_memorization(features, train_images, descriptor, threshold, batch_size, device),
+        n=min(len(bank) for bank in opened),
+        scores={name: score for name, score in scores.items() if score.pairs()},
+        values=values,
+        memorization=[
+            None if images is None else found.memorization(own, images, threshold)
+            for own, images in zip(features, train_images, strict=True)
+        ],
         train=train_images,
         descriptor={
             "name": descriptor.name,
@@ -161,35 +156,26 @@ def _check_banks(banks: Sequence[Bank], names: Sequence[str], seeds: object) -> 
 
 def _check_seeds(banks: Sequence[Bank], names: Sequence[str]) -> None:
     first = banks[0]
+    conditional = next(((bank, name) for bank, name in zip(banks, names, strict=True) if bank.labels is not None), None)
     for bank, name in zip(banks, names, strict=True):
-        if not torch.equal(bank.seeds, first.seeds):
+        if _noises(bank) != _noises(first):
             common = sorted(set(bank.seeds.tolist()) & set(first.seeds.tolist()))
             hint = f"compare those in common with --seeds {format_seeds(common)[:60]}, or " if common else ""
             raise UserError(
                 f"bank {name!r} holds seeds {_brief(bank)}, {names[0]!r} {_brief(first)}; "
                 f"{hint}draw the same seeds with repro predict --seeds"
             )
-        if (bank.labels is None) != (first.labels is None) or (
-            bank.labels is not None and not torch.equal(bank.labels, first.labels)
-        ):
-            raise UserError(f"banks {name!r} and {names[0]!r} were drawn under different labels; draw them alike")
+        if bank.labels is not None and not torch.equal(bank.labels, conditional[0].labels):
+            raise UserError(f"banks {name!r} and {conditional[1]!r} were drawn under different labels; draw them alike")
+
+
+def _noises(bank: Bank) -> list[int]:
+    return bank.seeds[:: bank.manifest.images_per_seed].tolist()
 
 
 def _brief(bank: Bank) -> str:
-    text = format_seeds(bank.seeds[:: bank.manifest.images_per_seed].tolist())
+    text = format_seeds(_noises(bank))
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _metrics(metrics: Sequence[Any]) -> dict[str, Any]:
-    if not metrics:
-        return {}
-    from repro.metrics.base import PairMetric
-
-    built = [build("metrics", metric) if isinstance(metric, str) else metric for metric in metrics]
-    for metric in built:
-        if not isinstance(metric, PairMetric):
-            raise UserError(f"metric {type(metric).__name__} compares no pairs; a comparison takes PairMetric classes")
-    return {type(metric).__name__: metric for metric in built}
 
 
 def _train_images(train: Any, banks: Sequence[Bank], names: Sequence[str]) -> list[Tensor | None]:
@@ -211,75 +197,40 @@ def _train_images(train: Any, banks: Sequence[Bank], names: Sequence[str]) -> li
     return images
 
 
-def _over_noises(systems: Sequence[Tensor], count: int, title: str) -> Any:
-    """Slices of noises such that all pairs of all systems fit in memory, with a progress bar."""
-    step = max(1, _ELEMENTS // (len(systems) * systems[0][0].numel()))
-    starts = range(0, count, step)
-    return (slice(start, start + step) for start in tqdm(starts, desc=title, unit="chunk", delay=2.0, leave=False))
+class _Training:
+    """Features of training sets, each computed once."""
+
+    def __init__(self, descriptor: Descriptor, batch_size: int | None, device: str) -> None:
+        self.descriptor, self.batch_size, self.device = descriptor, batch_size, device
+        self._known: dict[int, Tensor] = {}
+
+    def features(self, images: Tensor) -> Tensor:
+        """Of a training set, (N, d)."""
+        if id(images) not in self._known:
+            self._known[id(images)] = _train_features(images, self.descriptor, self.batch_size, self.device)
+        return self._known[id(images)]
+
+    def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
+        """Nearest training image of each sample, from the samples' features."""
+        found = memorization_matches(own.to(self.device), self.features(images), threshold)
+        return Memorization(*(part.cpu().numpy() for part in found), len(images))
 
 
-def _symmetric(counts: Tensor) -> np.ndarray:
-    upper = counts.triu().numpy()
-    return upper + np.triu(upper, 1).T
-
-
-def _rp_counts(features: Sequence[Tensor], threshold: float, shuffle: Tensor | None) -> PairCounts:
-    systems, n = len(features), len(features[0])
-    counts, control = torch.zeros(2, systems, systems, dtype=torch.int64)
-    for rows in _over_noises(features, n, "RP"):
-        first = torch.stack([item[rows] for item in features], dim=1)
-        counts += exceeds(cosine_matrix(first), threshold).sum(0)
-        if shuffle is not None:
-            second = torch.stack([item[shuffle[rows]] for item in features], dim=1)
-            control += exceeds(cosine_matrix(first, second), threshold).sum(0)
-    return PairCounts("RP", _symmetric(counts), None if shuffle is None else _symmetric(control), n)
-
-
-def _mae_counts(banks: Sequence[Bank], threshold: float, shuffle: Tensor | None) -> PairCounts:
-    pixels = [bank.images.flatten(1) for bank in banks]
-    systems, n = len(pixels), len(pixels[0])
-    counts, control = torch.zeros(2, systems, systems, dtype=torch.int64)
-    for rows in _over_noises(pixels, n, "MAE"):
-        first = torch.stack([item[rows] for item in pixels], dim=1)
-        counts += (absolute_difference_matrix(first) < threshold).sum(0)
-        if shuffle is not None:
-            second = torch.stack([item[shuffle[rows]] for item in pixels], dim=1)
-            control += (absolute_difference_matrix(first, second) < threshold).sum(0)
-    return PairCounts("MAE", _symmetric(counts), None if shuffle is None else _symmetric(control), n)
-
-
-def _metric_counts(
-    name: str, metric: Any, inputs: Sequence[Tensor], seeds: Tensor, shuffle: Tensor | None
-) -> PairCounts:
-    systems, n = len(inputs), len(inputs[0])
-    counts, control = torch.zeros(2, systems, systems, dtype=torch.int64)
-    for first in range(systems):
-        for second in range(first, systems):
-            counts[first, second] = metric.match(inputs[first], inputs[second]).sum()
-            if shuffle is not None:
-                control[first, second] = metric.match(inputs[first], inputs[second][shuffle]).sum()
-    return PairCounts(name, _symmetric(counts), None if shuffle is None else _symmetric(control), n)
-
-
-def _memorization(
+def _add_training_values(
+    values: Mapping[str, PairValues],
+    metrics: Mapping[str, Metric],
+    banks: Sequence[Bank],
     features: Sequence[Tensor],
     train: Sequence[Tensor | None],
-    descriptor: Descriptor,
-    threshold: float,
-    batch_size: int | None,
-    device: str,
-) -> list[Memorization | None]:
-    of_train: dict[int, Tensor] = {}
-    found: list[Memorization | None] = []
-    for own, images in zip(features, train, strict=True):
-        if images is None:
-            found.append(None)
-            continue
-        if id(images) not in of_train:
-            of_train[id(images)] = _train_features(images, descriptor, batch_size, device)
-        copies, similarity, index = memorization_matches(own.to(device), of_train[id(images)], threshold)
-        found.append(Memorization(copies.cpu().numpy(), similarity.cpu().numpy(), index.cpu().numpy(), len(images)))
-    return found
+    found: _Training,
+) -> None:
+    """Fills in metrics of whole sets against the training images."""
+    for name, score in values.items():
+        for place, images in enumerate(train):
+            if score.train is not None and images is not None:
+                own = pick(metrics[name], features[place], banks[place].images)
+                other = pick(metrics[name], found.features, lambda images: images)(images)
+                score.train[place] = metric_value(metrics[name], name, own, other)
 
 
 def _train_features(images: Tensor, descriptor: Descriptor, batch_size: int | None, device: str) -> Tensor:

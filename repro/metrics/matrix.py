@@ -39,8 +39,8 @@ class ReproducibilityMatrix(CountMetric):
 
     higher_is_better: bool | None = True
 
-    def __init__(self, systems: int, threshold: float = 0.6, **kwargs: Any) -> None:
-        if int(systems) < 2:
+    def __init__(self, systems: int | None = None, threshold: float = 0.6, **kwargs: Any) -> None:
+        if systems is None or int(systems) < 2:
             raise UserError(f"systems is {systems}; a matrix compares at least two")
         super().__init__((int(systems), int(systems)), **kwargs)
         self.systems = int(systems)

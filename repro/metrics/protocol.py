@@ -4,8 +4,9 @@ A metric compares two systems when the first two arguments of its ``update`` are
 one number. What it is given, its class may say; without that, metrics from elsewhere fit as they are:
 
 ``inputs``
-    ``features`` of the comparison's descriptor, float32 (n, d); ``images``, uint8 (n, C, H, W); or, when the class says
-    nothing, the images as float32 in [0, 255], as torchmetrics' own take them with ``data_range=255``.
+    ``features`` of the comparison's descriptor, float32 (n, d), or ``images``, uint8 (n, C, H, W), also when the class
+    says nothing. Metrics of torchmetrics itself compute in the dtype that they are given, where uint8 would overflow:
+    they get the images as float32 in [0, 255]; build them with ``data_range=255.0``.
 ``paired``
     False when row i of one side has nothing to do with row i of the other; such a metric has no shuffled control, and
     is also computed against training images. True when the class says nothing.
@@ -39,7 +40,8 @@ def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descripto
     """Metrics that compare two systems, by the name of their score.
 
     Args:
-        given: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics.
+        given: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics; a score
+            named after its class gets the name that the metric gives itself.
         descriptor: Name of the descriptor whose features they get.
 
     Raises:
@@ -50,7 +52,7 @@ def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descripto
     for place, key in enumerate(named):
         item = named[key] if isinstance(given, Mapping) else given[place]
         metric = _checked(_built(item) if isinstance(item, str) else item)
-        name = key if isinstance(key, str) else _label(metric, descriptor)
+        name = key if isinstance(key, str) and key != type(metric).__name__ else _label(metric, descriptor)
         same = sum(other == name or other.startswith(f"{name} (") for other in found)
         found[f"{name} ({same + 1})" if same else name] = metric
     return found
@@ -111,7 +113,7 @@ def feed(metric: Metric, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | N
         metric.update(a, seeds=seeds)
         metric.update(b=b, seeds=seeds if len(a) == len(b) else None)
     else:
-        convert = not hasattr(type(metric), "inputs") and a.dtype == torch.uint8
+        convert = type(metric).__module__.startswith("torchmetrics.") and a.dtype == torch.uint8
         for x, y in zip(a.split(_BATCH), b.split(_BATCH), strict=True):
             metric.update(x.float() if convert else x, y.float() if convert else y)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from repro.banks import Bank, BankWriter
-from repro.comparison import compare, derangement, scoring
+from repro.comparison import compare, counting, derangement
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.figures import heat_map
@@ -79,7 +79,7 @@ def test_generalization_and_nearest_equal_the_plain_functions(found, images, tra
 
 @pytest.mark.parametrize("elements", [1, 500, 1 << 22])
 def test_counts_do_not_depend_on_the_chunks(found, images, monkeypatch, elements):
-    monkeypatch.setattr(scoring, "_ELEMENTS", elements)
+    monkeypatch.setattr(counting, "_ELEMENTS", elements)
     again = compare([Bank.from_images(each) for each in images], Pixels(), control_seed=3)
     for name, score in found.scores.items():
         assert (again.scores[name].counts == score.counts).all()
