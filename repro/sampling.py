@@ -70,6 +70,7 @@ def bank_writer(
         labels=labels,
         data=model.data_record,
         data_fingerprint=model.data_fingerprint,
+        extra=task.record(model),
     )
     return BankWriter(path, manifest, shard_size=shard_size)
 

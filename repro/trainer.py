@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -17,6 +20,7 @@ from repro.comparison import default_descriptor
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
+from repro.figures import image_grid, save_figure
 from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
@@ -24,8 +28,9 @@ from repro.modules.base import GenerativeModule
 from repro.noise import parse_seeds
 from repro.registry import load, rebuild
 from repro.samplers.base import Sampler
-from repro.sampling import Draws, bank_writer
+from repro.sampling import Draws, bank_writer, sample
 from repro.tasks.base import Task
+from repro.tasks.problem import Problem
 from repro.tasks.scores import Scores
 
 __all__ = ["Trainer"]
@@ -93,6 +98,7 @@ class Trainer(L.Trainer):
         output: str | None = None,
         sampler: Sampler | None = None,
         weights: Literal["ema", "raw"] = "ema",
+        problem: Problem | None = None,
         shard_size: int = 250,
     ) -> Path:
         """Draws numbered images into a sample bank, going on where an interrupted one stopped.
@@ -107,6 +113,7 @@ class Trainer(L.Trainer):
             output: Folder of the bank; by default ``banks/<task>_<seeds>`` in the run's folder.
             sampler: Draw with this sampler instead of the model's own.
             weights: Averaged weights (``ema``) or those of the last step (``raw``).
+            problem: What an inverse task measures.
             shard_size: Seeds at a time, and in each file.
 
         Returns:
@@ -116,11 +123,11 @@ class Trainer(L.Trainer):
             UserError: no model, bad seeds, a task that the model cannot do, a folder with other samples.
         """
         numbers = parse_seeds(seeds)
-        model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem)
         folder = (
             Path(output)
             if output
-            else self._run_folder(ckpt_path) / "banks" / f"{doing.name}_{format_seeds(numbers)[:40]}"
+            else self._run_folder(ckpt_path) / "banks" / f"{_label(doing, model)}_{format_seeds(numbers)[:40]}"
         )
         writer = bank_writer(folder, model, doing, numbers, shard_size)
         callback = WriteBank(writer)
@@ -147,6 +154,7 @@ class Trainer(L.Trainer):
         metric: list[str] | None = None,
         sampler: Sampler | None = None,
         weights: Literal["ema", "raw"] = "ema",
+        problem: Problem | None = None,
         batch_size: int = 250,
     ) -> Scores:
         """Draws numbered images and scores them: RP and MAE against references, GL against the training images.
@@ -165,6 +173,7 @@ class Trainer(L.Trainer):
             metric: Names of further metrics of the group ``repro.metrics``.
             sampler: Draw with this sampler instead of the model's own.
             weights: Averaged weights (``ema``) or those of the last step (``raw``).
+            problem: What an inverse task measures.
             batch_size: Seeds at a time.
 
         Returns:
@@ -174,19 +183,25 @@ class Trainer(L.Trainer):
             UserError: no model, bad seeds or thresholds, a reference of other seeds or sizes, nothing to score against.
         """
         numbers = parse_seeds(seeds)
-        model, doing = self._prepare(model, ckpt_path, sampler, weights, task)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem)
         descriptor = descriptor or default_descriptor()
         threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
         check_mae_threshold(mae_threshold)
         metrics = {name: load("metrics", name)() for name in metric or []}
-        banks = {Path(path).name: self.bank_of(path, doing.name, seeds) for path in reference or []}
+        banks = {Path(path).name: self.bank_of(path, doing.name, seeds, problem) for path in reference or []}
+        metrics = doing.metrics(model) | metrics
         for name, bank in banks.items():
             if tuple(bank.manifest.image_shape) != tuple(model.image_shape):
                 raise UserError(
                     f"reference {name} has images {tuple(bank.manifest.image_shape)}, the model's are "
                     f"{tuple(model.image_shape)}; compare models of one image size"
                 )
-        if datamodule is None and model.data_record is not None:
+            if bank.manifest.extra != doing.record(model):
+                raise UserError(
+                    f"reference {name} was drawn for another problem; draw it for this one: give its checkpoint"
+                )
+        banks = doing.references(model, numbers) | banks
+        if datamodule is None and model.data_record is not None and doing.trains:
             datamodule = rebuild(model.data_record)
         model.scores = Scores(
             banks,
@@ -198,9 +213,16 @@ class Trainer(L.Trainer):
             self.strategy.root_device,
         )
         super().test(model, datamodule=Draws(model, doing, numbers, batch_size), verbose=False)
+        if self.is_global_zero and (columns := doing.columns(model, numbers[:8])):
+            others = {name: bank.select(numbers[:8]).images for name, bank in banks.items() if name not in columns}
+            columns |= {"result": sample(model, numbers[:8]), **others}
+            titles, rows = list(columns), [f"seed {seed}" for seed in numbers[:8]]
+            figure = image_grid(torch.stack([*columns.values()], dim=1), titles, rows, doing.name, "one row a noise")
+            model.scores.picture = self._run_folder(ckpt_path) / f"{_label(doing, model)}.png"
+            save_figure(figure, model.scores.picture)
         return model.scores
 
-    def bank_of(self, path: str, task: str | None = None, seeds: str = "0-999") -> Bank:
+    def bank_of(self, path: str, task: str | None = None, seeds: str = "0-999", problem: Problem | None = None) -> Bank:
         """The bank at a path, or the one drawn from the checkpoint or run there.
 
         Raises:
@@ -211,7 +233,7 @@ class Trainer(L.Trainer):
         drawer = Trainer(
             accelerator=self.accelerator, devices=self.num_devices, logger=False, enable_checkpointing=False
         )
-        return Bank.open(drawer.predict(ckpt_path=path, seeds=seeds, task=task))
+        return Bank.open(drawer.predict(ckpt_path=path, seeds=seeds, task=task, problem=problem))
 
     def _prepare(
         self,
@@ -220,6 +242,7 @@ class Trainer(L.Trainer):
         sampler: Sampler | None,
         weights: str,
         task: str | None,
+        problem: Problem | None,
     ) -> tuple[GenerativeModule, Task]:
         if ckpt_path is not None:
             model = load_module(ckpt_path, weights)
@@ -232,7 +255,7 @@ class Trainer(L.Trainer):
         if sampler is not None:
             model.use_sampler(sampler)
         doing = load("tasks", task or ("conditional" if model.num_classes else "unconditional"))()
-        doing.check(model)
+        doing.prepare(model, problem or Problem())
         return model, doing
 
     def _run_folder(self, ckpt_path: str | None) -> Path:
@@ -240,3 +263,9 @@ class Trainer(L.Trainer):
         if path.is_file():
             path = path.parent
         return path.parent if path.name == "checkpoints" else path
+
+
+def _label(task: Task, model: GenerativeModule) -> str:
+    """The task's name, with a short hash of what it measures."""
+    record = task.record(model)
+    return f"{task.name}-{hashlib.sha256(json.dumps(record).encode()).hexdigest()[:8]}" if record else task.name

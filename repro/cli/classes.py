@@ -33,6 +33,7 @@ GROUP_OF = {
     "RecordedModule": "modules",
     "ImageData": "data",
     "Descriptor": "descriptors",
+    "Operator": "operators",
 }
 """Base class of a constructor's argument -> group of the names that are legal there."""
 

@@ -11,7 +11,9 @@ from jsonargparse import Namespace
 from repro import registry
 from repro.cli.classes import class_of, specs
 from repro.data.base import ImageData
+from repro.denoisers import Denoiser
 from repro.errors import UserError
+from repro.modules.teacher import Taught, Teacher
 
 __all__ = ["build", "fill"]
 
@@ -30,14 +32,19 @@ def build(value: Any, where: str) -> Any:
     if not isinstance(value, Mapping | Namespace):
         return value
     if "class_path" not in value:
-        return {key: build(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: build(value[key], f"{where}.{key}") for key in _keys(value)}
     given = value.get("init_args") or {}
-    keys = given if isinstance(given, Mapping) else vars(given)
-    arguments = {key: build(given[key], f"{where}.{key}") for key in keys} | dict(value.get("dict_kwargs") or {})
+    arguments = {key: build(given[key], f"{where}.{key}") for key in _keys(given)} | dict(
+        value.get("dict_kwargs") or {}
+    )
     try:
         return class_of(value["class_path"])(**arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _keys(value: Mapping[str, Any] | Namespace) -> list[str]:
+    return list(value if isinstance(value, Mapping) else vars(value))
 
 
 def fill(model: Any, data: ImageData, task: str | None) -> str:
@@ -46,7 +53,8 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
     Args:
         model: The parsed model, changed in place.
         data: The data.
-        task: Name of the task, or None to infer it: conditional when the model's classes are given, else unconditional.
+        task: Name of the task, or None to infer it: conditional when the model's classes are given, or those of the
+            teacher whose network it takes, else unconditional.
 
     Returns:
         Name of the task.
@@ -55,10 +63,16 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
         UserError: a given value that contradicts data or task, images that are not square, an unknown task.
     """
     takers = [(where, spec) for where, spec in specs(model, "model") if _sizes_of(spec)]
+    teacher = _copied_teacher(model)
     if task is None:
         given = any(spec["init_args"].get("num_classes") for _, spec in takers)
-        task = "conditional" if given else "unconditional"
+        task = "conditional" if given or (teacher is not None and teacher.num_classes) else "unconditional"
     classes = registry.load("tasks", task)().num_classes(data.num_classes)
+    if teacher is not None and teacher.num_classes != classes:
+        raise UserError(
+            f"model.teacher has {teacher.num_classes} classes, but --task {task} on {type(data).__name__} has "
+            f"{classes}; name another teacher: --model.teacher PATH, or another task"
+        )
     for where, spec in takers:
         channels, height, width = data.image_shape
         if height != width and "image_size" in _sizes_of(spec):
@@ -71,6 +85,15 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
             if size in _sizes_of(spec):
                 _settle(where, spec["init_args"], size, value, data, task)
     return task
+
+
+def _copied_teacher(model: Any) -> Denoiser | None:
+    """The teacher in a file whose network the model takes, because none was named."""
+    arguments = model.get("init_args") or {}
+    path = arguments.get("teacher")
+    if not (issubclass(class_of(model["class_path"]), Taught) and isinstance(path, str)):
+        return None
+    return Teacher(path).denoiser if arguments.get("network") is None else None
 
 
 def _sizes_of(spec: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.files import write_text
 from repro.modules.base import RecordedModule
+from repro.tasks.problem import Problem
 from repro.trainer import Trainer
 
 __all__ = ["CommandLine", "run"]
@@ -41,6 +43,7 @@ _CHECKPOINT = {
 }
 _CHECKPOINT["test"] = _CHECKPOINT["predict"] = _CHECKPOINT["validate"]
 _SEVERAL = ("--reference", "--metric")
+_MOST_OTHERS = 3
 _NOT_SAVED = ("name", "output", "ckpt_path", "print_config")
 
 
@@ -161,6 +164,11 @@ class CommandLine(LightningCLI):
         if not chosen.trainable:
             name = chosen.__name__
             raise UserError(f"{name} has nothing to train; draw from it: repro predict --model {name}")
+        if not registry.load("tasks", config.task).trains:
+            raise UserError(
+                f"no model is trained for --task {config.task}; train an unconditional one, then "
+                f"repro test --task {config.task}"
+            )
         model, most = build(config.model, "model"), config.trainer.max_steps
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
         if start is not None:
@@ -207,7 +215,9 @@ class CommandLine(LightningCLI):
         if files:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
             return files[0].absolute().parent.name if saved else files[0].stem
-        return "-".join(value for key, value in self._names() if key in ("model.network", "model.denoiser", "data"))
+        named = dict(self._names())
+        parts = [named[key] for key in ("model.network", "model.denoiser") if named.get(key, "None") != "None"]
+        return "-".join([*(parts or [named["model"]]), named["data"]])
 
     def _names(self) -> Iterator[tuple[str, str]]:
         plain = self.plain(skip_validation=True)
@@ -237,6 +247,8 @@ class CommandLine(LightningCLI):
         for name, value, interval, count in scores.table():
             within = f"  95 % interval {interval[0]:.4f}-{interval[1]:.4f}, n = {count:,}" if interval else ""
             lines.append(f"{name}: {value:.4f}{within}")
+        if scores.picture is not None:
+            lines.append(f"picture: {scores.picture}")
         self._tell(*lines)
 
     def _predict(self) -> None:
@@ -246,11 +258,16 @@ class CommandLine(LightningCLI):
     def _draw(self, **more: Any) -> Any:
         """Runs ``test`` or ``predict`` of the trainer on a checkpoint, or on a model that needs no training."""
         own = {name: build(self.config[name], name) for name in self._own}
+        if own["problem"] is not None:
+            own["problem"] = Problem(**own["problem"])
         chosen = self.config.get("model")
         if chosen and not self.config.ckpt_path and not class_of(chosen.class_path).trainable:
             own["model"], root = build(chosen, "model"), runs.RUNS / self._name()
         else:
-            own["ckpt_path"], root = str(self._checkpoint()), None
+            found = self._checkpoint()
+            own["ckpt_path"], root = str(found), None
+            if not self.config.ckpt_path and "reference" in own and not own["reference"]:
+                own["reference"] = self._others(found)
         draws = self.command == "predict"
         with stoppable(lambda: "the same command goes on where this one stopped" if draws else ""):
             return getattr(self._make_trainer(root), self.command)(**own, **more)
@@ -260,7 +277,7 @@ class CommandLine(LightningCLI):
         model = self.plain(skip_validation=True).get("model")
         if self.config.ckpt_path:
             return resume.checkpoint_that_fits(self.config.ckpt_path, model)
-        folder = resume.newest_that_fits(model, self.config.get("task"))
+        folder = next(resume.runs_that_fit(model, self.config.get("task")), None)
         if folder is None:
             files = config_files(self.arguments)
             raise UserError(
@@ -270,6 +287,16 @@ class CommandLine(LightningCLI):
         if rank_zero_only.rank == 0:
             print(f"repro: using {folder}, the newest finished run that fits", file=sys.stderr)
         return folder
+
+    def _others(self, chosen: Path) -> list[str]:
+        """What an inverse task compares the chosen run with: the other runs on its data, the newest few."""
+        task = self.config.get("task")
+        if task is None or registry.load("tasks", task).trains:
+            return []
+        others = [str(path) for path in itertools.islice(resume.runs_that_fit(None, task, chosen), _MOST_OTHERS)]
+        if others and rank_zero_only.rank == 0:
+            print(f"repro: comparing with {', '.join(others)}, trained on the same data", file=sys.stderr)
+        return others
 
     @staticmethod
     @rank_zero_only

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from repro import registry
 from repro.checkpoints.native import load_weights, read_checkpoint
 from repro.cli import runs
 from repro.data.base import ImageData
@@ -16,7 +17,7 @@ from repro.errors import UserError
 from repro.modules.base import RecordedModule
 from repro.registry import differences, record_of
 
-__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "newest_that_fits", "with_config_of_run"]
+__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]
 
 _FREE = {"model.compile", "data.workers", "data.in_memory", "data.cache"}
 _PLACES = {"data.path", "data.root"}
@@ -123,11 +124,18 @@ def checkpoint_that_fits(path: str, model: Any) -> Path:
     return Path(path)
 
 
-def newest_that_fits(model: Any, task: str | None) -> Path | None:
-    """The newest finished run of this model (of any, when None) that can do this task (any, when None)."""
+def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Iterator[Path]:
+    """The finished runs of this model (any, when None) that can do this task (any, when None), newest first.
+
+    Args:
+        model: Settings of the model.
+        task: Name of the task.
+        like: Only runs trained on the data of this one, and not itself.
+    """
+    data = None if like is None else read_checkpoint(like)["repro"]["data_fingerprint"]
 
     def fits(folder: Path, status: Mapping[str, Any]) -> bool:
-        if task is not None and (task == "conditional") != bool(status.get("num_classes")):
+        if task is not None and not registry.load("tasks", task)().fits(int(status.get("num_classes") or 0)):
             return False
         if model is None:
             return bool(status.get("draws", True))
@@ -136,4 +144,6 @@ def newest_that_fits(model: Any, task: str | None) -> Path | None:
         except (OSError, yaml.YAMLError, KeyError, TypeError):
             return False
 
-    return runs.newest_finished(fits)
+    for folder in runs.finished(fits):
+        if like is None or (folder != like and read_checkpoint(folder)["repro"]["data_fingerprint"] == data):
+            yield folder

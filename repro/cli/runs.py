@@ -16,7 +16,7 @@ from repro.errors import UserError
 __all__ = [
     "RUNS",
     "claim",
-    "newest_finished",
+    "finished",
     "run_folder",
     "run_of_checkpoint",
     "runs_named",
@@ -130,18 +130,22 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def runs_named(name: str | None = None) -> list[Path]:
-    """Folders in ``runs/`` with a checkpoint, newest first; only ``<name>``, ``<name>-2``, ... when a name is given."""
+    """Runs with a checkpoint, newest first: those in ``runs/`` and in the folders of studies there.
+
+    With a name only those called ``<name>``, ``<name>-2``, ... in ``runs/`` itself.
+    """
 
     def fits(folder: Path) -> bool:
         stem, _, number = folder.name.rpartition("-")
         return name is None or folder.name == name or (stem == name and number.isdecimal())
 
-    found = [path.parent for path in RUNS.glob("*/run.json") if fits(path.parent)]
+    places = ["*/run.json"] if name else ["*/run.json", "*/runs/*/run.json"]
+    found = [path.parent for place in places for path in RUNS.glob(place) if fits(path.parent)]
     return sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime, reverse=True)
 
 
-def newest_finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Path | None:
-    """The newest finished run in ``runs/`` that fits.
+def finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Iterator[Path]:
+    """The finished runs below ``runs/`` that fit, newest first.
 
     Args:
         fits: Given the run's folder and what its ``run.json`` says.
@@ -149,5 +153,4 @@ def newest_finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Path | N
     for folder in runs_named():
         status = _status(folder)
         if status.get("finished") and fits(folder, status):
-            return folder
-    return None
+            yield folder

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
+from repro.banks import Bank
 from repro.errors import UserError
 from repro.modules.base import GenerativeModule
 from repro.registry import Plugin
+from repro.tasks.problem import Problem
 
 __all__ = ["Task"]
 
@@ -20,9 +24,11 @@ class Task(Plugin, ABC):
 
     Attributes:
         name: The task's registered name, as in ``--task NAME``.
+        trains: Whether models are trained for the task, or those of other tasks serve.
     """
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = True
 
     @abstractmethod
     def num_classes(self, classes: int) -> int:
@@ -31,6 +37,36 @@ class Task(Plugin, ABC):
     @abstractmethod
     def check(self, module: GenerativeModule) -> None:
         """Raises UserError when the task cannot be done with the model."""
+
+    def fits(self, num_classes: int) -> bool:
+        """Whether a finished run of a model with so many classes is one that the task looks for."""
+        return num_classes == 0
+
+    def prepare(self, module: GenerativeModule, problem: Problem) -> None:
+        """Makes the model ready to draw; first of all :meth:`check`.
+
+        Raises:
+            UserError: the task cannot be done with the model, or it has no use for the problem.
+        """
+        self.check(module)
+        if problem != Problem():
+            raise UserError(f"--problem is for inverse tasks, such as inpaint; --task {self.name} measures nothing")
+
+    def record(self, module: GenerativeModule) -> dict[str, Any]:
+        """What two banks of this task must have in common to be compared, as plain data."""
+        return {}
+
+    def references(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Bank]:
+        """Banks that every model is compared with."""
+        return {}
+
+    def metrics(self, module: GenerativeModule) -> dict[str, Metric]:
+        """Further scores, of two sets of uint8 images each."""
+        return {}
+
+    def columns(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Pictures that stand beside the drawn ones in a grid: uint8 (n, C, H, W) each."""
+        return {}
 
     def images_per_seed(self, module: GenerativeModule) -> int:
         """Images that are drawn for each noise."""
@@ -70,6 +106,9 @@ class Conditional(Task):
     def check(self, module: GenerativeModule) -> None:
         if not module.num_classes:
             raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
+
+    def fits(self, num_classes: int) -> bool:
+        return num_classes > 0
 
     def images_per_seed(self, module: GenerativeModule) -> int:
         return module.num_classes

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from repro import registry
 from repro.data.digits import Digits
 from repro.denoisers import Denoiser, GaussianDenoiser
 from repro.errors import UserError
@@ -134,3 +135,10 @@ def test_mistakes_are_one_line(make, message):
     with pytest.raises(UserError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_rebuilt_from_its_record():
+    sampler = PosteriorSampler(Heun(steps=5), CentreMask(0.3), data(), noise=0.1, step_size=0.7)
+    again = registry.rebuild(registry.record_of(sampler))
+    images = [each.sample(Smooth(EDM()), NoiseStream(SEEDS)) for each in (sampler, again)]
+    assert torch.equal(*images)
