@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Scores:
         device: str | torch.device = "cpu",
     ) -> None:
         self.references, self.descriptor, self.device = dict(references), descriptor, device
+        self.picture: Path | None = None
         self.features = {name: features_of_bank(bank, descriptor, device=device) for name, bank in references.items()}
         self.rows = {name: {_key(bank, i): i for i in range(len(bank))} for name, bank in references.items()}
         self.metrics: dict[str, Metric] = {}
