@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from repro.cli.classes import check_claims, load_classes
+from repro.cli.fill import build
 from repro.cli.main import main
-from repro.cli.parser import Parser, quiet
+from repro.cli.parser import Parser, quiet, warn_of_broken
 from repro.errors import UserError, unknown
 from repro.registry import entries, load, names
 from repro.studies.base import Scale, Study
@@ -16,7 +20,8 @@ from repro.studies.jobs import LocalExecutor, remaining
 __all__ = ["run"]
 
 
-def _parser() -> Parser:
+def _parser(study: type[Study] | None) -> Parser:
+    """The options of every study, and the constructor arguments of one."""
     known = "\n".join(f"  {entry.name}" for entry in entries("studies"))
     parser = Parser(
         prog="repro study",
@@ -29,7 +34,17 @@ def _parser() -> Parser:
     parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
     parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default.")
     parser.add_argument("--dry_run", action="store_true", help="Print the jobs and their estimated cost, and stop.")
+    if study is not None:
+        parser.add_class_arguments(study, instantiate=False, sub_configs=True)
     return parser
+
+
+def _chosen(arguments: Sequence[str]) -> type[Study] | None:
+    """The study that a command line names, as its first word."""
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if name is not None and name not in names("studies"):
+        raise unknown("study", name, names("studies"), "list them: repro plugins studies")
+    return load("studies", name) if name else None
 
 
 def _plan(study: Study, folder: Path, scale: Scale) -> str:
@@ -55,12 +70,16 @@ def run(command: str, arguments: list[str]) -> int:
         UserError: whatever the user can mend.
     """
     with quiet():
-        config = _parser().parse_args([word.replace("--dry-run", "--dry_run") for word in arguments])
-        if config.study not in names("studies"):
-            raise unknown("study", config.study, names("studies"), "list them: repro plugins studies")
+        chosen = _chosen(arguments)
+        own = list(inspect.signature(chosen).parameters) if chosen else []
+        broken = load_classes() if own else []
+        parser = _parser(chosen)
+        config = parser.parse_args([word.replace("--dry-run", "--dry_run") for word in arguments])
+        check_claims(config)
+        warn_of_broken(broken)
         if config.scale not in get_args(Scale):
             raise unknown("scale", config.scale, get_args(Scale))
-        study = load("studies", config.study)()
+        study = load("studies", config.study)(**{name: build(config[name], name) for name in own})
         folder = Path(config.output or f"runs/{config.study}_{config.scale}")
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; name another folder: --output DIR")
