@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -15,13 +15,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torchvision.utils import make_grid
 
 from repro.banks import BankWriter
+from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError
 from repro.files import write_text
 from repro.modules.base import GenerativeModule, RecordedModule
+from repro.modules.diffusion import Diffusion
 from repro.noise import parse_seeds
+from repro.optimal_loss import losses_by_level, optimal_loss, optimum_of
 from repro.registry import flat, record_of
 
-__all__ = ["HyperParameters", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput", "WriteBank"]
+__all__ = ["HyperParameters", "OptimalLoss", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput", "WriteBank"]
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -148,6 +151,91 @@ class Throughput(L.Callback):
                 {"train/images_per_second": rate, "train/images_seen": float(pl_module.images_seen)}, prog_bar=False
             )
             self._since = (now, pl_module.images_seen)
+
+
+class OptimalLoss(L.Callback):
+    """Logs, beside the training loss, the smallest one that the training images allow: has the model memorised them?
+
+    ``train/optimal_loss`` is the loss of their empirical optimum at the very images, times and noises of the step, and
+    ``train/excess_loss`` how much higher the model's is, at the trainer's logging interval: around 0, the training set
+    is memorised. ``levels/RATIO/trained`` and ``levels/RATIO/optimal`` are both losses at fixed noise levels, for the
+    averaged weights. On the command line: ``--trainer.callbacks+=OptimalLoss``.
+
+    Each time costs two matrix products of the batch with the whole training set, which stays in memory as bytes.
+
+    Args:
+        levels: How many noise levels; 0 for none.
+        every_n_steps: Optimiser steps between two looks at them; there is one at the end too.
+        images: Training images that they are measured on.
+        precision: Of the optimum's arithmetic; ``float32`` is faster, and right for ratios above about 0.1.
+    """
+
+    def __init__(
+        self,
+        levels: int = 8,
+        every_n_steps: int = 1000,
+        images: int = 256,
+        precision: Literal["float64", "float32"] = "float64",
+    ) -> None:
+        for name, value, least in (("levels", levels, 0), ("every_n_steps", every_n_steps, 1), ("images", images, 1)):
+            if value < least:
+                raise UserError(f"OptimalLoss: {name} is {value}; give at least {least}")
+        self.levels, self.every_n_steps, self.images, self.precision = levels, every_n_steps, images, precision
+        self._optimum: EmpiricalDenoiser | None = None
+        self._optimal: float | None = None
+        self._looked = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+        """Takes the training images.
+
+        Raises:
+            UserError: the model is no ``Diffusion``, whose loss has a known optimum.
+        """
+        if not isinstance(pl_module, Diffusion) or trainer.datamodule is None:
+            raise UserError(
+                f"OptimalLoss knows the optimum of Diffusion on a data plug-in, not of {type(pl_module).__name__}; "
+                "leave the callback out"
+            )
+        optimum = optimum_of(pl_module, trainer.datamodule, precision=self.precision)
+        self._optimum = optimum.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Diffusion, batch: Any, batch_idx: int) -> None:
+        """Computes the optimum's loss at the draws of the step that follows, when that is logged."""
+        if pl_module._logs_now:
+            images, labels = batch
+            x_0 = pl_module.start_step(images)
+            t, eps = pl_module.draws(x_0)
+            labels = labels if pl_module.num_classes else None
+            losses = optimal_loss(self._optimum, pl_module.trained.parameterization, x_0, eps, t, labels)
+            self._optimal = losses.mean().item()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Diffusion, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs it."""
+        if self._optimal is not None:
+            excess = outputs["loss"].item() * trainer.accumulate_grad_batches - self._optimal
+            pl_module.log_dict({"train/optimal_loss": self._optimal, "train/excess_loss": excess})
+            self._optimal = None
+        if trainer.global_step % self.every_n_steps == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Diffusion) -> None:
+        """Looks at the noise levels a last time."""
+        self._look(trainer, pl_module)
+
+    @rank_zero_only
+    def _look(self, trainer: L.Trainer, pl_module: Diffusion) -> None:
+        if self._looked == trainer.global_step:
+            return
+        self._looked = trainer.global_step
+        values = {}
+        for level in losses_by_level(pl_module, self._optimum, trainer.datamodule, self.levels, self.images):
+            values[f"levels/{level.ratio:.3g}/trained"] = level.trained
+            values[f"levels/{level.ratio:.3g}/optimal"] = level.optimal
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
 
 class HyperParameters(L.Callback):

@@ -87,8 +87,13 @@ class Diffusion(DenoiserModule):
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image at fresh times and noises, shape (B,)."""
+        t, eps = self.draws(x_0)
+        return self.loss_at(self.trained, x_0, eps, t, labels)
+
+    def draws(self, x_0: Tensor) -> tuple[Tensor, Tensor]:
+        """Fresh times (B,) and noises of a batch, from the default generator."""
         t = self.times.draw(len(x_0), self.trained.kernel, x_0.device)
-        return self.loss_at(self.trained, x_0, torch.randn_like(x_0), t, labels)
+        return t, torch.randn_like(x_0)
 
     @staticmethod
     def loss_at(denoiser: NetworkDenoiser, x_0: Tensor, eps: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
