@@ -17,6 +17,8 @@ SMALL = {
     "SongUNet": ("--model.network.width", "8", "--model.network.num_blocks", "1"),
     "UViT": ("--model.network.width", "16", "--model.network.depth", "2"),
     "MLP": ("--model.network.width", "16"),
+    "GAN": ("--model.width", "4", "--model.discriminator_width", "4"),
+    "VAE": ("--model.hidden", "8"),
 }
 
 
@@ -36,7 +38,8 @@ def test_a_shipped_config_runs(config, tmp_path, monkeypatch):
         assert main(["predict", "--config", str(config), "--seeds", "0-1", "--output", "bank"]) == 0
         assert (tmp_path / "bank" / "manifest.json").is_file()
         return
-    small = SMALL[model["init_args"]["network"]["class_path"]]
+    part = model["init_args"].get("network", model)
+    small = SMALL[part["class_path"]]
     words = ["fit", "--config", str(config), "--data", "Digits", "--data.batch_size", "4", *small]
     words += ["--trainer.max_steps", "2", "--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
     assert main([*words, "--output", "run"]) == 0
