@@ -1,0 +1,87 @@
+"""Config files with settings by class: written out for the classes of the files before them."""
+
+import json
+
+import pytest
+import yaml
+from conftest import run_here
+
+from repro.cli.overlays import with_class_settings
+from repro.errors import UserError
+
+SYSTEM = {
+    "model": {
+        "class_path": "Diffusion",
+        "init_args": {"network": {"class_path": "MLP", "init_args": {"width": 512, "depth": 4}}, "kernel": "EDM"},
+    }
+}
+OVERLAY = {
+    "by_class": {"MLP": {"width": 8}, "UViT": {"depth": 2}, "Diffusion": {"lr": 0.5}, "EDM": {"sigma_max": 40.0}},
+    "model": {"lr": 0.1, "ema_halflife": 1000},
+    "data": {"class_path": "Digits"},
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, settings in (("system", SYSTEM), ("overlay", OVERLAY)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def written(word):
+    assert word.startswith("--config={")
+    return json.loads(word.removeprefix("--config="))
+
+
+@pytest.mark.parametrize("words", [["--config", "overlay.yaml"], ["--config=overlay.yaml"], ["-c", "overlay.yaml"]])
+def test_only_the_classes_that_are_there_are_set_and_win(files, words):
+    *before, after, last = with_class_settings(["--config", "system.yaml", *words, "--model.lr=3"])
+    assert before == ["--config", "system.yaml"]
+    assert last == "--model.lr=3"
+    assert written(after) == {
+        "model": {"lr": 0.5, "ema_halflife": 1000, "network": {"width": 8}, "kernel": {"sigma_max": 40.0}},
+        "data": {"class_path": "Digits"},
+    }
+
+
+def test_a_later_file_may_change_the_class(files):
+    (files / "other.yaml").write_text("model: {network: {class_path: UViT}}")
+    words = with_class_settings(["--config", "system.yaml", "--config", "other.yaml", "--config", "overlay.yaml"])
+    assert written(words[-1])["model"]["network"] == {"depth": 2}
+
+
+def test_other_words_stay_as_they_are(files):
+    words = ["--config", "system.yaml", "--config", "nothing.yaml", "--model", "Diffusion", "--config"]
+    assert with_class_settings(words) == words
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"by_class": {"MLPP": {"width": 8}}}, "by_class of config file bad.yaml 'MLPP'; did you mean 'MLP'"),
+        ({"by_class": {"UViT": {"depth": 8}}}, "has settings for UViT, and no config file before it names one of them"),
+        ({"by_class": {"MLP": 8}}, "by_class must be of the form"),
+        ({"by_class": ["MLP"]}, "by_class must be of the form"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(files, overlay, message):
+    (files / "bad.yaml").write_text(yaml.safe_dump(overlay))
+    with pytest.raises(UserError, match=message) as caught:
+        with_class_settings(["--config", "system.yaml", "--config", "bad.yaml"])
+    assert "\n" not in str(caught.value)
+
+
+def test_from_the_command_line(files):
+    done = run_here("fit", "--config", "system.yaml", "--config", "overlay.yaml", "--print_config")
+    model = yaml.safe_load(done.out)["model"]["init_args"]
+    assert (model["network"]["init_args"]["width"], model["network"]["init_args"]["depth"]) == (8, 4)
+    assert (model["lr"], model["ema_halflife"]) == (0.5, 1000)
+    assert model["kernel"]["init_args"]["sigma_max"] == 40
+
+
+def test_a_wrong_argument_is_told_by_its_key(files):
+    (files / "overlay.yaml").write_text(yaml.safe_dump({"by_class": {"MLP": {"widht": 8}}}))
+    told = run_here("fit", "--config", "system.yaml", "--config", "overlay.yaml").mistake
+    assert "unknown key model.network.widht: MLP has no argument 'widht'; did you mean 'width'?" in told
