@@ -16,9 +16,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from repro.banks import Bank, format_seeds
 from repro.callbacks import HyperParameters, RunCheckpoint, SampleGrid, StepsBar, Throughput, WriteBank
 from repro.checkpoints.native import AtomicCheckpointIO, load_module
-from repro.comparison import default_descriptor
 from repro.data.base import ImageData
-from repro.descriptors.base import Descriptor
+from repro.descriptors import Descriptor, default_descriptor
 from repro.errors import UserError
 from repro.figures import image_grid, save_figure
 from repro.manifest import MANIFEST_NAME
@@ -167,7 +166,8 @@ class Trainer(L.Trainer):
             task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
                 ``unconditional``.
             reference: Banks, checkpoints or runs to compare with; the latter two are sampled first.
-            descriptor: What makes two images alike; by default SSCD when its weights are present, else pixels.
+            descriptor: What makes two images alike; by default SSCD when its weights are present, else the small one
+                that fits the images.
             threshold: Similarity above which two images are the same; by default the descriptor's.
             mae_threshold: Mean absolute difference below which they are, in [0, 255].
             metric: Names of further metrics of the group ``repro.metrics``.
@@ -184,7 +184,7 @@ class Trainer(L.Trainer):
         """
         numbers = parse_seeds(seeds)
         model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem)
-        descriptor = descriptor or default_descriptor()
+        descriptor = descriptor or default_descriptor(model.image_shape)
         threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
         check_mae_threshold(mae_threshold)
         metrics = {name: load("metrics", name)() for name in metric or []}

@@ -49,7 +49,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--descriptor",
         type=Descriptor | None,
-        help="What makes two images alike; SSCD when its weights are there, else Pixels.",
+        help="What makes two images alike; SSCD when its weights are there, else SmallSSCD.",
     )
     parser.add_argument("--threshold", type=float | None, help="Similarity above which two images are the same.")
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from repro.comparison.counting import derangement
 from repro.comparison.results import Comparison, Memorization, Outcomes, PairCounts, PairValues
-from repro.comparison.scoring import compare, default_descriptor
+from repro.comparison.scoring import compare
 
 __all__ = [
     "Comparison",
@@ -11,6 +11,5 @@ __all__ = [
     "PairCounts",
     "PairValues",
     "compare",
-    "default_descriptor",
     "derangement",
 ]

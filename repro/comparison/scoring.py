@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from repro.banks import Bank, format_seeds
 from repro.comparison.counting import between_scores, groups_of, metric_value, pair_scores
 from repro.comparison.results import Comparison, Memorization, PairValues
+from repro.descriptors import default_descriptor
 from repro.descriptors.base import Descriptor, cached_features, check_images, features_of_bank
 from repro.errors import UserError
 from repro.files import cache_folder
@@ -24,15 +25,7 @@ from repro.metrics.protocol import pair_metrics, pick
 from repro.noise import parse_seeds
 from repro.registry import build, record_of
 
-__all__ = ["compare", "default_descriptor"]
-
-
-def default_descriptor() -> Descriptor:
-    """SSCD when its weights are in this user's cache, else ``Pixels``."""
-    from repro.descriptors.pixels import Pixels
-    from repro.descriptors.sscd import SSCD
-
-    return SSCD() if SSCD.available() else Pixels()
+__all__ = ["compare"]
 
 
 def compare(
@@ -56,7 +49,7 @@ def compare(
 
     Args:
         banks: Two or more banks or their folders, with the same seeds and image shape.
-        descriptor: A descriptor or its registered name; :func:`default_descriptor` when left out.
+        descriptor: A descriptor or its registered name; :func:`~repro.descriptors.default_descriptor` when left out.
         train: Training images, uint8 (N, C, H, W), or a bank: of all systems, or a list with one or None for each.
         threshold: Of RP and GL, in [-1, 1]; the descriptor's own when left out.
         mae_threshold: Of MAE, in [0, 255].
@@ -85,7 +78,7 @@ def compare(
         opened = [bank.select(parse_seeds(seeds)) for bank in opened]
     _check_seeds(opened, names)
     if descriptor is None:
-        descriptor = default_descriptor()
+        descriptor = default_descriptor(opened[0].manifest.image_shape)
     elif isinstance(descriptor, str):
         descriptor = build("descriptors", descriptor)
     threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)

@@ -35,7 +35,7 @@ class Descriptor(Plugin):
         batch_size: Images a batch when the caller does not say.
     """
 
-    default_threshold: ClassVar[float] = 0.6
+    default_threshold: float = 0.6
     cheap: ClassVar[bool] = False
     batch_size: ClassVar[int] = 256
 

@@ -30,7 +30,7 @@ class Pixels(Descriptor):
         1.0
     """
 
-    default_threshold: ClassVar[float] = 0.8
+    default_threshold = 0.8
     cheap: ClassVar[bool] = True
     batch_size: ClassVar[int] = 1024
 

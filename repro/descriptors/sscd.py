@@ -6,17 +6,20 @@ import hashlib
 import json
 import os
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from repro.descriptors.base import Descriptor
+from repro.descriptors.released import prepacked, read_released
 from repro.errors import UserError, unknown
 from repro.files import cache_folder, sha256_of_file, write_text, write_whole
+from repro.networks.sscd import SSCDNetwork
 from repro.registry import record_of
 
 __all__ = ["SSCD"]
@@ -37,17 +40,19 @@ _STD = (0.229, 0.224, 0.225)
 
 
 class SSCD(Descriptor):
-    """Self-supervised copy detection (Pizzi et al. 2022, arXiv:2202.10261) with the authors' TorchScript weights.
+    """Self-supervised copy detection (Pizzi et al. 2022, arXiv:2202.10261) with the authors' weights.
 
     The paper's scores use ``sscd_disc_large`` on images resized to 320 x 320, similarity above 0.6. Grey images are
     repeated to three channels. Weights are read at the first use: from a file that you name, or from the cache of
     this user, or else from the published address into that cache. The SHA-256 seen at the first use of a cached file
     is kept beside it and must hold from then on.
 
-    A TorchScript file is a program: loading it runs what its author wrote. Name only files that you trust.
+    A TorchScript file is a program: loading it runs what its author wrote. Name only files that you trust, or state
+    dicts, which execute nothing.
 
     Args:
-        weights: A TorchScript file, or the name of a released one, or None for ``sscd_disc_large``.
+        weights: A released file (``*.torchscript.pt``, ``*.classy.pt``, ``*.torchvision.pt``), or the name of a
+            released TorchScript one, or None for ``sscd_disc_large``.
         resize: ``square320``: exactly 320 x 320; ``short288``: the shorter edge to 288, proportions kept.
 
     Raises:
@@ -58,7 +63,7 @@ class SSCD(Descriptor):
         'SSCD(sscd_disc_mixup, short288)'
     """
 
-    default_threshold: ClassVar[float] = 0.6
+    default_threshold = 0.6
     batch_size: ClassVar[int] = 64
 
     def __init__(self, weights: str | None = None, resize: str = "square320") -> None:
@@ -68,8 +73,9 @@ class SSCD(Descriptor):
         self.resize = resize
         self._released = self.weights in RELEASED
         if not self._released and not (self.weights.endswith((".pt", ".pth")) or self.file.is_file()):
-            raise unknown("SSCD weights", self.weights, RELEASED, "or the path of a TorchScript file, *.pt")
-        self._network: torch.jit.ScriptModule | None = None
+            raise unknown("SSCD weights", self.weights, RELEASED, "or the path of a released file, *.pt")
+        self._network: nn.Module | None = None
+        self._fast: Callable[[Tensor], Tensor] | None = None
         self._checksum: str | None = None
 
     @property
@@ -97,7 +103,7 @@ class SSCD(Descriptor):
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Embeddings of one batch, shape (n, 512) or (n, 1024) for the released networks."""
-        network = self._load(device)
+        network = self._network_on(device)
         vectors = network(self.prepare(images, device))
         if not isinstance(vectors, Tensor) or vectors.ndim != 2 or len(vectors) != len(images):
             raise UserError(f"{self.file} does not give one vector an image; is it an SSCD TorchScript file?")
@@ -149,22 +155,22 @@ class SSCD(Descriptor):
                 f"{note.read_text().strip()[:12]}...); delete both and fetch it again"
             )
 
-    def _load(self, device: torch.device) -> torch.jit.ScriptModule:
+    def _network_on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         if self._network is None:
             self._sha256()
-            try:
-                self._network = torch.jit.load(self.file, map_location="cpu").eval()
-            except (RuntimeError, ValueError) as error:
-                reason = " ".join(str(error).split())[:100]
-                raise UserError(f"{self.file} is no TorchScript file ({reason}); fetch it from {ADDRESS}") from error
-        return self._network.to(device)
+            self._network = read_released(self.file)
+        if device.type != "cpu" or not isinstance(self._network, SSCDNetwork):
+            return self._network.to(device)
+        if self._fast is None:
+            self._fast = prepacked(self._network.to(device))
+        return self._fast
 
     def _fetch(self) -> None:
         if self.file.is_file():
             return
         if not self._released:
             raise UserError(
-                f"no SSCD weights at {self.file}; give the path of a TorchScript file or one of {', '.join(RELEASED)}"
+                f"no SSCD weights at {self.file}; give the path of a released file or one of {', '.join(RELEASED)}"
             )
         address = f"{ADDRESS}/{self.file.name}"
         cache_folder("sscd")
@@ -176,11 +182,11 @@ class SSCD(Descriptor):
             reason = str(getattr(error, "reason", None) or error)
             raise UserError(
                 f"cannot fetch SSCD weights ({reason}); fetch {address} on another machine and put it at {self.file}, "
-                "or use --descriptor Pixels"
+                "or use --descriptor SmallSSCD"
             ) from error
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_network": None}
+        return self.__dict__ | {"_network": None, "_fast": None}
 
 
 def _download(address: str, path: Path) -> None:

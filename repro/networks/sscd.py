@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +12,7 @@ from repro.networks.base import one_of
 
 __all__ = ["GeM", "SSCDNetwork"]
 
-_BLOCKS = {"bottleneck": Bottleneck, "basic": BasicBlock}
+_BLOCKS = {"bottleneck": "Bottleneck", "basic": "BasicBlock"}
 _STEMS = {"published": (7, 2), "half": (3, 2), "full": (3, 1)}
 
 
@@ -88,8 +87,10 @@ class SSCDNetwork(nn.Module):
         kind = _BLOCKS[one_of("block of SSCDNetwork", block, _BLOCKS)]
         size, stride = _STEMS[one_of("stem of SSCDNetwork", stem, _STEMS)]
         _check_sizes(widths, depths, stem_width)
-        self.backbone = ResNet(
-            kind,
+        from timm.models import resnet
+
+        self.backbone = resnet.ResNet(
+            getattr(resnet, kind),
             tuple(depths),
             num_classes=0,
             in_chans=channels,

@@ -12,6 +12,7 @@ from PIL import Image
 from repro.banks import Bank, BankWriter
 from repro.comparison import compare, counting, derangement
 from repro.descriptors.pixels import Pixels
+from repro.descriptors.small import SmallSSCD
 from repro.errors import UserError
 from repro.figures import heat_map
 from repro.intervals import wilson_interval
@@ -202,9 +203,10 @@ def test_bad_input_is_one_line(call, word, tmp_path):
 def test_the_default_descriptor_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
     found = compare([bank(), bank()])
-    assert found.descriptor["name"] == "Pixels"
-    assert found.threshold == 0.8
-    assert "Pixels > 0.8" in str(found)
+    name, threshold = found.descriptor["name"], found.threshold
+    assert name == "SmallSSCD(digits)"
+    assert threshold == SmallSSCD("digits").default_threshold
+    assert f"{name} > {threshold:g}" in str(found)
 
 
 @pytest.fixture(scope="module")
