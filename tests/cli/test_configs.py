@@ -19,6 +19,7 @@ SMALL = {
     "MLP": ("--model.network.width", "16"),
     "GAN": ("--model.width", "4", "--model.discriminator_width", "4"),
     "VAE": ("--model.hidden", "8"),
+    "CopyDetection": ("--model.widths=[4,4,4,4]", "--model.depths=[1,1,1,1]", "--model.stem_width=4", "--model.dims=8"),
 }
 
 
