@@ -335,7 +335,7 @@ def _meaning(kernel: Kernel, sigma_data: float | None, condition_scale: float | 
 
 def _meaning_to_start_from(source: Teacher) -> EDMPreconditioning:
     """The teacher's parameterisation, where its weights are a good start for a consistency function."""
-    meaning = source.parameterization
+    meaning = source.with_network("network").parameterization
     if not isinstance(meaning, EDMPreconditioning):
         raise UserError(
             f"the teacher's network was trained under {type(meaning).__name__}, a consistency model starts from "

@@ -91,7 +91,7 @@ class Teacher:
         Raises:
             UserError: the teacher is a formula.
         """
-        return self._network_denoiser("parameterization").parameterization
+        return self.with_network("parameterization").parameterization
 
     def copied_network(self) -> Network:
         """A new, trainable network of the teacher's settings that starts at its weights.
@@ -99,12 +99,17 @@ class Teacher:
         Raises:
             UserError: the teacher is a formula.
         """
-        source = self._network_denoiser("network").network
+        source = self.with_network("network").network
         network = registry.rebuild(registry.record_of(source))
         network.load_state_dict(source.state_dict())
         return network
 
-    def _network_denoiser(self, part: str) -> NetworkDenoiser:
+    def with_network(self, part: str) -> NetworkDenoiser:
+        """The teacher, of which the student takes a part over: ``network`` or ``parameterization``.
+
+        Raises:
+            UserError: the teacher is a formula.
+        """
         if not isinstance(self.denoiser, NetworkDenoiser):
             raise UserError(
                 f"the teacher is a {type(self.denoiser).__name__}, which has no {part} to take over; "
