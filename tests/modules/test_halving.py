@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,3 +161,15 @@ def test_targets_depend_on_ratios_alone():
         teacher = GaussianDenoiser(kernel, (1, 3, 3), 0.3, 0.5)
         found.append(two_step_target(teacher, kernel.alpha(t) * y, t, middle, at_s))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
+def test_targets_losses_and_samples_agree_with_recorded_ones(monkeypatch):
+    """Recorded from Hramchenko/diffusion_distiller, whose target is ours at a clean end of the second step."""
+    tests = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(tests.parent / "tools"))
+    from parity_checks.checks import run_fixture
+
+    result = run_fixture(tests / "oracles" / "progressive_distillation")
+    assert result.verdict == "pass", result
+    assert len(result.checks) == 24
+    assert max(check.part for check in result.checks) < 1e-6
