@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 from repro.comparison import Comparison, compare
-from repro.figures import heat_map, image_grid, rendered
-from repro.files import write_whole
+from repro.figures import above, beside, heat_map, image_grid, rendered, save_pixels
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job
@@ -63,8 +60,7 @@ class Quickstart(Study):
             parts.append(f"Trained on {len(data):,} digits\n\n{found}")
             panels.append([rendered(figure) for figure in _panel(found, len(data))])
         picture = folder / "quickstart.png"
-        with write_whole(picture) as file:
-            Image.fromarray(_beside([_above(panel) for panel in panels])).save(file, format="png")
+        save_pixels(beside([above(panel) for panel in panels]), picture)
         results = ", ".join(str(folder / f"results_{size}") for size in SUBSETS)
         parts.append(
             f"picture: {picture}\ntables, heat maps and grids: {results}\n"
@@ -80,18 +76,3 @@ def _panel(found: Comparison, count: int) -> Iterator[Figure]:
     images = torch.stack([bank.images[:rows] for bank in found.banks], dim=1)
     seeds = [str(seed) for seed in found.banks[0].seeds[:rows].tolist()]
     yield image_grid(images, found.names, seeds, f"Trained on {count:,} digits", "one row a noise, one column a system")
-
-
-def _above(images: list[np.ndarray]) -> np.ndarray:
-    width = max(image.shape[1] for image in images)
-    return np.concatenate([_padded(image, image.shape[0], width) for image in images])
-
-
-def _beside(images: list[np.ndarray]) -> np.ndarray:
-    height = max(image.shape[0] for image in images)
-    return np.concatenate([_padded(image, height, image.shape[1]) for image in images], axis=1)
-
-
-def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows, columns = height - image.shape[0], width - image.shape[1]
-    return np.pad(image, ((0, rows), (0, columns), (0, 0)), constant_values=255)
