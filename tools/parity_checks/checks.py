@@ -23,6 +23,7 @@ from parity_checks.edm import edm_block, edm_loss, edm_network, edm_sampler
 from parity_checks.fixture import Check, Fixture
 from parity_checks.gan import gan
 from parity_checks.generalizability import optimal_denoiser, sscd_scores
+from parity_checks.jacobian import jacobian_rank
 from parity_checks.multistage import multistage_edm, multistage_score_sde
 from parity_checks.progressive import progressive_distillation
 from parity_checks.score_sde import score_sde_marginals, score_sde_network
@@ -61,7 +62,7 @@ KNOWN = (
     Known(r"jmtomczak/vae_vampprior", r"VAE", vae),
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*optimal.*", optimal_denoiser),
     Known(r"huijieZH/Diffusion-Model-Generalizability", r".*score.*", sscd_scores),
-    Known(r"huijieZH/Diffusion-Model-Generalizability", r".*Precond.*", None),
+    Known(r"huijieZH/Diffusion-Model-Generalizability", r".*Precond.*", jacobian_rank),
     Known(r"Hramchenko/diffusion_distiller", r".*", progressive_distillation),
     Known(r"DPS2022/diffusion-posterior-sampling", r".*", posterior_sampling),
     Known(r"facebookresearch/sscd-copy-detection.*", r".*GeMPool.*", sscd_parts),
