@@ -29,6 +29,7 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.files import write_text, write_whole
 from repro.manifest import MANIFEST_NAME, Manifest, format_seeds, read_manifest
+from repro.registry import rebuild
 
 __all__ = ["Bank", "BankWriter", "Manifest", "format_seeds"]
 
@@ -195,6 +196,14 @@ class Bank:
             return self.path.resolve().name
         return (self.manifest.model or {}).get("name", "bank")
 
+    def training_images(self) -> Tensor | None:
+        """The images that the model was trained on, uint8 (N, C, H, W); None when the manifest does not say.
+
+        Raises:
+            UserError: the manifest names data that cannot be had here.
+        """
+        return None if self.manifest.data is None else _images_of(json.dumps(self.manifest.data, sort_keys=True))
+
     def __len__(self) -> int:
         return len(self.seeds)
 
@@ -222,6 +231,11 @@ class Bank:
         chosen = Bank(self.images[rows], replace(self.manifest, seeds=list(seeds)), labels)
         chosen.path = self.path
         return chosen
+
+
+@functools.lru_cache(maxsize=4)
+def _images_of(data: str) -> Tensor:
+    return rebuild(json.loads(data)).images()
 
 
 def _check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,15 @@ def _chosen(arguments: Sequence[str]) -> type[Study] | None:
     return load("studies", name) if name else None
 
 
+def _with_inputs(study: type[Study] | None, arguments: Sequence[str]) -> list[str]:
+    """The words between the study's name and its first option, as its ``inputs``, where it takes some."""
+    words = list(arguments)
+    if study is None or "inputs" not in inspect.signature(study).parameters:
+        return words
+    given = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+    return [words[0], *([f"--inputs={json.dumps(given)}"] if given else []), *words[1 + len(given) :]]
+
+
 def _plan(study: Study, folder: Path, scale: Scale) -> str:
     jobs = study.jobs(folder, scale)
     left = {job.name for job in remaining(jobs, folder)}
@@ -74,7 +85,8 @@ def run(command: str, arguments: list[str]) -> int:
         own = list(inspect.signature(chosen).parameters) if chosen else []
         broken = load_classes() if own else []
         parser = _parser(chosen)
-        config = parser.parse_args([word.replace("--dry-run", "--dry_run") for word in arguments])
+        words = _with_inputs(chosen, arguments)
+        config = parser.parse_args([word.replace("--dry-run", "--dry_run") for word in words])
         check_claims(config)
         warn_of_broken(broken)
         if config.scale not in get_args(Scale):

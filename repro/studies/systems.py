@@ -1,14 +1,84 @@
-"""What studies do with systems: where their configs, runs and banks are, and the jobs that train and draw them."""
+"""The unconditional systems of the paper, and what studies do with systems: where their configs, runs and banks are,
+and the jobs that train and draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import UserError
 from repro.studies.jobs import Job
 
-__all__ = ["bank_of", "configs_folder", "draw_job", "fit_job", "run_of"]
+__all__ = ["SYSTEMS", "System", "bank_of", "configs_folder", "draw_job", "fit_job", "run_of"]
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the paper's unconditional systems (Table 1).
+
+    Attributes:
+        name: As in the paper.
+        config: Its config's file name; the paper's settings on CIFAR-10.
+        seconds: Estimated time on one core to train it at the scale ``tiny``.
+        tiny: Words of ``repro fit`` at the scale ``tiny``, after ``digits/small.yaml``.
+        draw_seconds: The same to draw 1,000 images.
+        teacher: Name of the system that it learns from, empty for none.
+        teacher_at_tiny: The same at the scale ``tiny``, where it is another one.
+        weights: Name of the system whose weights it shares and draws with another sampler, empty for its own.
+        sampler: Words of ``repro predict`` that choose that sampler.
+    """
+
+    name: str
+    config: str
+    seconds: float = 300.0
+    tiny: tuple[str, ...] = ()
+    draw_seconds: float = 15.0
+    teacher: str = ""
+    teacher_at_tiny: str = ""
+    weights: str = ""
+    sampler: tuple[str, ...] = ()
+
+
+_V = ("--model.parameterization", "V")
+_DEEP = ("--model.network.num_blocks", "2")
+
+
+def _progressive(start: int, stages: int) -> tuple[str, ...]:
+    return ("--model.start_steps", str(start), "--trainer.max_steps", str(stages * 250))
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("DDPMv1", "ddpmv1_cifar", 300, _V),
+        System("DDPMv2", "ddpmv2_cifar", 300, _V),
+        System("DDPMv3", "ddpmv3_cifar", 300, _V),
+        System("DDPMv4", "ddpmv4_cifar", 300, _V + _DEEP),
+        System(
+            "DDPMv5",
+            "ddpmv5_cifar",
+            weights="DDPMv4",
+            sampler=("--sampler", "RK45", "--sampler.t_end", "1e-3"),
+        ),
+        System("DDPMv6", "ddpmv6_cifar", 300, _V + _DEEP),
+        System("DDPMv7", "ddpmv7_cifar", 300, _V),
+        System("DDPMv8", "ddpmv8_cifar", 300, _V),
+        System("Multistagev1", "multistagev1_cifar", 300, _V),
+        System("Multistagev2", "multistagev2_cifar", 300, _V),
+        System("Multistagev3", "multistagev3_cifar", 300, _V),
+        System("EDMv1", "edm_cifar", 300),
+        System("EDMv2", "edmv2_cifar", 300),
+        System("UViT", "uvit_cifar", 300, _V),
+        System("DiT", "dit_cifar", 300, _V),
+        System("CD", "cd_cifar", 300, teacher="EDMv2"),
+        System("CT", "ct_cifar", 300),
+        System("Progressivev1", "progressivev1_cifar", 300, _progressive(8, 4), 15, "DDPMv3", "Progressivev2"),
+        System("Progressivev2", "progressivev2_cifar", 300, _progressive(32, 2), 15, "DDPMv3", "Progressivev3"),
+        System("Progressivev3", "progressivev3_cifar", 300, _progressive(128, 2), 15, "DDPMv3"),
+    )
+}
+"""By name, in the order of the paper."""
 
 
 def configs_folder() -> Path:
@@ -69,6 +139,7 @@ def draw_job(
     options: Sequence[str] = (),
     config: Path | None = None,
     run: Path | None = None,
+    weights: str | None = None,
     seconds: float = 10.0,
 ) -> Job:
     """The job ``draw_NAME``: draws a system's bank.
@@ -79,9 +150,11 @@ def draw_job(
         seeds: Which noises, for example ``0-999``.
         options: Further words of ``repro predict``.
         config: Draw from the model of this config, which needs no training.
-        run: Draw from this run or checkpoint; by default from the system's own, after ``fit_NAME``.
+        run: Draw from this run or checkpoint, which is there already.
+        weights: Name of the system whose run is drawn from, after it was trained; by default the system's own.
         seconds: Estimated time on one core.
     """
-    source = ("--config", str(config)) if config else ("--ckpt_path", str(run or run_of(folder, name)))
+    trained = weights or name
+    source = ("--config", str(config)) if config else ("--ckpt_path", str(run or run_of(folder, trained)))
     words = ("predict", *source, *options, "--seeds", seeds, "--output", str(bank_of(folder, name)))
-    return Job(f"draw_{name}", words, after=() if config or run else (f"fit_{name}",), seconds=seconds)
+    return Job(f"draw_{name}", words, after=() if config or run else (f"fit_{trained}",), seconds=seconds)

@@ -1,0 +1,193 @@
+"""One row a system: what it is, what its training took, and how alike its images are to everybody else's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from repro.banks import Bank
+from repro.comparison import Comparison
+from repro.errors import UserError
+from repro.files import write_text
+from repro.intervals import wilson_interval
+from repro.registry import flat, rebuild
+
+__all__ = ["Facts", "as_text", "facts_of", "system_rows", "write_rows"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a system apart from its images; None where nobody knows.
+
+    Attributes:
+        mode: Its module: how it was trained.
+        network: Its network's class.
+        kernel: Its kernel's class.
+        sampler: How it was drawn.
+        parameters: Trained parameters.
+        images_seen: Training images until the last step, those of a teacher not counted.
+        train_seconds: Wall time of its training, of the last attempt where it was interrupted.
+        draw_seconds: Wall time of drawing its bank.
+    """
+
+    mode: str | None = None
+    network: str | None = None
+    kernel: str | None = None
+    sampler: str | None = None
+    parameters: int | None = None
+    images_seen: int | None = None
+    train_seconds: float | None = None
+    draw_seconds: float | None = None
+
+
+def facts_of(bank: Bank, run: Path | None = None, fit: Path | None = None, draw: Path | None = None) -> Facts:
+    """What a bank's manifest, a run's folder and two finished jobs say about a system.
+
+    Args:
+        bank: Its bank.
+        run: The run that it was drawn from, if there is one.
+        fit: The file that says that its training job is done, if there was one.
+        draw: The same of its drawing.
+    """
+    manifest = bank.manifest
+    classes = {} if manifest.model is None else _classes(flat(manifest.model, "model"))
+    sampler = None if manifest.sampler is None else _sampler(manifest.sampler)
+    return Facts(
+        classes.get("model"),
+        classes.get("network"),
+        classes.get("kernel"),
+        sampler,
+        None if manifest.model is None else _parameters(manifest.model),
+        None if run is None else _images_seen(run),
+        None if fit is None else _seconds(fit),
+        None if draw is None else _seconds(draw),
+    )
+
+
+def _classes(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The outermost class under each argument's name."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, str):
+            found.setdefault(key.rpartition(".")[2], value)
+    return found
+
+
+def _sampler(record: Mapping[str, Any]) -> str:
+    steps = record["args"].get("steps")
+    return record["name"] if steps is None or record["args"].get("ratios") else f"{record['name']} {steps}"
+
+
+def _parameters(record: Mapping[str, Any]) -> int | None:
+    with suppress(UserError), torch.device("meta"):
+        return sum(weight.numel() for weight in rebuild(record).parameters() if weight.requires_grad)
+    return None
+
+
+def _images_seen(run: Path) -> int | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((run / "run.json").read_text())["images_seen"])
+    return None
+
+
+def _seconds(done: Path) -> float | None:
+    with suppress(OSError, ValueError, IndexError):
+        return float(done.read_text().split()[0])
+    return None
+
+
+def system_rows(found: Comparison, facts: Sequence[Facts]) -> list[dict[str, Any]]:
+    """One row a system: its facts, and RP, its control, MAE and GL.
+
+    RP and MAE are means over the other systems; the lowest and the highest RP stand with the other system's name and
+    the Wilson interval.
+    """
+    rp, mae, rows = found.scores["RP"], found.scores["MAE"], []
+    for place, (name, known) in enumerate(zip(found.names, facts, strict=True)):
+        others = [other for other in range(len(found.names)) if other != place]
+        low, high = (pick(others, key=lambda other: rp.rates[place, other]) for pick in (min, max))
+        memorized = found.memorization[place]
+        rows.append(
+            {"system": name}
+            | vars(known)
+            | {"n": rp.n, "rp_mean": float(np.mean(rp.rates[place, others]))}
+            | _end("rp_lowest", rp, place, low, found.names[low])
+            | _end("rp_highest", rp, place, high, found.names[high])
+            | {"rp_control_highest": None if rp.control is None else float(rp.control_rates[place, others].max())}
+            | {"mae_mean": float(np.mean(mae.rates[place, others]))}
+            | {"gl": None if memorized is None else memorized.rate}
+        )
+    return rows
+
+
+def _end(key: str, score: Any, first: int, second: int, name: str) -> dict[str, Any]:
+    count = int(score.counts[first, second])
+    low, high = wilson_interval(count, score.n)
+    return {key: count / score.n, f"{key}_with": name, f"{key}_from": low, f"{key}_to": high}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the rows as CSV, empty where nothing is known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue())
+
+
+def as_text(found: Comparison, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a table for a terminal of any width, with what they were measured with."""
+    from rich.console import Console
+    from rich.table import Table
+
+    control = max((row["rp_control_highest"] for row in rows if row["rp_control_highest"] is not None), default=None)
+    title = (
+        f"Images alike from the same noise: {found.descriptor['name']} > {found.threshold:g}, n = {found.n:,} noises"
+    )
+    table = Table(title=title, title_justify="left")
+    heads = (
+        "system",
+        "network",
+        "kernel",
+        "sampler",
+        "parameters",
+        "images seen",
+        "trained",
+        "drawn",
+        "RP",
+        "lowest RP",
+    )
+    for head in (*heads, "highest RP", "MAE", "GL"):
+        table.add_column(head, justify="left" if head in heads[:4] else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["system"],
+            *(row[key] or "" for key in ("network", "kernel", "sampler")),
+            *("" if row[key] is None else f"{row[key]:,}" for key in ("parameters", "images_seen")),
+            *("" if row[key] is None else f"{row[key]:.0f} s" for key in ("train_seconds", "draw_seconds")),
+            f"{row['rp_mean']:.3f}",
+            *(
+                f"{row[key]:.3f} ({row[f'{key}_from']:.3f}-{row[f'{key}_to']:.3f}) {row[f'{key}_with']}"
+                for key in ("rp_lowest", "rp_highest")
+            ),
+            f"{row['mae_mean']:.3f}",
+            "" if row["gl"] is None else f"{row['gl']:.3f}",
+        )
+    console = Console(width=10_000, record=True, file=io.StringIO(), color_system=None, highlight=False)
+    console.width = max(console.measure(table).maximum, 80)
+    console.print(table)
+    text = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    note = "RP and MAE: means over the other systems; in brackets 95 % intervals"
+    return f"{text}\n{note}" + (
+        "" if control is None else f"; highest RP of any pair on shuffled noises: {control:.3f}"
+    )
