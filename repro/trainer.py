@@ -109,7 +109,8 @@ class Trainer(L.Trainer):
             seeds: Which noises, for example 0-9999.
             task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
                 ``unconditional``.
-            output: Folder of the bank; by default ``banks/<task>_<seeds>`` in the run's folder.
+            output: Folder of the bank; by default ``banks/<task>_<seeds>`` in the run's folder, which for an
+                author-released file is ``runs/imported/<file>``.
             sampler: Draw with this sampler instead of the model's own.
             weights: Averaged weights (``ema``) or those of the last step (``raw``).
             problem: What an inverse task measures.
@@ -260,6 +261,8 @@ class Trainer(L.Trainer):
 
     def _run_folder(self, ckpt_path: str | None) -> Path:
         path = Path(ckpt_path) if ckpt_path is not None else Path(self.default_root_dir)
+        if path.is_file() and path.parent.name != "checkpoints" and path.suffix != ".ckpt":
+            return Path("runs/imported") / path.stem
         if path.is_file():
             path = path.parent
         return path.parent if path.name == "checkpoints" else path

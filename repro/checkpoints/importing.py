@@ -32,6 +32,13 @@ class Imported:
     file: ForeignFile
     format: str
 
+    def checkpoint(self) -> dict[str, Any]:
+        """The model as a checkpoint of this project, with where it came from."""
+        checkpoint: dict[str, Any] = {"state_dict": self.module.state_dict(), "global_step": 0}
+        self.module.on_save_checkpoint(checkpoint)
+        checkpoint["repro"]["imported"] = self.record()
+        return checkpoint
+
     def record(self) -> dict[str, Any]:
         """Where the model came from, as plain data."""
         return {

@@ -19,6 +19,11 @@ from repro.registry import rebuild
 
 __all__ = ["AtomicCheckpointIO", "load_module", "load_weights", "read_checkpoint"]
 
+_DAMAGE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    MemoryError, OSError, zipfile.BadZipFile,
+)  # fmt: skip
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all: written aside, flushed to the disk, then renamed."""
@@ -49,7 +54,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"cannot read checkpoint {path}: it is cut off, or no checkpoint of repro")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split()).split(".")[0][:100]
         raise UserError(f"cannot read checkpoint {path}: damaged or of another format ({reason})") from error
     record = checkpoint.get("repro") if isinstance(checkpoint, Mapping) else None
@@ -84,23 +89,63 @@ def load_weights(module: torch.nn.Module, state: Mapping[str, torch.Tensor], sou
     module.load_state_dict(state)
 
 
-def load_module(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema") -> RecordedModule:
-    """Rebuilds a model from its checkpoint alone, in evaluation mode.
+def load_module(
+    path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema", format: str = "auto", **options: Any
+) -> RecordedModule:
+    """Rebuilds a model from its checkpoint alone, or reads an author-released one; in evaluation mode.
 
     Args:
-        path: A checkpoint, or a run's folder (its newest checkpoint).
+        path: A checkpoint, a run's folder (its newest checkpoint), or a file of another project.
         weights: Sample with the averaged weights (``ema``) or those of the last step (``raw``).
+        format: Format of a file of another project (``repro plugins checkpoints``), or ``auto``.
+        **options: What such a file does not say; see :func:`repro.checkpoints.importing.import_file`.
 
     Raises:
-        UserError: as :func:`read_checkpoint`; a record that cannot be rebuilt here; weights that do not fit.
+        UserError: as :func:`read_checkpoint`; a record that cannot be rebuilt here; weights that do not fit; a file of
+            no known format.
+
+    Example:
+        >>> model = load_module("edm-cifar10-32x32-uncond-vp.pkl")  # doctest: +SKIP
     """
-    checkpoint = read_checkpoint(path)
-    module = rebuild(checkpoint["repro"]["model"])
-    load_weights(module, checkpoint["state_dict"], f"checkpoint {path}")
-    module.on_load_checkpoint(checkpoint)
+    if weights not in ("ema", "raw"):
+        raise UserError(f"weights is {weights!r}; it is 'ema' or 'raw'")
+    checkpoint, refusal = None, None
+    if format == "auto" and not options:
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            if not Path(path).is_file():
+                raise
+            refusal = error
+    own = checkpoint is not None
+    module = _rebuilt(checkpoint, path) if own else _imported(path, format, options, refusal)
     if weights == "raw":
         module.use_raw_weights()
-    elif weights != "ema":
-        raise UserError(f"weights is {weights!r}; it is 'ema' or 'raw'")
-    module.origin = f"{Path(path).resolve()} ({weights})"
+    module.origin = f"{module.origin} ({weights})"
     return module.eval().requires_grad_(False)
+
+
+def _rebuilt(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> RecordedModule:
+    """The model of a checkpoint of this project."""
+    record = checkpoint["repro"]
+    module = rebuild(record["model"])
+    load_weights(module, checkpoint["state_dict"], f"checkpoint {path}")
+    module.on_load_checkpoint(checkpoint)
+    module.origin = str(Path(path).resolve())
+    if "imported" in record:
+        module.origin += f", imported from {record['imported']['path']} (sha256 {record['imported']['sha256']})"
+    return module
+
+
+def _imported(
+    path: str | os.PathLike[str], format: str, options: Mapping[str, Any], refusal: UserError | None
+) -> RecordedModule:
+    """The model of a file of another project; what has our suffix is told of as a checkpoint of ours."""
+    from repro.checkpoints.importing import import_file
+
+    try:
+        return import_file(path, format, **options).module
+    except UserError:
+        if refusal is not None and Path(path).suffix == ".ckpt":
+            raise refusal from None
+        raise

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": ("repro.cli.lightning", "draw images from numbered noises into a sample bank"),
     "compare": ("repro.cli.compare", "how alike models are, and how much they memorise"),
     "study": ("repro.cli.study", "run an experiment of the paper, or go on with it"),
+    "import": ("repro.cli.import_", "keep the model of an author-released checkpoint as a run"),
     "plugins": ("repro.cli.plugins", "list everything that has a name, built in or installed"),
 }
 _INTERRUPTED = 130

@@ -1,0 +1,159 @@
+"""``repro import``: an author-released checkpoint becomes a run of this project."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repro import registry
+from repro.checkpoints.formats.base import ForeignFile, Format
+from repro.checkpoints.importing import AUTO, Imported, format_of, import_file
+from repro.checkpoints.native import AtomicCheckpointIO
+from repro.cli import runs
+from repro.cli.classes import check_claims, load_classes, options_of
+from repro.cli.fill import build
+from repro.cli.parser import Parser, quiet
+from repro.errors import UserError
+from repro.files import write_text
+
+__all__ = ["run"]
+
+_USAGE = "repro import FILE [--format NAME] [--output DIR] [options of the format]"
+
+
+def _words(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """The words that are no option and no option's value, and the value of ``--format``."""
+    bare, format = [], AUTO
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            bare.append(word)
+        elif word not in ("-h", "--help"):
+            option, given, value = word.partition("=")
+            value = value if given else next(words, "")
+            format = value if option == "--format" else format
+    return bare, format
+
+
+def _parser(name: str, chosen: type[Format]) -> Parser:
+    about = (inspect.getdoc(chosen) or "").partition("\n\nArgs:")[0]
+    parser = Parser(
+        prog="repro import",
+        usage=_USAGE,
+        description=f"Reads a file of the format {name} and keeps its model as a run. {about.replace('``', '')}",
+        print_config=None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=str, metavar="FILE", help="The released file.")
+    parser.add_argument("--format", type=str, default=AUTO, help="Its format (repro plugins checkpoints).")
+    parser.add_argument("--output", type=str | None, help="The run's folder; runs/imported/<file> by default.")
+    parser.add_class_arguments(chosen, fail_untyped=False)
+    return parser
+
+
+def _help() -> str:
+    lines = [
+        f"usage: {_USAGE}",
+        "",
+        "Reads an author-released checkpoint, executing nothing of it, and keeps its model",
+    ]
+    lines += ["as a run, for predict, test, compare and as a teacher. Formats, told apart by themselves:", ""]
+    for name in registry.names("checkpoints"):
+        try:
+            chosen = registry.load("checkpoints", name)
+            lines += [f"  {name:<12} {chosen.about}", f"  {'':<12} options: --{', --'.join(options_of(chosen))}"]
+        except UserError as error:
+            lines.append(f"  {name:<12} BROKEN: {error}")
+    lines += ["", "  repro import FILE --help   what the options of the file's format mean"]
+    return "\n".join(lines)
+
+
+def _described(built: Any) -> str:
+    """A plug-in as it would be written, with the arguments that are not its default."""
+    record, usual = registry.record_of(built), inspect.signature(type(built)).parameters
+    unusual = [f"{key}={value!r}" for key, value in record["args"].items() if value != usual[key].default]
+    return f"{record['name']}({', '.join(unusual)})"
+
+
+def _as_config(record: Any) -> Any:
+    """A plain record as a configuration has it."""
+    if isinstance(record, list):
+        return [_as_config(item) for item in record]
+    if not isinstance(record, dict):
+        return record
+    if record.keys() == {"group", "name", "args"}:
+        return {"class_path": record["name"], "init_args": _as_config(record["args"])}
+    return {key: _as_config(value) for key, value in record.items()}
+
+
+def _report(imported: Imported) -> list[str]:
+    module, file = imported.module, imported.file
+    count = sum(parameter.numel() for parameter in module.average.parameters())
+    classes = f"{module.num_classes} classes" if module.num_classes else "unconditional"
+    lines = [
+        f"{imported.format}: {file.found}",
+        f"{count:,} parameters, images {'x'.join(map(str, module.image_shape))}, {classes}",
+        f"kernel {_described(module.average.kernel)}, {_described(module.average.parameterization)}",
+        f"sampler {_described(module.sampler)}",
+    ]
+    if file.assumed:
+        told = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
+        lines.append(f"assumed, since the file does not say: {told}")
+    return [*lines, f"sha256 {file.sha256}"]
+
+
+def _write(imported: Imported, output: str | None) -> str:
+    """Keeps the model as a run; returns its folder."""
+    module = imported.module
+    config = {"model": _as_config(registry.record_of(module))}
+    status = {
+        "checkpoint": "last.ckpt",
+        "step": 0,
+        "images_seen": 0,
+        "finished": True,
+        "model": type(module).__name__,
+        "image_shape": list(module.image_shape),
+        "num_classes": module.num_classes,
+        "imported": imported.record(),
+    }
+    with runs.run_folder(None, f"imported/{imported.file.path.stem}", output) as folder:
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, width=120))
+        AtomicCheckpointIO().save_checkpoint(imported.checkpoint(), folder / "checkpoints" / "last.ckpt")
+        write_text(folder / "run.json", json.dumps(status, indent=1) + "\n")
+    return str(folder)
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Reads a file, keeps its model as a run, and tells what was found and assumed.
+
+    Args:
+        command: ``import``.
+        arguments: The words after it.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    with quiet():
+        bare, format = _words(arguments)
+        if not bare:
+            if {"-h", "--help"} & set(arguments):
+                print(_help())
+                return 0
+            raise UserError("name the released file: repro import FILE (formats: repro import --help)")
+        if len(bare) > 1:
+            raise UserError(f"one file at a time: {bare[0]} or {bare[1]}? options are written --key value")
+        name = format_of(ForeignFile(Path(bare[0])), format)
+        load_classes()
+        chosen = registry.load("checkpoints", name)
+        config = _parser(name, chosen).parse_args(arguments)
+        check_claims(config)
+        options = {option: build(config[option], option) for option in options_of(chosen)}
+        imported = import_file(bare[0], name, **options)
+        folder = _write(imported, config.output)
+    print("\n".join([*_report(imported), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]))
+    return 0
