@@ -16,13 +16,15 @@ from repro.cli.configs import gathered
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
 from repro.comparison import compare
+from repro.comparison.report import check_report_path
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
-from repro.registry import load, rebuild
+from repro.metrics.protocol import pair_metrics
+from repro.registry import rebuild
 from repro.trainer import Trainer
 
 __all__ = ["run"]
@@ -60,6 +62,9 @@ def _parser() -> Parser:
         "--train", type=ImageData | None, help="Training images for GL; by default those that the banks name."
     )
     parser.add_argument("--output", type=str | None, help="Folder for tables and figures; runs/compare by default.")
+    parser.add_argument(
+        "--report", type=str | None, help="Also write one HTML page: matrices to click, pairs, nearest training images."
+    )
     parser.add_argument("--device", type=str, default="cpu", help="Where the descriptor runs.")
     return parser
 
@@ -140,8 +145,8 @@ def run(command: str, arguments: list[str]) -> int:
         if config.threshold is not None:
             check_threshold(config.threshold)
         check_mae_threshold(config.mae_threshold)
-        for name in config.metric:
-            load("metrics", name)
+        pair_metrics(config.metric, "")
+        report = check_report_path(config.report) if config.report else None
         banks = _banks(given, config.seeds, config.task)
         found = compare(
             banks,
@@ -157,6 +162,10 @@ def run(command: str, arguments: list[str]) -> int:
         folder = _folder(config.output)
         found.write(folder)
         found.to_tensorboard(folder)
+        if report is not None:
+            found.report(report)
     print(found)
     print(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
+    if report is not None:
+        print(f"report: {report}")
     return 0

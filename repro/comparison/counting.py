@@ -24,6 +24,7 @@ from repro.metrics.protocol import feed, is_paired, pick, value_of
 __all__ = ["Group", "between_scores", "derangement", "groups_of", "pair_scores"]
 
 _ELEMENTS = 1 << 22
+_KINDS = ("places", "banks", "features")
 
 
 def derangement(n: int, seed: int) -> Tensor:
@@ -83,7 +84,7 @@ def _shuffled(count: int, labels: Tensor | None, seed: int) -> Tensor | None:
 def pair_scores(
     groups: Sequence[Group], count: int, threshold: float, mae_threshold: float, metrics: Mapping[str, Metric]
 ) -> tuple[dict[str, PairCounts], dict[str, PairValues]]:
-    """RP, MAE and further metrics of every pair inside each group.
+    """RP, MAE and further metrics of every pair inside each group; distances of whole sets of every pair.
 
     Args:
         groups: Of :func:`groups_of`.
@@ -103,15 +104,25 @@ def pair_scores(
         for name, metric in metrics.items():
             if isinstance(metric, PairMetric):
                 made[name] = _matched(group, metric)
-            else:
+            elif is_paired(metric):
                 _add_values(values.setdefault(name, PairValues.empty(name, count, metric)), group, metric, name)
         for name, outcomes in made.items():
             found.setdefault(name, {}).update(outcomes)
+    for name, metric in metrics.items():
+        if not is_paired(metric):
+            values[name] = PairValues.empty(name, count, metric)
+            _add_values(values[name], _together(groups), metric, name)
     limits = {"RP": (">", threshold), "MAE": ("<", mae_threshold)}
     scores = {
         name: PairCounts.of(name, count, outcomes, *limits.get(name, ("", None))) for name, outcomes in found.items()
     }
     return scores, values
+
+
+def _together(groups: Sequence[Group]) -> Group:
+    """All systems, for metrics that do not ask which image belongs to which."""
+    places, banks, features = ([item for group in groups for item in getattr(group, kind)] for kind in _KINDS)
+    return Group(places, banks, features, None)
 
 
 def _over_noises(systems: Sequence[Tensor], title: str) -> Iterator[slice]:
@@ -175,7 +186,7 @@ def _add_values(values: PairValues, group: Group, metric: Metric, name: str) -> 
     for i, j in tqdm(pairs, desc=name, unit="pair", delay=2.0, leave=False):
         place = group.places[i], group.places[j]
         values.fill(values.values, place, metric_value(metric, name, inputs[i], inputs[j]))
-        if is_paired(metric) and group.shuffle is not None:
+        if values.control is not None and group.shuffle is not None:
             shuffled = metric_value(metric, name, inputs[i], inputs[j][group.shuffle])
             values.fill(values.control, place, shuffled)
 

@@ -334,7 +334,7 @@ class Comparison:
 
         return write_comparison(self, Path(folder), figures)
 
-    def report(self, path: str | Path, megabytes: float = 12.0) -> Path:
+    def report(self, path: str | Path, megabytes: float = 10.0) -> Path:
         """Writes one self-contained HTML page; see :func:`repro.comparison.report.write_report`."""
         from repro.comparison.report import write_report
 

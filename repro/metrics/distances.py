@@ -167,6 +167,7 @@ class _OnInception(SetMetric):
     def __init__(self, weights: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.inception = Inception(weights)
+        self.inception.check()
 
     def describe(self, samples: Tensor, name: str) -> Tensor:
         """Inception's 2,048 features of uint8 images, shape (n, 2048)."""
@@ -184,7 +185,7 @@ class FID(_OnInception, FrechetDistance):
         **kwargs: Of ``torchmetrics.Metric``.
 
     Raises:
-        UserError: at the first update, no torch-fidelity or no weights.
+        UserError: no torch-fidelity or no weights; at the first update, weights that are damaged.
     """
 
 
@@ -196,5 +197,5 @@ class KID(_OnInception, KernelDistance):
         **kwargs: Of :class:`KernelDistance`.
 
     Raises:
-        UserError: at the first update, no torch-fidelity or no weights.
+        UserError: no torch-fidelity or no weights; at the first update, weights that are damaged.
     """

@@ -28,7 +28,7 @@ class Inception:
         weights: File of the weights; by default ``weights-inception-2015-12-05-6726825d.pth`` in PyTorch's cache.
 
     Raises:
-        UserError: at the first use, torch-fidelity is not installed, or the weights are not there.
+        UserError: at the first use, torch-fidelity is not installed, or the weights are not there or damaged.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -41,8 +41,8 @@ class Inception:
     def __deepcopy__(self, memo: dict[int, Any]) -> Inception:
         return self
 
-    def _build(self) -> Any:
-        from torchmetrics.image.fid import NoTrainInceptionV3
+    def check(self) -> None:
+        """Raises a UserError unless torch-fidelity and the weights are there."""
         from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
 
         if not _TORCH_FIDELITY_AVAILABLE:
@@ -55,6 +55,11 @@ class Inception:
                 f"there are no Inception weights at {self.weights}; put the file from {_ADDRESS} there, or take "
                 "FrechetDistance or KernelDistance, which use the descriptor's features"
             )
+
+    def _build(self) -> Any:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        self.check()
         try:
             network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(self.weights))
         except Exception as error:

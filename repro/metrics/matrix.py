@@ -41,7 +41,7 @@ class ReproducibilityMatrix(CountMetric):
 
     def __init__(self, systems: int | None = None, threshold: float = 0.6, **kwargs: Any) -> None:
         if systems is None or int(systems) < 2:
-            raise UserError(f"systems is {systems}; a matrix compares at least two")
+            raise UserError(f"ReproducibilityMatrix of {systems} systems; give their number, systems, of at least 2")
         super().__init__((int(systems), int(systems)), **kwargs)
         self.systems = int(systems)
         self.threshold = check_threshold(threshold)

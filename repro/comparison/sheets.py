@@ -1,0 +1,156 @@
+"""Which images a report shows, and the sheets of tiles that hold them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.comparison.results import Comparison, PairCounts
+
+__all__ = ["Sheets", "fitting_sheets"]
+
+_LARGEST = 96
+_BLOCK = 8
+_LEVELS = ((12, None), (8, None), (6, None), (12, 90), (8, 90), (6, 90), (4, 85), (2, 80), (1, 70))
+
+
+@dataclass
+class Sheets:
+    """The tiles of a report.
+
+    Attributes:
+        size: (height, width) of a tile.
+        about: What was left out or compressed, as a sentence.
+        pairs: By score and pair: the outcomes shown, from both ends.
+        nearest: By system with training images: the samples shown, from both ends.
+        train_of: By such a system: the sheet of its training images.
+    """
+
+    size: tuple[int, int]
+    about: str = ""
+    pairs: dict[tuple[str, tuple[int, int]], tuple[list[int], list[int]]] = field(default_factory=dict)
+    nearest: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
+    train_of: dict[int, str] = field(default_factory=dict)
+    _images: dict[str, Tensor] = field(default_factory=dict)
+    _rows: dict[str, list[int]] = field(default_factory=dict)
+    _files: dict[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """For each sheet its data URI, tiles a line, distance of tiles and the rows that they show, in order."""
+        cell = [-(-side // _BLOCK) * _BLOCK for side in self.size]
+        return {
+            name: {"uri": uri, "columns": _columns(len(self._rows[name])), "cell": cell, "rows": self._rows[name]}
+            for name, uri in self._files.items()
+        }
+
+
+def fitting_sheets(comparison: Comparison, most_bytes: float) -> Sheets:
+    """As many images as fit, at most 12 from each end of each pair.
+
+    Args:
+        comparison: What is reported.
+        most_bytes: Room for all sheets together; the smallest choice is taken when none fits.
+    """
+    for count, quality in _LEVELS:
+        sheets = _chosen(comparison, count)
+        total = sum(len(rows) for rows in sheets._rows.values())
+        last = (count, quality) == _LEVELS[-1]
+        size = 0.0
+        for name in sorted(sheets._rows, key=lambda name: -len(sheets._rows[name])):
+            sheets._files[name] = _encoded(sheets._images[name], sheets._rows[name], sheets.size, quality)
+            size += len(sheets._files[name])
+            done = sum(len(sheets._rows[known]) for known in sheets._files)
+            if not last and size * total / done > 1.05 * most_bytes:
+                break
+        if last or (len(sheets._files) == len(sheets._rows) and size <= most_bytes):
+            break
+    shape = comparison.banks[0].manifest.image_shape
+    sheets.about = f"{count} pairs are shown from each end of each cell"
+    sheets.about += "" if quality is None else f", compressed (JPEG {quality})"
+    sheets.about += "" if sheets.size == tuple(shape[1:]) else f", reduced from {shape[1]} x {shape[2]} pixels"
+    sheets.about += "."
+    return sheets
+
+
+def _chosen(comparison: Comparison, count: int) -> Sheets:
+    height, width = comparison.banks[0].manifest.image_shape[1:]
+    scale = min(1.0, _LARGEST / max(height, width))
+    sheets = Sheets((max(1, round(height * scale)), max(1, round(width * scale))))
+    rows: dict[str, set[int]] = {}
+
+    def show(name: str, images: Tensor, places: Sequence[int]) -> None:
+        sheets._images[name] = images
+        rows.setdefault(name, set()).update(int(place) for place in places)
+
+    for score in comparison.scores.values():
+        for pair in score.pairs():
+            ends = _ends(_order(score, pair), count)
+            sheets.pairs[score.name, pair] = ends
+            found = score.outcomes[pair]
+            for place, of_bank in zip(pair, (found.first, found.second), strict=True):
+                shown = [row if of_bank is None else of_bank[row] for part in ends for row in part]
+                show(f"s{place}", comparison.banks[place].images, shown)
+    training: dict[int, str] = {}
+    for place, found in enumerate(comparison.memorization):
+        if found is not None:
+            ends = _ends(np.argsort(-found.similarity, kind="stable"), count)
+            images = comparison.train[place]
+            sheets.nearest[place] = ends
+            sheets.train_of[place] = training.setdefault(id(images), f"t{place}")
+            shown = [row for part in ends for row in part]
+            show(f"s{place}", comparison.banks[place].images, shown)
+            show(sheets.train_of[place], images, found.index[shown])
+    sheets._rows = {name: sorted(places) for name, places in rows.items()}
+    return sheets
+
+
+def _order(score: PairCounts, pair: tuple[int, int]) -> np.ndarray:
+    """Outcomes from the most alike to the least."""
+    found = score.outcomes[pair]
+    worth = found.matches if found.values is None else found.values
+    return np.argsort(worth if score.sense == "<" else -worth.astype(np.float64), kind="stable")
+
+
+def _ends(order: np.ndarray, count: int) -> tuple[list[int], list[int]]:
+    first = min(count, -(-len(order) // 2))
+    last = min(count, len(order) - first)
+    return order[:first].tolist(), order[::-1][:last].tolist()
+
+
+def _columns(count: int) -> int:
+    return max(1, round(count**0.5))
+
+
+def _encoded(images: Tensor, rows: Sequence[int], size: tuple[int, int], quality: int | None) -> str:
+    """A data URI of tiles in lines; each starts on a block of the compression, so that none bleeds into another."""
+    tiles = images[list(rows)].numpy()
+    colours = 3 if tiles.shape[1] == 3 else 1
+    tiles = tiles[:, :colours].transpose(0, 2, 3, 1)
+    if tiles.shape[1:3] != size:
+        pictures = (Image.fromarray(tile.squeeze(-1) if colours == 1 else tile) for tile in tiles)
+        small = [np.asarray(picture.resize(size[::-1], Image.Resampling.BOX)) for picture in pictures]
+        tiles = np.stack(small).reshape(len(small), *size, colours)
+    height, width = (-(-side // _BLOCK) * _BLOCK for side in size)
+    columns = _columns(len(tiles))
+    lines = -(-len(tiles) // columns)
+    full = np.pad(tiles, ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0)), mode="edge")
+    full = np.concatenate([full, np.zeros((lines * columns - len(full), *full.shape[1:]), np.uint8)])
+    sheet = full.reshape(lines, columns, height, width, colours).transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(lines * height, columns * width, colours)
+    picture = Image.fromarray(sheet.squeeze(-1) if colours == 1 else sheet)
+    file = io.BytesIO()
+    if quality is None:
+        picture.save(file, "PNG", optimize=True)
+    else:
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+    kind = "png" if quality is None else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
