@@ -97,12 +97,11 @@ def crop(images: Tensor, area: float, rotation: float, flip: float) -> Tensor:
 
     Args:
         images: Shape (B, C, H, W).
-        area: Smallest area of the window, in (0, 1]; the largest is 1, sides are in a ratio from 3:4 to 4:3.
+        area: Smallest area of the window, in (0, 1]; each side is drawn from its root to 1.
         rotation: Largest rotation, in degrees.
         flip: Probability of a mirrored view.
     """
-    share, ratio = _uniform(images, area, 1.0), torch.exp(_uniform(images, -1.0, 1.0) * math.log(4 / 3) / 2)
-    wide, high = (share.sqrt() * ratio).clamp(max=1).flatten(), (share.sqrt() / ratio).clamp(max=1).flatten()
+    wide, high = (_uniform(images, math.sqrt(area), 1.0).flatten() for _ in range(2))
     angle = (_uniform(images, -1.0, 1.0) * math.radians(rotation)).flatten()
     left = (1 - wide) * _uniform(images, -1.0, 1.0).flatten()
     top = (1 - high) * _uniform(images, -1.0, 1.0).flatten()
@@ -180,7 +179,7 @@ def compress(images: Tensor, strength: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     x = F.pad(images * 127.5, [0, -width % 8, 0, -height % 8], mode="replicate")
-    place = torch.arange(8)
+    place = torch.arange(8, dtype=torch.float64)
     waves = torch.cos(math.pi / 8 * (place + 0.5) * place[:, None]) * math.sqrt(2 / 8)
     waves[0] /= math.sqrt(2)
     waves, quanta = waves.to(x), x.new_tensor(_QUANTA) * strength.reshape(-1, 1, 1, 1, 1, 1)
