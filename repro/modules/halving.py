@@ -120,7 +120,8 @@ class Halving:
     Args:
         start_steps: Steps of the first student.
         end_steps: Steps of the last one: ``start_steps`` halved any number of times.
-        spacing: Of the first teacher's grid, as for the samplers; the students' grids have the same.
+        spacing: Of the first teacher's grid, as for the samplers; the students' grids have the same. By default
+            ``time_uniform``, or ``edm`` under kernels whose time runs beyond 1.
         t_end: Smallest time of the first teacher's grid. By default ``time_uniform`` steps are equally long down to
             time 0, and the others end at the kernel's ``t_min``.
         final_denoise: Whether the last step leads to the clean image.
@@ -131,13 +132,13 @@ class Halving:
     Example:
         >>> from repro.kernels import VP
         >>> halving = Halving(start_steps=4, end_steps=1)
-        >>> [halving.sampler(stage, VP()).times(VP()).tolist() for stage in range(halving.stages)]
+        >>> [halving.sampler(stage, VP()).times(VP()).round(decimals=4).tolist() for stage in range(halving.stages)]
         [[1.0, 0.75, 0.5, 0.25], [1.0, 0.5], [1.0]]
     """
 
     start_steps: int
     end_steps: int
-    spacing: Spacing = "time_uniform"
+    spacing: Spacing | None = None
     t_end: float | None = None
     final_denoise: bool = True
 
@@ -169,9 +170,10 @@ class Halving:
             UserError: an unknown spacing, or ``t_end`` outside the kernel's times.
         """
         steps, t_end = self.steps(stage), self.t_end
-        if t_end is None and self.spacing == "time_uniform" and self.final_denoise:
+        spacing = self.spacing or ("edm" if kernel.t_max > 1 else "time_uniform")
+        if t_end is None and spacing == "time_uniform" and self.final_denoise:
             t_end = max(kernel.t_max / (2 * self.start_steps), kernel.t_min)
         if self.final_denoise:
-            finest = Euler(2 * self.start_steps, self.spacing, t_end)
+            finest = Euler(2 * self.start_steps, spacing, t_end)
             t_end = finest.times(kernel)[(steps - 1) << (stage + 1)].item() if steps > 1 else None
-        return Euler(steps, self.spacing, t_end, self.final_denoise)
+        return Euler(steps, spacing, t_end, self.final_denoise)

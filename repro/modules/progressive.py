@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser, NetworkDenoiser
-from repro.errors import UserError, unknown
+from repro.errors import UserError
 from repro.images import to_float
 from repro.kernels import Kernel
 from repro.modules.ema import ema_decay, update_average
@@ -19,7 +19,7 @@ from repro.modules.teacher import DistillationModule
 from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.samplers.euler import Euler
-from repro.samplers.steps import Spacing
+from repro.samplers.steps import Spacing, check_choice
 
 __all__ = ["ProgressiveDistillation", "Weighting"]
 
@@ -48,13 +48,14 @@ class ProgressiveDistillation(DistillationModule):
         network: The student's network; by default the teacher's, from its averaged weights.
         kernel: The student's kernel; by default the teacher's.
         parameterization: What the student's output means; by default as the teacher's. ``X0`` and ``V`` stay well
-            posed down to one step. With another than the teacher's a copied network starts off its mark.
+            posed down to one step; but a copied network starts off its mark under another than the teacher's, so the
+            first stage must then be long.
         weighting: w as a factor of the squared error of :math:`\hat x_0`: ``truncated_snr`` is :math:`\max(s, 1)`,
             ``snr_plus_one`` is :math:`s + 1` (which is the plain error of v under kernels that keep the variance), with
             :math:`s = \alpha_t^2 / \sigma_t^2`; ``parameterization`` weighs the network's output as in training
             from scratch.
-        spacing: In which function of time the noise levels are evenly spaced: ``time_uniform`` as published, for
-            kernels whose time ends at 1; ``edm`` suits the kernel ``EDM``.
+        spacing: In which function of time the first teacher's noise levels are evenly spaced, and with them all
+            students': by default ``time_uniform``, as published, or ``edm`` where time runs beyond 1 (kernel ``EDM``).
         t_end: Smallest time of the first teacher's levels; by default ``time_uniform`` steps are equally long down to
             time 0, and the others end at the kernel's ``t_min``.
         final_denoise: Whether the last step leads to the clean image.
@@ -81,14 +82,13 @@ class ProgressiveDistillation(DistillationModule):
         kernel: Kernel | None = None,
         parameterization: Parameterization | None = None,
         weighting: Weighting = "truncated_snr",
-        spacing: Spacing = "time_uniform",
+        spacing: Spacing | None = None,
         t_end: float | None = None,
         final_denoise: bool = True,
         lr_decay: bool = True,
         **training: Any,
     ) -> None:
-        if weighting not in get_args(Weighting):
-            raise unknown("weighting", weighting, get_args(Weighting))
+        check_choice("weighting", weighting, Weighting)
         if stage_images < 1:
             raise UserError(f"stage_images is {stage_images}; give the training images of each stage, at least 1")
         halving = Halving(start_steps, end_steps, spacing, t_end, final_denoise)

@@ -57,6 +57,11 @@ def test_uniform_steps_are_equally_long_down_to_the_clean_image():
         torch.testing.assert_close(times, torch.arange(steps, 0, -1, dtype=torch.float64) / steps, rtol=1e-12, atol=0)
 
 
+def test_spacing_follows_the_kernel_unless_given():
+    found = {name: Halving(8, 1).sampler(0, registry.build("kernels", name)).spacing for name in KERNELS}
+    assert found == dict.fromkeys(KERNELS, "time_uniform") | {"EDM": "edm"}
+
+
 @pytest.mark.parametrize(
     ("start", "end", "message"),
     [
