@@ -49,7 +49,7 @@ class ConditionalReproducibilityScore(CountMetric):
     def __init__(self, num_classes: int | None = None, threshold: float = 0.6, **kwargs: Any) -> None:
         if num_classes is None or int(num_classes) < 1:
             raise UserError(
-                f"ConditionalReproducibilityScore of {num_classes} classes; give their number, num_classes, of at least 1"
+                f"ConditionalReproducibilityScore of {num_classes} classes; give their number, num_classes, at least 1"
             )
         super().__init__((int(num_classes),), **kwargs)
         self.add_state("total", default=torch.zeros(int(num_classes), dtype=torch.int64), dist_reduce_fx="sum")

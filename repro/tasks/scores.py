@@ -12,16 +12,19 @@ from torchmetrics import Metric
 from repro.banks import Bank
 from repro.descriptors.base import Descriptor, features_of_bank
 from repro.errors import UserError
-from repro.metrics import GeneralizationScore, MAEScore, ReproducibilityScore
+from repro.intervals import wilson_interval
+from repro.metrics import ConditionalReproducibilityScore, GeneralizationScore, MAEScore, ReproducibilityScore
 from repro.metrics.base import RateMetric
+from repro.metrics.protocol import feed, is_paired, pair_metrics, pick
 
 __all__ = ["Scores"]
 
 
 class Scores:
-    """RP, MAE and further pair metrics against each reference, GL against the training images.
+    """RP, MAE and further metrics against each reference, GL against the training images.
 
-    Counts are integers, add up exactly over processes, and hold each noise once.
+    Counts are integers, add up exactly over processes, and hold each noise once. Against a conditional reference RP
+    also comes class by class.
 
     Args:
         references: Banks to compare with, by name; each holds at least the seeds that are scored.
@@ -29,8 +32,7 @@ class Scores:
         threshold: Similarity above which two images are the same.
         mae_threshold: Mean absolute difference below which they are, in [0, 255].
         train: Training images, uint8 (N, C, H, W), for GL; None leaves it out.
-        metrics: Further metrics by name, copied for each reference: any ``torchmetrics.Metric`` whose ``update`` takes
-            two sets of uint8 images, or a :class:`repro.metrics.PairMetric`.
+        metrics: Further metrics by name, copied for each reference: any that :mod:`repro.metrics.protocol` can feed.
         device: Where the descriptor runs.
     """
 
@@ -48,41 +50,68 @@ class Scores:
         self.picture: Path | None = None
         self.features = {name: features_of_bank(bank, descriptor, device=device) for name, bank in references.items()}
         self.rows = {name: {_key(bank, i): i for i in range(len(bank))} for name, bank in references.items()}
+        self.place = device if torch.device(device).type == "cuda" else "cpu"
         self.metrics: dict[str, Metric] = {}
-        kinds = {"rp": ReproducibilityScore(threshold), "mae": MAEScore(mae_threshold), **(metrics or {})}
-        for reference in references:
+        self._of: dict[str, str] = {}
+        further = pair_metrics(metrics or {}, descriptor.name)
+        kinds = {"rp": ReproducibilityScore(threshold), "mae": MAEScore(mae_threshold), **further}
+        for reference, bank in references.items():
             for kind, metric in kinds.items():
-                self.metrics[f"{kind}/{reference}"] = metric.clone()
+                self._add(f"{kind}/{reference}", metric.clone(), reference)
+            if bank.labels is not None:
+                metric = ConditionalReproducibilityScore(bank.manifest.num_classes, threshold)
+                self._add(f"conditional_rp/{reference}", metric, reference)
         if train is not None:
-            self.metrics["gl"] = GeneralizationScore(
-                descriptor.features(train, device=device, title="train"), threshold
-            )
+            self._add_training(train, threshold, further)
         if not self.metrics:
             raise UserError(
                 "nothing to score against; give --reference BANK, or data whose images the model was trained on"
             )
 
+    def _add(self, name: str, metric: Metric, reference: str = "") -> None:
+        self.metrics[name] = metric.to(self.place)
+        self._of[name] = reference
+
+    def _add_training(self, train: Tensor, threshold: float, metrics: Mapping[str, Metric]) -> None:
+        """GL, and metrics of whole sets, against the training images; every process has them, each counts once."""
+        features = self.descriptor.features(train, device=self.device, title="train").to(self.place)
+        self._add("gl", GeneralizationScore(features, threshold))
+        for kind, metric in metrics.items():
+            if not is_paired(metric):
+                name = f"{kind}/training images"
+                self._add(name, metric.clone())
+                self.metrics[name].update(b=pick(metric, features, train), seeds=range(len(train)))
+
     def update(self, seeds: Tensor, images: Tensor, labels: Tensor | None) -> None:
         """Adds a batch: seeds (n,), uint8 images (n k, C, H, W), labels (n k,) or None, k images a seed."""
         keys = seeds.repeat_interleave(len(images) // len(seeds))
         pairs = [(int(seed), None if labels is None else int(labels[i])) for i, seed in enumerate(keys)]
-        if labels is not None:
-            keys = keys * 2**20 + labels.cpu()
-        features = self.descriptor.features(images, device=self.device)
+        numbers = keys if labels is None else keys * 2**20 + labels.cpu()
+        features = self.descriptor.features(images, device=self.device).to(self.place)
         for name, metric in self.metrics.items():
+            reference = self._of[name]
             if name == "gl":
-                metric.update(features, seeds=keys)
-                continue
-            reference = name.split("/", 1)[1]
-            rows = self._rows(reference, pairs)
-            numbered = {"seeds": keys} if isinstance(metric, RateMetric) else {}
-            if getattr(metric, "inputs", "images") == "images":
-                metric.update(images, self.references[reference].images[rows], **numbered)
+                metric.update(features, seeds=numbers)
+            elif not reference:
+                metric.update(pick(metric, features, images), seeds=numbers)
             else:
-                metric.update(features, self.features[reference][rows], **numbered)
+                rows = self._rows(reference, pairs)
+                theirs = self.features[reference][rows].to(self.place)
+                if isinstance(metric, ConditionalReproducibilityScore):
+                    metric.update(features, theirs, labels, seeds=keys)
+                else:
+                    other = pick(metric, theirs, self.references[reference].images[rows].to(self.place))
+                    feed(metric, pick(metric, features, images.to(self.place)), other, numbers)
 
     def _rows(self, reference: str, pairs: list[tuple[int, int | None]]) -> Tensor:
         rows = self.rows[reference]
+        labelled = self.references[reference].labels is not None
+        if labelled != (pairs[0][1] is not None):
+            kind, other = ("a conditional bank", "without") if labelled else ("an unconditional bank", "under")
+            raise UserError(
+                f"reference {reference} is {kind}, and the model draws {other} classes; give a bank of the same task, "
+                "or compare the two for between RP: repro compare BANK BANK"
+            )
         for pair in pairs:
             if pair not in rows:
                 what = f"seed {pair[0]}" if pair[1] is None else f"seed {pair[0]} under class {pair[1]}"
@@ -92,18 +121,28 @@ class Scores:
         return torch.tensor([rows[pair] for pair in pairs])
 
     def compute(self) -> dict[str, Tensor]:
-        """Every rate by name."""
+        """Every score by name."""
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def table(self) -> list[tuple[str, float, tuple[float, float] | None, int | None]]:
-        """(score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate."""
-        rows = []
+        """(score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate.
+
+        Conditional RP comes as its mean and then class by class.
+        """
+        rows: list[tuple[str, float, tuple[float, float] | None, int | None]] = []
         for name, metric in self.metrics.items():
             if isinstance(metric, RateMetric):
                 hits, total = metric.counts()
                 rows.append((name, hits / total, metric.interval(), total))
-            else:
-                rows.append((name, float(metric.compute()), None, None))
+                continue
+            rows.append((name, float(metric.compute()), None, None))
+            if isinstance(metric, ConditionalReproducibilityScore):
+                hits, total = (counts.tolist() for counts in metric.counts())
+                rows += [
+                    (f"{name}/class {label}", hit / n, wilson_interval(hit, n), n)
+                    for label, (hit, n) in enumerate(zip(hits, total, strict=True))
+                    if n
+                ]
         return rows
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing import start_processes
+from torchmetrics import Metric
 
 from repro.errors import UserError
-from repro.metrics.base import PairMetric, RateMetric
+from repro.metrics.base import CountMetric, PairMetric, RateMetric
+from repro.metrics.distances import SetMetric
 
 __all__ = [
     "check_batches",
@@ -25,6 +27,7 @@ __all__ = [
     "check_pair_metric",
     "check_processes",
     "check_seeds",
+    "check_set_metric",
     "check_symmetry",
     "pair_inputs",
 ]
@@ -67,21 +70,24 @@ def check_symmetry(metric: PairMetric, a: Tensor, b: Tensor) -> None:
     assert torch.equal(forth, back), f"pairs {(forth != back).nonzero().flatten().tolist()} match in one order only"
 
 
-def check_batches(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+def check_batches(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     """The counts do not depend on the batches, and the value of a batch is the value of its samples alone."""
     whole = _counts(metric, inputs)
     for size in (1, 5, 36):
         batched = metric.clone()
         for start in range(0, len(inputs[0]), size):
             batch = [item[start : start + size] for item in inputs]
-            value = float(batched(*batch))
-            alone = _counts(metric, batch)
-            assert value == alone[0] / alone[1], f"forward gives {value} on a batch whose counts are {alone}"
-        assert batched.counts() == whole, f"batches of {size} count {batched.counts()}, one batch {whole}"
-        assert float(batched.compute()) == whole[0] / whole[1], "compute is not the ratio of the counts"
+            value = batched(*batch)
+            alone = _filled(metric, batch)
+            assert _same(value, alone.compute()), f"forward gives {value} on a batch whose counts are {alone.counts()}"
+        found = _plain(batched.counts())
+        assert found == whole, f"batches of {size} count {found}, one batch {whole}"
+        assert _same(batched.compute(), _filled(metric, inputs).compute()), f"batches of {size} change the value"
+        if isinstance(metric, RateMetric):
+            assert float(batched.compute()) == whole[0] / whole[1], "compute is not the ratio of the counts"
 
 
-def check_seeds(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+def check_seeds(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     """Every seed counts once, however often and in whatever order it comes."""
     whole = _counts(metric, inputs)
     count = len(inputs[0])
@@ -89,33 +95,34 @@ def check_seeds(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
     repeated = metric.clone()
     for part in order.split(11):
         repeated.update(*[item[part] for item in inputs], seeds=part + 100)
-    assert repeated.counts() == whole, f"with every seed three times it counts {repeated.counts()}, once {whole}"
+    found = _plain(repeated.counts())
+    assert found == whole, f"with every seed three times it counts {found}, once {whole}"
 
 
-def check_conflict(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+def check_conflict(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     """One seed with two outcomes is an error, never a silent choice."""
-    outcomes = [_counts(metric, [item[row : row + 1] for item in inputs])[0] for row in range(len(inputs[0]))]
-    assert 0 < sum(outcomes) < len(outcomes), "the inputs have one outcome only; this law needs both"
-    pair = torch.tensor([outcomes.index(0), outcomes.index(1)])
+    alone = [_counts(metric, [item[row : row + 1] for item in inputs]) for row in range(len(inputs[0]))]
+    torn_apart = [row for row, (hits, total) in enumerate(alone) if total == alone[0][1] and hits != alone[0][0]]
+    assert torn_apart, "the inputs have one outcome only; this law needs two"
+    pair = torch.tensor([0, torn_apart[0]])
     torn = metric.clone()
     torn.update(*[item[pair] for item in inputs], seeds=[7, 7])
-    message = "no error"
-    try:
-        torn.compute()
-    except UserError as error:
-        message = str(error)
-    assert "seed 7" in message, f"a seed with two outcomes gives {message}; it must be an error that names the seed"
+    _expect_seed(torn)
 
 
-def check_lifecycle(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
+def check_lifecycle(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     """Clone, pickle and reset; integer states; nothing in the state dict and no parameter."""
     whole = _counts(metric, inputs)
     filled = metric.clone()
     filled.update(*inputs, seeds=range(len(inputs[0])))
     for copy in (filled.clone(), pickle.loads(pickle.dumps(filled))):
-        assert copy.counts() == whole, f"a copy counts {copy.counts()}, the original {whole}"
-    low, high = filled.interval()
-    assert 0 <= low <= whole[0] / whole[1] <= high <= 1, f"interval {low}, {high} of {whole}"
+        found = _plain(copy.counts())
+        assert found == whole, f"a copy counts {found}, the original {whole}"
+    hits, total = (torch.as_tensor(counts, dtype=torch.float64) for counts in whole)
+    low, high = filled.intervals().unbind(-1)
+    rates = (hits / total)[(hits * 0 + total) > 0]
+    low, high = low[(hits * 0 + total) > 0], high[(hits * 0 + total) > 0]
+    assert ((low >= 0) & (low <= rates) & (rates <= high) & (high <= 1)).all(), f"intervals {low}, {high} of {whole}"
     for name, state in filled.metric_state.items():
         for tensor in state if isinstance(state, list) else [state]:
             assert tensor.dtype == torch.int64, f"state {name} is {tensor.dtype}, not int64"
@@ -123,13 +130,14 @@ def check_lifecycle(metric: RateMetric, inputs: Sequence[Tensor]) -> None:
     assert not list(filled.parameters()), "a metric has no parameters"
     filled.reset()
     filled.update(*[item[:1] for item in inputs], seeds=[0])
-    assert filled.counts()[1] == 1, "reset left something behind"
+    found, alone = _plain(filled.counts()), _counts(metric, [item[:1] for item in inputs])
+    assert found == alone, f"after a reset one sample counts {found}, alone {alone}: something was left behind"
 
 
-def check_processes(metrics: Mapping[str, tuple[RateMetric, Sequence[Tensor]]], world_size: int) -> None:
+def check_processes(metrics: Mapping[str, tuple[Metric, Sequence[Tensor]]], world_size: int) -> None:
     """Equal integers on 1 and on several real processes.
 
-    Each metric sees its inputs in four ways: split by PyTorch's padded distributed sampler, split unevenly, and all
+    Each metric sees its inputs in four ways: split by Lightning's padded distributed sampler, split unevenly, and all
     on one process, each with seeds; and split unevenly without seeds.
 
     Args:
@@ -147,7 +155,7 @@ def check_processes(metrics: Mapping[str, tuple[RateMetric, Sequence[Tensor]]], 
         start_processes(_process, (world_size, folder), nprocs=world_size, start_method="forkserver")
         answers = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(world_size)]
     for name, (metric, inputs) in metrics.items():
-        whole = list(_counts(metric, inputs))
+        whole = _result(_filled(metric, inputs))
         for rank, answer in enumerate(answers):
             assert answer["world_size"] == world_size, f"process {rank} saw {answer['world_size']} processes"
             for way in ("padded", "uneven", "one has all", "no seeds"):
@@ -155,19 +163,78 @@ def check_processes(metrics: Mapping[str, tuple[RateMetric, Sequence[Tensor]]], 
                 assert found == whole, (
                     f"{name}, {way}: process {rank} of {world_size} counts {found}, one alone {whole}"
                 )
-            assert answer[name]["local"] < whole[1], f"{name}: process {rank} saw every sample; nothing was split"
+            assert answer[name]["local"] < len(inputs[0]), f"{name}: process {rank} saw every sample; nothing was split"
 
 
-def _counts(metric: RateMetric, inputs: Sequence[Tensor]) -> tuple[int, int]:
+def check_set_metric(metric: SetMetric, inputs: tuple[Tensor, Tensor]) -> None:
+    """The distance depends on the two sets only: not on batches, order, copies of numbered samples or its own life.
+
+    Args:
+        metric: As built by name; it is not changed.
+        inputs: What the two systems drew, of equal length.
+    """
+    whole = float(_filled(metric, inputs).compute())
+    count = len(inputs[0])
+    order = torch.randperm(3 * count, generator=torch.Generator().manual_seed(1)) % count
+    ways = {"batches": [(part, None) for part in torch.arange(count).split(5)]}
+    ways["copies of numbered samples"] = [(part, part + 100) for part in order.split(11)]
+    for way, parts in ways.items():
+        fresh = metric.clone()
+        for rows, seeds in parts:
+            fresh.update(*[item[rows] for item in inputs], seeds=seeds)
+        found = float(fresh.compute())
+        assert abs(found - whole) <= 1e-9 * max(1, abs(whole)), f"{way}: distance {found}, of whole sets {whole}"
+    filled = _filled(metric, inputs)
+    for copy in (filled.clone(), pickle.loads(pickle.dumps(filled))):
+        assert float(copy.compute()) == whole, "a copy has another distance"
+    filled.train()
+    assert not filled.state_dict(), f"the state dict holds {list(filled.state_dict())}"
+    assert not list(filled.parameters()), "a metric has no parameters"
+    assert len(list(filled.modules())) == 1, "a network inside the metric is one of its modules"
+    torn = metric.clone()
+    torn.update(*[item[:2] for item in inputs], seeds=[7, 7])
+    _expect_seed(torn)
+
+
+def _filled(metric: Any, inputs: Sequence[Tensor]) -> Any:
     fresh = metric.clone()
     fresh.reset()
     fresh.update(*inputs)
-    return fresh.counts()
+    return fresh
+
+
+def _plain(counts: Sequence[Any]) -> list[Any]:
+    return [count.tolist() if isinstance(count, Tensor) else count for count in counts]
+
+
+def _counts(metric: CountMetric, inputs: Sequence[Tensor]) -> list[Any]:
+    return _plain(_filled(metric, inputs).counts())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.nan_to_num(nan=-1.0), other.nan_to_num(nan=-1.0))
+
+
+def _result(metric: Any) -> list[Any]:
+    """Integer counts and value; of a distance its value, to what sums in another order allow."""
+    if isinstance(metric, CountMetric):
+        return [*_plain(metric.counts()), metric.compute().nan_to_num(nan=-1.0).tolist()]
+    return [f"{float(metric.compute()):.9g}"]
+
+
+def _expect_seed(torn: Metric) -> None:
+    message = "no error"
+    try:
+        torn.compute()
+    except UserError as error:
+        message = str(error)
+    assert "seed 7" in message, f"a seed with two outcomes gives {message}; it must be an error that names the seed"
 
 
 def _process(rank: int, world_size: int, folder: str) -> None:
     import torch.distributed as dist
-    from torch.utils.data import DistributedSampler
+    from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+    from torch.utils.data import SequentialSampler
 
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
@@ -176,7 +243,8 @@ def _process(rank: int, world_size: int, folder: str) -> None:
         answer: dict[str, Any] = {"world_size": dist.get_world_size()}
         for name, (metric, inputs) in torch.load(Path(folder) / "metrics.pt", weights_only=False).items():
             rows = torch.arange(len(inputs[0]))
-            padded = torch.tensor(list(DistributedSampler(rows, world_size, rank, shuffle=False)))
+            sampler = DistributedSamplerWrapper(SequentialSampler(rows), world_size, rank, shuffle=False)
+            padded = torch.tensor(list(sampler))
             cuts = [len(rows) * (place + 1) ** 2 // world_size**2 for place in range(world_size - 1)]
             uneven = rows.tensor_split(cuts)[rank]
             answer[name] = {
@@ -191,13 +259,11 @@ def _process(rank: int, world_size: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
-def _shared(metric: RateMetric, inputs: Sequence[Tensor], rows: Tensor, numbered: bool) -> list[int]:
+def _shared(metric: Any, inputs: Sequence[Tensor], rows: Tensor, numbered: bool) -> list[Any]:
     """Counts over all processes, of which this one saw some rows in two batches, or none."""
     metric = metric.clone()
     for part in rows.tensor_split(2):
         if len(part):
             seeds = {"seeds": part} if numbered else {}
             metric.update(*[item[part] for item in inputs], **seeds)
-    counts = metric.counts()
-    assert float(metric.compute()) == counts[0] / counts[1], "compute is not the ratio of the counts"
-    return list(counts)
+    return _result(metric)

@@ -6,7 +6,19 @@ from torch import nn
 
 from repro import registry
 from repro.errors import UserError
-from repro.metrics import GeneralizationScore, MAEScore, PairMetric, ReproducibilityScore, functional
+from repro.metrics import (
+    BetweenReproducibilityScore,
+    ConditionalReproducibilityScore,
+    FrechetDistance,
+    GeneralizationScore,
+    KernelDistance,
+    MAEScore,
+    PairMetric,
+    ReproducibilityCurve,
+    ReproducibilityMatrix,
+    ReproducibilityScore,
+    functional,
+)
 from repro.testing import metrics as laws
 
 PAIRS = [name for name in registry.names("metrics") if issubclass(registry.load("metrics", name), PairMetric)]
@@ -29,10 +41,46 @@ def test_pair_metric_laws(name):
     laws.check_pair_metric(registry.build("metrics", name))
 
 
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def conditional():
+    a, b = laws.pair_inputs(ReproducibilityScore())
+    return ConditionalReproducibilityScore(5), (a, b, torch.randint(0, 4, (37,), generator=generator(2)))
+
+
+def between():
+    cond = torch.randn(37, 3, 16, generator=generator(3))
+    noise = torch.randn(37, 16, generator=generator(4))
+    return BetweenReproducibilityScore(), (cond[:, 1] + torch.linspace(0, 2, 37)[:, None] * noise, cond)
+
+
+def matrix():
+    base, noise = torch.randn(37, 1, 16, generator=generator(5)), torch.randn(37, 4, 16, generator=generator(6))
+    return ReproducibilityMatrix(4), (base + torch.linspace(0, 2, 37)[:, None, None] * noise,)
+
+
+def curve():
+    return ReproducibilityCurve([-0.5, 0.3, 0.6, 0.9]), laws.pair_inputs(ReproducibilityScore())
+
+
+COUNTED = {"GL": generalization, "conditional": conditional, "between": between, "matrix": matrix, "curve": curve}
+
+
 @pytest.mark.parametrize("law", RATE_LAWS, ids=lambda law: law.__name__.removeprefix("check_"))
-def test_generalization_laws(law):
-    metric, inputs = generalization()
+@pytest.mark.parametrize("name", COUNTED)
+def test_laws_of_counts(name, law):
+    metric, inputs = COUNTED[name]()
     law(metric, inputs)
+
+
+def test_one_seed_counts_once_for_each_class():
+    metric = ConditionalReproducibilityScore(2)
+    for _ in range(2):
+        metric.update(torch.eye(4), torch.eye(4)[[0, 1, 3, 2]], [0, 1, 0, 1], seeds=[7, 7, 8, 8])
+    assert [counts.tolist() for counts in metric.counts()] == [[1, 1], [2, 2]]
+    assert metric.per_class().tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.6, 0.95])
@@ -45,6 +93,21 @@ def test_classes_equal_functions(threshold):
     metric = GeneralizationScore(train, threshold)
     metric.update(samples)
     assert float(metric.compute()) == functional.generalization_score(samples, train, threshold)
+    metric, (a, b, labels) = ConditionalReproducibilityScore(5, threshold), conditional()[1]
+    metric.update(a, b, labels)
+    per_class, mean = functional.conditional_reproducibility_score(a, b, labels, 5, threshold)
+    torch.testing.assert_close(metric.per_class(), per_class, rtol=0, atol=0, equal_nan=True)
+    assert float(metric.compute()) == mean
+    assert per_class.isnan().tolist() == [False] * 4 + [True]
+    metric, inputs = BetweenReproducibilityScore(threshold), between()[1]
+    metric.update(*inputs)
+    assert float(metric.compute()) == functional.between_reproducibility_score(*inputs, threshold)
+    metric, inputs = ReproducibilityMatrix(4, threshold), matrix()[1]
+    metric.update(*inputs)
+    assert torch.equal(metric.compute(), functional.reproducibility_matrix(*inputs, threshold))
+    metric = ReproducibilityCurve([threshold, 0.5])
+    metric.update(a, b)
+    assert torch.equal(metric.compute(), functional.reproducibility_curve(a, b, [threshold, 0.5]))
     images = laws.pair_inputs(MAEScore())
     metric = MAEScore(100 * threshold)
     metric.update(*images)
@@ -54,7 +117,10 @@ def test_classes_equal_functions(threshold):
 
 def cases():
     metrics = {name: registry.build("metrics", name) for name in PAIRS}
-    return {name: (metric, laws.pair_inputs(metric)) for name, metric in metrics.items()} | {"GL": generalization()}
+    found = {name: (metric, laws.pair_inputs(metric)) for name, metric in metrics.items()}
+    found |= {name: make() for name, make in COUNTED.items()}
+    sets = laws.pair_inputs(ReproducibilityScore())
+    return found | {"Frechet": (FrechetDistance(), sets), "kernel": (KernelDistance(), sets)}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
@@ -95,6 +161,15 @@ def test_numbered_and_unnumbered_samples_add_up():
         (lambda: GeneralizationScore(threshold=-2), "[-1, 1]"),
         (lambda: MAEScore(300), "[0, 255]"),
         (lambda: ReproducibilityScore().counts(), "update"),
+        (lambda: ConditionalReproducibilityScore(), "num_classes"),
+        (lambda: ConditionalReproducibilityScore(2).counts(), "update"),
+        (lambda: ConditionalReproducibilityScore(2).update(torch.eye(2), torch.eye(2), [0, 2]), "label 2"),
+        (lambda: BetweenReproducibilityScore(2), "[-1, 1]"),
+        (lambda: BetweenReproducibilityScore().update(torch.eye(2), torch.eye(2)), "under every class"),
+        (lambda: ReproducibilityMatrix(1), "at least 2"),
+        (lambda: ReproducibilityMatrix(3).update([torch.eye(2)] * 2), "2 systems for a matrix of 3"),
+        (lambda: ReproducibilityCurve([]), "no threshold"),
+        (lambda: ReproducibilityCurve([0.5, 3]), "3.0 is outside"),
         (lambda: GeneralizationScore().update(torch.eye(2)), "train_features"),
         (lambda: ReproducibilityScore().update(torch.eye(2), torch.eye(2), seeds=[1]), "one seed a sample"),
     ],
