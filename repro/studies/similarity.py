@@ -163,9 +163,7 @@ def _inputs(given: list[str]) -> list[_Input]:
         else:
             near = nearest(text, SYSTEMS)
             guess = f"; did you mean {near}?" if near else ";"
-            raise UserError(
-                f"{text} is no system{guess} systems: {', '.join(SYSTEMS)}; and there is nothing at this path"
-            )
+            raise UserError(f"nothing is at {text}, and it is no system{guess} systems: {', '.join(SYSTEMS)}")
     names = [item.name for item in found]
     return [
         item if names.count(item.name) == 1 else replace(item, name=f"{item.name}-{place}")
