@@ -270,9 +270,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _bytes_of_text,
 }
 _LITERALS = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
-    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
 _STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     "PROTO": lambda m, _: None,
@@ -301,10 +300,8 @@ _STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     "ADDITEMS": lambda m, _: m.extend(m.marked()),
     "SETITEM": lambda m, _: m.set_items(m.take(2)),
     "SETITEMS": lambda m, _: m.set_items(m.marked()),
-    "GET": lambda m, index: m.put(m.memo[index]),
     "BINGET": lambda m, index: m.put(m.memo[index]),
     "LONG_BINGET": lambda m, index: m.put(m.memo[index]),
-    "PUT": lambda m, index: m.keep(index),
     "BINPUT": lambda m, index: m.keep(index),
     "LONG_BINPUT": lambda m, index: m.keep(index),
     "MEMOIZE": lambda m, _: m.keep(len(m.memo)),

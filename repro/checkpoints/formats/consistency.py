@@ -82,7 +82,7 @@ class ConsistencyFormat(Format):
 
     def _record(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Constructor arguments of UNetModel."""
-        width, channels = tensors["input_blocks.0.0.weight"].shape[:2]
+        width, channels = tensors["time_embed.0.weight"].shape[1], tensors["input_blocks.0.0.weight"].shape[1]
         outputs = tensors["out.2.weight"].shape[0]
         if outputs != channels:
             raise UserError(

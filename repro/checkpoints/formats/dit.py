@@ -28,12 +28,13 @@ __all__ = ["DiTFormat"]
 class DiTFormat(Format):
     """DiT (facebookresearch/DiT): released ``DiT-*.pt``, and training checkpoints with ``model`` and ``ema``.
 
-    Shapes tell everything but the heads. Trained under DDPM's 1000 steps, with a null class; the released models
+    Shapes tell everything but the heads. Trained under DDPM's 1000 steps; the released models
     denoise latents, so what they draw are latents of 4 channels, not pixels.
 
     Args:
         heads: Attention heads; by default those of the published network of the same width.
         kernel: ``DiscreteVP``, or ``VP`` for a network that was told 999 t.
+        null_class: Whether the last row of the class table means "no class", as where labels were dropped in training.
         sampler: How images are drawn, in place of DPM-Solver.
 
     Raises:
@@ -46,19 +47,22 @@ class DiTFormat(Format):
         self,
         heads: int | None = None,
         kernel: Literal["DiscreteVP", "VP"] | None = None,
+        null_class: bool | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
         if kernel not in (None, "DiscreteVP", "VP"):
             raise unknown("kernel of dit", kernel, ("DiscreteVP", "VP"))
-        self.heads, self.kernel = heads, kernel
+        self.heads, self.kernel, self.null_class = heads, kernel, null_class
 
     def recognises(self, file: ForeignFile) -> bool:
         return _averaged(file.content) is not None
 
     def read(self, file: ForeignFile) -> Diffusion:
         tensors, last = _averaged(file.content), tensors_of(file.content.get("model"))
-        record = dit.settings(given := dit_record(self, file, tensors))
+        rows, null = len(tensors["y_embedder.embedding_table.weight"]), self.settle(file, "null_class", True)
+        given = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
+        record = dit.settings(given)
         shape = outline(file, record, tensors.values())
         averaged = dit.state_dict(tensors, shape)
         raw = None if last is None else dit.state_dict(without_prefix(last), shape)

@@ -104,7 +104,6 @@ class MultistageFormat(Format):
             model |= {"name": "UViT_multimodel", "de_nfs": widths} | self._intervals(file, stages)
         else:
             model |= {"name": "UViT_one_hot" if "label_emb.0.weight" in tensors else "UViT"}
-        model["norm_layer"] = "LayerNorm"
         return multistage_transformers, {"model": model, "data": {"image_size": size}}
 
     def _unet(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -40,6 +40,12 @@ def _side(tokens: int) -> int:
     return side
 
 
+def _ratio(hidden: int, width: int) -> float:
+    """The ratio that gives these channels, ``int(width * ratio)``."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
+
+
 def uvit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Constructor arguments of U-ViT for a state dict, without those of several decoders.
 
@@ -61,17 +67,18 @@ def uvit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]
         "embed_dim": width,
         "depth": 2 * _count(tensors, r"in_blocks\.(\d+)\."),
         "num_heads": heads_of(chosen, file, width),
-        "mlp_ratio": hidden / width,
+        "mlp_ratio": _ratio(hidden, width),
         "qkv_bias": "mid_block.attn.qkv.bias" in tensors,
         "mlp_time_embed": "time_embed.0.weight" in tensors,
         "num_classes": classes or -1,
+        "norm_layer": "LayerNorm" if "mid_block.norm1.bias" in tensors else "RMSNorm",
         "conv": any(name.startswith("final_layer.") for name in tensors),
         "skip": any(first_out.fullmatch(name) for name in tensors),
     }
 
 
 def dit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments of DiT for a state dict; of the class table's rows the last is taken for "no class".
+    """Constructor arguments of DiT for a state dict, without those about classes.
 
     Args:
         chosen: The format, with the option ``heads``.
@@ -88,7 +95,6 @@ def dit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor])
         "hidden_size": width,
         "depth": _count(tensors, r"blocks\.(\d+)\."),
         "num_heads": heads_of(chosen, file, width),
-        "mlp_ratio": hidden / width,
-        "num_classes": _shape(tensors, "y_embedder.embedding_table.weight", 2)[0] - 1,
+        "mlp_ratio": _ratio(hidden, width),
         "learn_sigma": outputs == 2 * patch_size**2 * channels,
     }

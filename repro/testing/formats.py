@@ -1,0 +1,71 @@
+"""Laws that every format of released files obeys; plug-in packages run them too."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro import registry
+from repro.checkpoints.formats.base import ForeignFile
+from repro.checkpoints.importing import Imported, format_of, import_file
+from repro.errors import UserError
+
+__all__ = ["check_format"]
+
+
+def check_format(name: str, path: Path, others: Iterable[Path], **options: Any) -> Imported:
+    """Checks a format on one of its files: it is recognised by this format alone, and its model stands on its own.
+
+    Args:
+        name: The format's name in the group ``repro.checkpoints``.
+        path: A file of this format.
+        others: Files of other formats.
+        **options: What the file does not say.
+
+    Returns:
+        The model, for further checks.
+
+    Raises:
+        AssertionError: a law does not hold; the message says which.
+    """
+    chosen = registry.load("checkpoints", name)
+    assert chosen.about, f"{name} does not say what it reads: set about"
+    assert format_of(ForeignFile(path)) == name, f"auto does not find {name} for {path.name}"
+    for other in others:
+        assert not registry.build("checkpoints", name).recognises(ForeignFile(other)), f"{name} also takes {other.name}"
+        with contextlib.suppress(UserError):
+            import_file(other, name)
+            raise AssertionError(f"{name} imports {other.name}")
+    before = path.read_bytes()
+    imported = import_file(path, **options)
+    assert path.read_bytes() == before, f"{name} changes the file it reads"
+    assert imported.file.found, f"{name} does not say what it found"
+    _check_module(name, imported)
+    again = import_file(path, name, **options).module
+    assert again.fingerprint() == imported.module.fingerprint(), f"{name} reads one file in two ways"
+    given = imported.file.assumed | options
+    settled = import_file(path, name, **given)
+    assert not settled.file.assumed, f"{name} still assumes {settled.file.assumed} when it is told"
+    assert settled.module.fingerprint() == again.fingerprint(), f"{name}: what it assumes is not what it says"
+    return imported
+
+
+def _check_module(name: str, imported: Imported) -> None:
+    module = imported.module
+    assert not module.training, f"{name} gives a model in training mode"
+    assert not any(p.requires_grad for p in module.parameters()), f"{name} gives weights that ask for gradients"
+    assert imported.file.sha256 in module.origin, f"{name}: the origin does not name the file's bytes"
+    record = imported.checkpoint()
+    rebuilt = registry.rebuild(record["repro"]["model"])
+    rebuilt.load_state_dict(record["state_dict"])
+    assert rebuilt.fingerprint() == module.fingerprint(), f"{name}: the model is not rebuilt from its own record"
+    labels = torch.zeros(2, dtype=torch.int64) if module.num_classes else None
+    sampler = registry.build("samplers", "Euler", steps=1)
+    if not module.sampler.consistency:
+        module.use_sampler(sampler)
+    images = module.sample([0, 1], labels)
+    assert images.shape == (2, *module.image_shape), f"{name}: images of shape {tuple(images.shape)}"
