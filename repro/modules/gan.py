@@ -48,7 +48,8 @@ class GAN(OptimizedModule, GenerativeModule):
     :math:`E\,D(\tilde x) - E\,D(x) + \lambda E (\|\nabla D(\hat x)\| - 1)^2`, without normalisation, and
     ``loss="sngan"``: :math:`E \max(0, 1 - D(x)) + E \max(0, 1 + D(\tilde x))`, spectrally normalised; the generator
     lowers :math:`-E\,D(\tilde x)` in both. A training step is a discriminator step on one batch; before the first of
-    every ``n_critic`` of them the generator takes one too.
+    every ``n_critic`` of them the generator takes one too. Several devices need
+    ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Args:
         image_size: Pixels a side: 4 to 7 times a power of two above 1, such as 8, 16, 28 or 32.
