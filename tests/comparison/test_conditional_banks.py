@@ -1,0 +1,140 @@
+"""Comparisons of conditional banks, alone and with unconditional ones, equal the plain functions."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from repro.banks import Bank
+from repro.comparison import compare, derangement
+from repro.descriptors.pixels import Pixels
+from repro.errors import UserError
+from repro.intervals import wilson_interval
+from repro.manifest import Manifest
+from repro.metrics import functional
+
+NOISES, CLASSES = 40, 3
+LABELS = torch.arange(CLASSES).repeat(NOISES)
+SHAPE = (1, 6, 6)
+
+
+def conditional(images, labels=LABELS, seeds=range(NOISES), classes=CLASSES):
+    each = len(images) // len(seeds)
+    manifest = Manifest(
+        seeds=list(seeds),
+        image_shape=images.shape[1:],
+        task="conditional",
+        labels={"num_classes": classes, "images_per_seed": each},
+    )
+    return Bank(images, manifest, labels)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Three conditional systems, of which classes 0, 1, 2 agree less and less, and two unconditional ones."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(0, 256, (NOISES * CLASSES, *SHAPE), generator=generator).float()
+    strength = (40 + 15 * LABELS + torch.arange(len(LABELS))).view(-1, 1, 1, 1)
+    systems = [base + k * strength * torch.randn(base.shape, generator=generator) for k in (0.2, 0.5, 0.8)]
+    systems = [images.clamp(0, 255).to(torch.uint8) for images in systems]
+    chosen = torch.arange(NOISES) * CLASSES + torch.arange(NOISES) % CLASSES
+    plain = [images[chosen] for images in systems[:2]]
+    return systems, plain
+
+
+def test_two_conditional_banks_equal_the_plain_functions(drawn):
+    (a, b, _), _ = drawn
+    found = compare([conditional(a), conditional(b)], "Pixels", names=["a", "b"], control_seed=3)
+    per_class, mean = functional.conditional_reproducibility_score(a, b, LABELS, CLASSES, 0.8)
+    shuffle = derangement(NOISES, 3)
+    other = b.unflatten(0, (NOISES, CLASSES))[shuffle].flatten(0, 1)
+    control, _ = functional.conditional_reproducibility_score(a, other, LABELS, CLASSES, 0.8)
+    rows = {row["class"]: row for row in found.conditional_table() if row["score"] == "RP"}
+    assert [rows[label]["rate"] for label in range(CLASSES)] == per_class.tolist()
+    assert [rows[label]["control_rate"] for label in range(CLASSES)] == control.tolist()
+    assert per_class[0] > per_class[1] > per_class[2] > 0
+    for label in range(CLASSES):
+        assert (rows[label]["low"], rows[label]["high"]) == wilson_interval(rows[label]["count"], NOISES)
+    assert rows["mean"]["rate"] == pytest.approx(mean)
+    assert found.scores["RP"].rates[0, 1] == functional.reproducibility_score(a, b, 0.8)
+    assert found.scores["RP"].control_rates[0, 1] == functional.reproducibility_score(a, other, 0.8)
+    mae = [row for row in found.conditional_table() if row["score"] == "MAE"]
+    for label, row in enumerate(mae[:CLASSES]):
+        own = LABELS.eq(label)
+        assert row["rate"] == functional.mae_score(a[own], b[own])
+    assert "Between RP" not in found.scores
+    assert f"n = {NOISES * CLASSES}: {NOISES} noises x {CLASSES} classes" in str(found)
+
+
+def test_an_unconditional_with_a_conditional_bank_gives_between_rp(drawn):
+    (a, _, _), (plain, _) = drawn
+    for order in (1, -1):
+        banks = [Bank.from_images(plain), conditional(a)][::order]
+        found = compare(banks, "Pixels", names=["u", "c"][::order], control_seed=5)
+        assert list(found.scores) == ["Between RP"]
+        features = Pixels().features(plain), Pixels().features(a).unflatten(0, (NOISES, CLASSES))
+        score = found.scores["Between RP"]
+        assert score.rates[0, 1] == functional.between_reproducibility_score(*features, 0.8)
+        shuffled = features[1][derangement(NOISES, 5)]
+        assert score.control_rates[0, 1] == functional.between_reproducibility_score(features[0], shuffled, 0.8)
+        assert score.rates[0, 1] > 0.9 > 0.2 > score.control_rates[0, 1]
+        _, similarity, label = functional.between_matches(*features, 0.8)
+        outcome = score.outcomes[0, 1]
+        assert outcome.values.tolist() == similarity.tolist()
+        assert (outcome.second if order > 0 else outcome.first).tolist() == (
+            torch.arange(NOISES) * CLASSES + label
+        ).tolist()
+        assert (outcome.first if order > 0 else outcome.second).tolist() == list(range(NOISES))
+        assert score.n == NOISES
+
+
+def test_both_kinds_together(drawn, tmp_path):
+    (a, b, _), (u, v) = drawn
+    banks = [Bank.from_images(u), conditional(a), Bank.from_images(v), conditional(b)]
+    found = compare(banks, "Pixels", names=["u", "a", "v", "b"], metrics=["FrechetDistance"])
+    assert found.scores["RP"].pairs() == [(0, 2), (1, 3)]
+    assert found.scores["RP"].totals[0, 2] == NOISES
+    assert found.scores["RP"].totals[1, 3] == NOISES * CLASSES
+    assert found.scores["RP"].rates[0, 2] == functional.reproducibility_score(u, v, 0.8)
+    assert found.scores["RP"].rates[1, 3] == functional.reproducibility_score(a, b, 0.8)
+    assert np.isnan(found.scores["RP"].rates[0, 1])
+    assert found.scores["Between RP"].pairs() == [(0, 1), (0, 3), (1, 2), (2, 3)]
+    assert np.isfinite(found.values["FrechetDistance[Pixels]"].values[np.triu_indices(4, 1)]).all()
+    written = {path.name for path in found.write(tmp_path)}
+    assert {"rp.csv", "between_rp.csv", "conditional.csv", "paired.csv", "values.csv", "curves.csv"} <= written
+    with open(tmp_path / "rp.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0][name] for name in ("a", "b")] == ["", ""]
+    with open(tmp_path / "conditional.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["0", "1", "2", "mean"] * 2
+    assert {row["first"] + row["second"] for row in rows} == {"ab"}
+
+
+def test_a_class_without_images_and_classes_of_different_size():
+    images = torch.randint(0, 256, (8, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = torch.tensor([0, 0, 0, 2, 2, 0, 2, 0])
+    banks = [conditional(each, labels, range(8), 4) for each in (images, images)]
+    rows = [row for row in compare(banks, "Pixels").conditional_table() if row["score"] == "RP"]
+    assert [row["class"] for row in rows] == [0, 2, "mean"]
+    assert [row["n"] for row in rows] == [5, 3, 8]
+    assert rows[-1]["low"] is None
+
+
+def test_a_class_with_one_image_has_no_control():
+    images = torch.randint(0, 256, (4, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    banks = [conditional(images, torch.tensor([0, 1, 1, 1]), range(4), 2) for _ in range(2)]
+    found = compare(banks, "Pixels")
+    assert found.scores["RP"].control is None
+    assert "control_rate" not in found.conditional_table()[0]
+
+
+def test_other_labels_or_noises_are_one_line(drawn):
+    (a, b, _), (plain, _) = drawn
+    with pytest.raises(UserError, match="'two' and 'one' were drawn under different labels"):
+        compare([conditional(a), conditional(b, LABELS.flip(0))], "Pixels", names=["one", "two"])
+    with pytest.raises(UserError, match="bank 'two' holds seeds 5-44, 'one' 0-39; compare those in common"):
+        compare([Bank.from_images(plain), conditional(a, seeds=range(5, 45))], "Pixels", names=["one", "two"])
+    found = compare([Bank.from_images(plain), conditional(a, seeds=range(5, 45))], "Pixels", seeds="5-39")
+    assert found.scores["Between RP"].n == 35
