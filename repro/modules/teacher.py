@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from repro import registry
 from repro.checkpoints.native import load_module
@@ -183,16 +182,12 @@ class Taught:
         """
         found = self.__dict__.get("_teacher")
         if found is None or found[0] != self.device:
-            denoiser = self._source.under(self.trained.kernel).to(self.device)
-            if self.channels_last:
-                denoiser = denoiser.to(memory_format=torch.channels_last)
+            with torch.inference_mode(False):
+                denoiser = self._source.under(self.trained.kernel).to(self.device)
+                if self.channels_last:
+                    denoiser = denoiser.to(memory_format=torch.channels_last)
             found = self.__dict__["_teacher"] = (self.device, denoiser)
         return found[1]
-
-    def ask(self, x_t: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """The teacher's denoised images at times t, shape () or (B,), without gradients."""
-        with torch.no_grad():
-            return self.teacher.denoise(x_t, t, labels)
 
     def check_teacher(self) -> None:
         """Raises UserError when the teacher cannot be read or answers for other images, classes or noise levels."""
