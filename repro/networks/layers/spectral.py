@@ -16,7 +16,7 @@ class _Spectral(nn.Module):
 
     .. math:: \sigma = u^\top W v, \qquad v \leftarrow W^\top u / \|W^\top u\|, \quad u \leftarrow W v / \|W v\|
 
-    One such step is taken before every forward pass in training, none in evaluation.
+    One such step is taken before every forward pass in training, none in evaluation; always in the weight's precision.
 
     Source: Miyato et al. 2018, arXiv:1802.05957, algorithm 1.
     """
@@ -36,12 +36,13 @@ class _Spectral(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weight divided by the estimate, after one step of power iteration in training."""
-        if self.training:
-            with torch.no_grad():
-                matrix = self.weight.flatten(1)
-                self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=_EPS))
-                self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=_EPS))
-        return self.weight / self.sigma()
+        with torch.autocast(self.weight.device.type, enabled=False):
+            if self.training:
+                with torch.no_grad():
+                    matrix = self.weight.flatten(1)
+                    self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=_EPS))
+                    self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=_EPS))
+            return self.weight / self.sigma()
 
 
 class SpectralConv2d(nn.Conv2d, _Spectral):

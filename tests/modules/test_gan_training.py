@@ -186,6 +186,18 @@ def test_latents_are_the_first_normals_of_the_noise(latent):
     assert torch.equal(given[0], draw_noise([3, 8], (1, 8, 8)).flatten(1)[:, :latent])
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_mixed_precision_trains_too(tmp_path, loss):
+    """Spectral norms stay in float32: their estimates keep to those of full precision."""
+    full, mixed = small(loss=loss, lr=1e-4), small(loss=loss, lr=1e-4)
+    for name, gan, precision in (("full", full, "32-true"), ("mixed", mixed, "bf16-mixed")):
+        trainer(tmp_path / name, 4, precision=precision).fit(gan, datamodule=Digits(batch_size=8))
+    assert mixed.nonfinite_steps == 0
+    for one, other in zip(full.discriminator.buffers(), mixed.discriminator.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0.02)
+    assert (full.sample(range(9)).int() - mixed.sample(range(9)).int()).abs().max() < 10
+
+
 def test_averaging_is_optional(tmp_path):
     plain, averaged = small(), small(ema_halflife=100, ema_rampup=None)
     for name, gan in (("plain", plain), ("averaged", averaged)):

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from test_gan import state_of
+from test_gan_training import state_of
 from test_training import assert_equal, trainer
 
 from repro.checkpoints.native import load_module, read_checkpoint
