@@ -63,7 +63,7 @@ class LowRankMixture(ImageData):
             raise UserError(f"samples is {samples}; give at least 1")
         self.bases = mixture_bases(image_shape, components, rank, bases_seed)
         self.shape, self.components, self.rank = tuple(image_shape), components, rank
-        self.sample_seed, self.samples = sample_seed, samples
+        self.bases_seed, self.sample_seed, self.samples = bases_seed, sample_seed, samples
 
     def facts(self) -> Facts:
         """Known without drawing."""

@@ -71,7 +71,7 @@ class Mog(MeasuringStudy):
                 jobs.append(fit_job(folder, name, [configs / f"{size.config}.yaml"], options, seconds=size.seconds))
                 jobs.append(self.measure_job(folder, scale, name, [f"fit_{name}"], seconds=10))
             jobs.append(draw_job(folder, _name(rank, size.counts[-1]), size.seeds))
-            exact = ("--model.denoiser.rank", str(rank))
+            exact = ("--model.denoiser.rank", str(rank), "--task", "unconditional")
             jobs.append(draw_job(folder, f"exact_d{rank}", size.seeds, exact, config=configs / "exact.yaml"))
         return jobs
 
