@@ -124,7 +124,7 @@ def plane_maps(
     """
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    side, tile, gap, top, left = 1.9, 0.42, 0.3, 0.95, 0.6
+    side, tile, gap, top, left = 1.9, 0.42, 0.45, 0.95, 0.75
     step = side + tile + 0.12 + gap
     width, height = left + len(names) * step + 0.55, top + 2 * (side + 0.25) + 0.35
     figure = _figure(width, height)
@@ -142,8 +142,8 @@ def plane_maps(
         picture = below.imshow(slopes[place], norm=norm, cmap=colours, **style)
         for axes in (above, below):
             axes.plot([0, 0, 1], [0, 1, 0], "o", color=_INK, markersize=3, markerfacecolor="white")
-            axes.set_xticks([0, 1])
-            axes.set_yticks([0, 1])
+            axes.set_xticks([0, 1], ["0", "b = 1"])
+            axes.set_yticks([0, 1], ["0", "a = 1"])
             axes.tick_params(length=0, labelsize=7.5, labelcolor=_FAINT)
             axes.spines[:].set_visible(False)
         above.set_title(name, fontsize=9, color=_INK, loc="left")

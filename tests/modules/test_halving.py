@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from repro import registry
-from repro.denoisers import Denoiser
+from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
-from repro.exact import EmpiricalDenoiser, GaussianDenoiser
 from repro.kernels import EDM, VE, VP, Kernel
 from repro.modules.halving import Halving, Levels, ddim_step, one_step_image, two_step_target
 from repro.noise import draw_noise

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from repro.callbacks import RunCheckpoint
 from repro.checkpoints.native import load_module, read_checkpoint
 from repro.data.digits import Digits
+from repro.denoisers import GaussianDenoiser
 from repro.errors import UserError
-from repro.exact import GaussianDenoiser
 from repro.kernels import VP
 from repro.metrics.functional import reproducibility_score
 from repro.modules.diffusion import Diffusion
