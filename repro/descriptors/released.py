@@ -22,6 +22,7 @@ __all__ = ["fused", "prepacked", "read_released"]
 
 _PROBE = (2, 3, 64, 64)
 _ALIKE = 1e-4
+_AT_ONCE = 8
 _UNREADABLE = (
     RuntimeError,
     ValueError,
@@ -106,6 +107,7 @@ def prepacked(network: SSCDNetwork) -> Callable[[Tensor], Tensor]:
         backbone = to_mkldnn(network.backbone)
 
     def describe(images: Tensor) -> Tensor:
-        return F.normalize(network.head(network.pool(backbone(images.to_mkldnn()).to_dense())))
+        maps = (backbone(part.to_mkldnn()).to_dense() for part in images.split(_AT_ONCE))
+        return F.normalize(torch.cat([network.head(network.pool(each)) for each in maps]))
 
     return describe

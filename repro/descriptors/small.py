@@ -140,7 +140,7 @@ class SmallSSCD(Descriptor):
         return _of_file(path) if path.suffix == ".safetensors" else _of_checkpoint(path)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"weights": self.weights}
+        return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
 
 
 def _of_file(path: Path) -> _Loaded:

@@ -68,24 +68,28 @@ class Descriptors(Study):
 
     def report(self, folder: Path, scale: Scale = "tiny") -> str:
         """For each set of images a table (CSV, text) and a figure."""
-        folder.mkdir(parents=True, exist_ok=True)
         size, parts, notes = _SIZES[scale], [], []
-        for name, images in self._sets(scale):
+        sets = list(self._sets(scale))
+        systems = [list(self._descriptors(images, scale, size.timm, notes)) for _, images in sets]
+        folder.mkdir(parents=True, exist_ok=True)
+        for (name, images), descriptors in zip(sets, systems, strict=True):
             images = images[: size.references]
-            found = []
-            for descriptor in self._descriptors(images, scale, size.timm, notes):
-                found.append(detect_copies(descriptor, images, min(size.queries, len(images))))
+            queries = min(size.queries, len(images))
+            found = [detect_copies(descriptor, images, queries) for descriptor in descriptors]
             _write(folder, name, found)
             parts.append(_text(name, found))
         return "\n\n".join([*parts, *dict.fromkeys(notes), f"tables and figures: {folder}"])
 
     def _sets(self, scale: Scale) -> Iterator[tuple[str, Tensor]]:
-        yield "Digits", build("data", "Digits", holdout=DIGITS_HELD_OUT).held_out()[0]
+        """Names and images; those given come under the name of their class, first, since they may be missing."""
+        digits = build("data", "Digits", holdout=DIGITS_HELD_OUT)
         if self.data is not None:
-            held = self.data.held_out()[0] if self.data.holdout else self.data.images()
-            yield type(self.data).__name__, held
+            name = type(self.data).__name__
+            images = self.data.held_out()[0] if self.data.holdout else self.data.images()
+            yield f"given {name}" if name == "Digits" else name, images
         elif scale != "tiny":
             yield "CIFAR10", build("data", "CIFAR10", split="test").images()
+        yield "Digits", digits.held_out()[0]
 
     def _descriptors(self, images: Tensor, scale: Scale, model: str, notes: list[str]) -> Iterator[Descriptor]:
         yield build("descriptors", "Pixels")
@@ -100,6 +104,7 @@ class Descriptors(Study):
         if scale != "tiny" and SSCD.available():
             yield build("descriptors", "SSCD")
         if self.descriptor is not None:
+            self.descriptor.fingerprint  # noqa: B018
             yield self.descriptor
 
 
@@ -109,7 +114,7 @@ def _write(folder: Path, name: str, found: list[Detection]) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    stem = name.lower()
+    stem = name.lower().replace(" ", "_")
     write_text(folder / f"{stem}.csv", text.getvalue())
     write_text(folder / f"{stem}.json", json.dumps(rows, indent=1))
     save_figure(_figure(name, found), folder / f"{stem}.png")
@@ -150,7 +155,7 @@ def _text(name: str, found: list[Detection]) -> str:
         rate = f"{each.false_positive_rate:.1e} of {each.pairs:,}"
         table.add_row("", "recall", *(f"{row['recall']:.3f}" for row in rows), f"{each.threshold:.2f}", rate)
         strict = (f"{row['strict_recall']:.3f}" for row in rows)
-        table.add_row("", "recall", *strict, f"{each.strict_threshold:.2f}", f"{FALSE_POSITIVE_RATE:.0e}")
+        table.add_row("", f"recall at {FALSE_POSITIVE_RATE:g}", *strict, f"{each.strict_threshold:.2f}", "")
     console = Console(width=10_000, record=True, file=io.StringIO(), color_system=None, highlight=False)
     console.width = max(console.measure(table).maximum, 80)
     console.print(table)

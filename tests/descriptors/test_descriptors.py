@@ -56,7 +56,7 @@ def random_images(*shape, seed=0):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", registry.names("descriptors"))
 def test_laws(name, channels, weights):
-    settings = {"SSCD": {"weights": weights}}.get(name, {})
+    settings = {"SSCD": {"weights": weights}, "Timm": {"model": "test_resnet", "pretrained": False}}.get(name, {})
     laws.check_descriptor(registry.build("descriptors", name, **settings), (channels, 16, 16))
 
 
