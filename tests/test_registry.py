@@ -1,6 +1,7 @@
 """The registry: entry points to classes, mistakes told by name, records that rebuild."""
 
 import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
@@ -228,10 +229,17 @@ def test_every_built_in_that_needs_no_argument_comes_back():
         if group not in GROUPS:
             continue
         for name in names(group):
+            if _needs_arguments(load(group, name)):
+                continue
             built = build(group, name)
             record = json.loads(json.dumps(record_of(built)))
             assert record_of(rebuild(record)) == record
             assert type(rebuild(record)) is type(built)
+
+
+def _needs_arguments(cls: type) -> bool:
+    given = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
 
 
 def test_rebuild_leaves_plain_data_alone():
