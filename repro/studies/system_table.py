@@ -88,9 +88,18 @@ def _sampler(record: Mapping[str, Any]) -> str:
 
 
 def _parameters(record: Mapping[str, Any]) -> int | None:
-    with suppress(UserError), torch.device("meta"):
-        return sum(weight.numel() for weight in rebuild(record).parameters() if weight.requires_grad)
+    """Parameters of the outermost network in a model's record."""
+    network = _network(record)
+    if network is not None:
+        with suppress(UserError), torch.device("meta"):
+            return sum(weight.numel() for weight in rebuild(network).parameters())
     return None
+
+
+def _network(record: Any) -> Mapping[str, Any] | None:
+    if not isinstance(record, Mapping) or record.get("group") == "networks":
+        return record if isinstance(record, Mapping) else None
+    return next((found for value in record.values() if (found := _network(value)) is not None), None)
 
 
 def _images_seen(run: Path) -> int | None:
