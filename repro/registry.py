@@ -2,8 +2,8 @@
 
 Every part of the system that has a name (a kernel, a network, a sampler, ...) is an entry point of the group
 ``repro.<group>``; the built-in ones stand in this project's own ``pyproject.toml`` and have no privileges.
-The name of an entry point is the name of its class, so that it is also the short name in configs; tasks and studies,
-which are never built from configs, have lower-case names.
+The name of an entry point is the name of its class, so that it is also the short name in configs; tasks, studies and
+formats of checkpoints, which are never built from configs, have lower-case names.
 
 Constructor arguments are the configuration: whatever the registry builds remembers them, :func:`record_of` turns
 them into plain JSON data and :func:`rebuild` builds the same object again. Checkpoints and banks hold such records.

@@ -358,6 +358,7 @@ def test_cut_off_files(released, tmp_path, kind):
     assert survives(cut, options)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_flipped_bytes(released, tmp_path, kind):
     path, options = released[kind]

@@ -28,8 +28,8 @@ __all__ = ["DiTFormat"]
 class DiTFormat(Format):
     """DiT (facebookresearch/DiT): released ``DiT-*.pt``, and training checkpoints with ``model`` and ``ema``.
 
-    Shapes tell everything but the heads. Trained under DDPM's 1000 steps; the released models
-    denoise latents, so what they draw are latents of 4 channels, not pixels.
+    Shapes tell everything but the heads. Trained under DDPM's 1000 steps. The released models denoise latents, so what
+    they draw are latents of 4 channels, not pixels.
 
     Args:
         heads: Attention heads; by default those of the published network of the same width.
