@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ class Sheets:
         pairs: By score and pair: the outcomes shown, from both ends.
         nearest: By system with training images: the samples shown, from both ends.
         train_of: By such a system: the sheet of its training images.
+        images: By sheet: those that it takes tiles from.
+        rows: By sheet: which of them, in order.
+        uris: By sheet: the file as a data URI.
     """
 
     size: tuple[int, int]
@@ -40,16 +44,16 @@ class Sheets:
     pairs: dict[tuple[str, tuple[int, int]], tuple[list[int], list[int]]] = field(default_factory=dict)
     nearest: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
     train_of: dict[int, str] = field(default_factory=dict)
-    _images: dict[str, Tensor] = field(default_factory=dict)
-    _rows: dict[str, list[int]] = field(default_factory=dict)
-    _files: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Tensor] = field(default_factory=dict)
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    uris: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, dict[str, Any]]:
         """For each sheet its data URI, tiles a line, distance of tiles and the rows that they show, in order."""
         cell = [-(-side // _BLOCK) * _BLOCK for side in self.size]
         return {
-            name: {"uri": uri, "columns": _columns(len(self._rows[name])), "cell": cell, "rows": self._rows[name]}
-            for name, uri in self._files.items()
+            name: {"uri": uri, "columns": _columns(len(self.rows[name])), "cell": cell, "rows": self.rows[name]}
+            for name, uri in self.uris.items()
         }
 
 
@@ -62,23 +66,26 @@ def fitting_sheets(comparison: Comparison, most_bytes: float) -> Sheets:
     """
     for count, quality in _LEVELS:
         sheets = _chosen(comparison, count)
-        total = sum(len(rows) for rows in sheets._rows.values())
         last = (count, quality) == _LEVELS[-1]
-        size = 0.0
-        for name in sorted(sheets._rows, key=lambda name: -len(sheets._rows[name])):
-            sheets._files[name] = _encoded(sheets._images[name], sheets._rows[name], sheets.size, quality)
-            size += len(sheets._files[name])
-            done = sum(len(sheets._rows[known]) for known in sheets._files)
-            if not last and size * total / done > 1.05 * most_bytes:
-                break
-        if last or (len(sheets._files) == len(sheets._rows) and size <= most_bytes):
+        if _encode(sheets, quality, math.inf if last else most_bytes):
             break
     shape = comparison.banks[0].manifest.image_shape
-    sheets.about = f"{count} pairs are shown from each end of each cell"
+    sheets.about = f"At most {count} pairs are shown from each end of each cell"
     sheets.about += "" if quality is None else f", compressed (JPEG {quality})"
     sheets.about += "" if sheets.size == tuple(shape[1:]) else f", reduced from {shape[1]} x {shape[2]} pixels"
     sheets.about += "."
     return sheets
+
+
+def _encode(sheets: Sheets, quality: int | None, most_bytes: float) -> bool:
+    """Makes the files, or gives up when those made so far say that all will not fit."""
+    total, done, size = sum(len(rows) for rows in sheets.rows.values()), 0, 0
+    for name, rows in sorted(sheets.rows.items(), key=lambda item: -len(item[1])):
+        sheets.uris[name] = _encoded(sheets.images[name], rows, sheets.size, quality)
+        size, done = size + len(sheets.uris[name]), done + len(rows)
+        if size > most_bytes or size * total / done > 1.05 * most_bytes:
+            return False
+    return True
 
 
 def _chosen(comparison: Comparison, count: int) -> Sheets:
@@ -88,7 +95,7 @@ def _chosen(comparison: Comparison, count: int) -> Sheets:
     rows: dict[str, set[int]] = {}
 
     def show(name: str, images: Tensor, places: Sequence[int]) -> None:
-        sheets._images[name] = images
+        sheets.images[name] = images
         rows.setdefault(name, set()).update(int(place) for place in places)
 
     for score in comparison.scores.values():
@@ -109,7 +116,7 @@ def _chosen(comparison: Comparison, count: int) -> Sheets:
             shown = [row for part in ends for row in part]
             show(f"s{place}", comparison.banks[place].images, shown)
             show(sheets.train_of[place], images, found.index[shown])
-    sheets._rows = {name: sorted(places) for name, places in rows.items()}
+    sheets.rows = {name: sorted(places) for name, places in rows.items()}
     return sheets
 
 

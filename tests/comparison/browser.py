@@ -37,7 +37,7 @@ def dumped(path: Path, place: str = "") -> str:
     """The document of a page after its scripts ran, at an address such as ``#cell=0,1``."""
     with tempfile.TemporaryDirectory() as profile:
         words = [PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom"]
-        done = subprocess.run([*words, f"{path.resolve().as_uri()}{place}"], capture_output=True, timeout=120)
+        done = subprocess.run([*words, f"{path.resolve().as_uri()}{place}"], capture_output=True, timeout=240)
     return done.stdout.decode()
 
 
@@ -53,7 +53,7 @@ class Page:
         request = urllib.request.Request(f"{self.address}{path}", method=method)
         request.add_header("Content-Type", "application/json")
         data = json.dumps(body).encode() if method == "POST" else None
-        with urllib.request.urlopen(request, data, timeout=60) as answer:
+        with urllib.request.urlopen(request, data, timeout=120) as answer:
             return json.load(answer)["value"]
 
     def run(self, script: str) -> Any:
@@ -78,7 +78,7 @@ class Page:
 
     def wait(self, script: str) -> None:
         """Waits until JavaScript is true."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not self.run(f"return Boolean({script})"):
             assert time.monotonic() < deadline, f"never true: {script}"
             time.sleep(0.05)
@@ -94,7 +94,7 @@ def opened(path: Path, place: str = "") -> Iterator[Page]:
         driver = subprocess.Popen([DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             root = Page(f"http://127.0.0.1:{port}")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while True:
                 with contextlib.suppress(OSError):
                     if root.call("GET", "/status")["ready"]:
@@ -114,4 +114,4 @@ def opened(path: Path, place: str = "") -> Iterator[Page]:
                 page.call("DELETE", "")
         finally:
             driver.terminate()
-            driver.wait(30)
+            driver.wait(60)

@@ -168,15 +168,15 @@ function drawMatrix() {
   element.classList.toggle("upright", longest > (wide ? 13 : count <= 10 ? 6 : 3));
   const selected = (state.cell || "").split(",").map(Number);
   const mark = (place) => ({ "aria-selected": String(state.cell !== null && selected.includes(place)) });
-  const head = make("tr", {}, make("td", { hidden: true }), make("th", { "aria-hidden": "true" }));
+  const head = make("tr", {}, make("th", { "aria-hidden": "true" }));
   data.names.forEach((name, place) => head.append(make("th", { scope: "col", ...mark(place) }, make("span", {}, name))));
   const rows = data.names.map((name, first) => {
     const row = make("tr", {}, make("th", { scope: "row", ...mark(first) }, name));
     data.names.forEach((_, second) => row.append(matrixCell(score, first, second, wide)));
     return row;
   });
-  element.replaceChildren(make("caption", { hidden: true }, `${score.title}: ${score.condition}`), make("thead", {}, head), make("tbody", {}, ...rows));
-  head.firstChild.remove();
+  element.setAttribute("aria-label", `${score.title}: ${score.condition}`);
+  element.replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
   byId("condition").textContent = `${score.condition}. ${score.about}`;
   const below = score.controlled ? "Above the diagonal: the systems. Below, in italics: the same systems on shuffled noises (chance)." : "";
   replace("ramp", "0", make("i"), `1 ${score.share}. ${below}`);
