@@ -31,60 +31,54 @@ class System:
 
     name: str
     config: str
-    seconds: float = 300.0
+    seconds: float = 0.0
     tiny: tuple[str, ...] = ()
-    draw_seconds: float = 15.0
+    draw_seconds: float = 10.0
     teacher: str = ""
     teacher_at_tiny: str = ""
     weights: str = ""
     sampler: tuple[str, ...] = ()
 
 
-_V = ("--model.parameterization", "V")
-_DEEP = ("--model.network.num_blocks", "2")
+_LONG = ("--trainer.max_steps", "2500", "--model.ema_halflife", "40_000")
+_V = (*_LONG, "--model.parameterization", "V")
+_TRANSFORMER = (*_V, "--model.lr", "1e-3")
+_DEEP = (*_V, "--model.network.num_blocks", "2")
+_ODE = ("--model.sampler.rtol", "1e-4", "--model.sampler.atol", "1e-4")
+_CD = ("--trainer.max_steps", "1500")
+_CT = (*_LONG, "--model.schedule_steps", "2500")
+_RK45 = ("--sampler", "RK45", "--sampler.rtol", "1e-4", "--sampler.atol", "1e-4", "--sampler.t_end", "1e-3")
 
 
-def _progressive(start: int, stages: int) -> tuple[str, ...]:
-    return ("--model.start_steps", str(start), "--trainer.max_steps", str(stages * 250))
+def _halvings(first: int, stages: int, steps: int) -> tuple[str, ...]:
+    """Students from ``first`` steps on, each trained for some steps of 128 images."""
+    images = ("--model.stage_images", str(128 * steps), "--trainer.max_steps", str(stages * steps))
+    return ("--model.start_steps", str(first), *images)
 
 
 SYSTEMS = {
     system.name: system
     for system in (
-        System("DDPMv1", "ddpmv1_cifar", 300, _V),
-        System("DDPMv2", "ddpmv2_cifar", 300, _V),
-        System("DDPMv3", "ddpmv3_cifar", 300, _V),
-        System("DDPMv4", "ddpmv4_cifar", 300, _V + _DEEP),
-        System(
-            "DDPMv5",
-            "ddpmv5_cifar",
-            weights="DDPMv4",
-            sampler=(
-                "--sampler",
-                "RK45",
-                "--sampler.rtol",
-                "1e-4",
-                "--sampler.atol",
-                "1e-4",
-                "--sampler.t_end",
-                "1e-3",
-            ),
-        ),
-        System("DDPMv6", "ddpmv6_cifar", 300, _V + _DEEP),
-        System("DDPMv7", "ddpmv7_cifar", 300, _V),
-        System("DDPMv8", "ddpmv8_cifar", 300, _V),
-        System("Multistagev1", "multistagev1_cifar", 300, _V),
-        System("Multistagev2", "multistagev2_cifar", 300, _V),
-        System("Multistagev3", "multistagev3_cifar", 300, _V),
-        System("EDMv1", "edm_cifar", 300),
-        System("EDMv2", "edmv2_cifar", 300),
-        System("UViT", "uvit_cifar", 300, _V),
-        System("DiT", "dit_cifar", 300, _V),
-        System("CD", "cd_cifar", 300, teacher="EDMv2"),
-        System("CT", "ct_cifar", 300),
-        System("Progressivev1", "progressivev1_cifar", 300, _progressive(8, 4), 15, "DDPMv3", "Progressivev2"),
-        System("Progressivev2", "progressivev2_cifar", 300, _progressive(32, 2), 15, "DDPMv3", "Progressivev3"),
-        System("Progressivev3", "progressivev3_cifar", 300, _progressive(128, 2), 15, "DDPMv3"),
+        System("DDPMv1", "ddpmv1_cifar", 215, _V),
+        System("DDPMv2", "ddpmv2_cifar", 220, _V),
+        System("DDPMv3", "ddpmv3_cifar", 215, _V),
+        System("DDPMv4", "ddpmv4_cifar", 320, _DEEP),
+        System("DDPMv5", "ddpmv5_cifar", draw_seconds=65, weights="DDPMv4", sampler=_RK45),
+        System("DDPMv6", "ddpmv6_cifar", 340, _DEEP + _ODE, 65),
+        System("DDPMv7", "ddpmv7_cifar", 225, _V + _ODE, 25),
+        System("DDPMv8", "ddpmv8_cifar", 235, _V + _ODE, 45),
+        System("Multistagev1", "multistagev1_cifar", 450, _V),
+        System("Multistagev2", "multistagev2_cifar", 490, _V),
+        System("Multistagev3", "multistagev3_cifar", 530, _V),
+        System("EDMv1", "edm_cifar", 215, _LONG),
+        System("EDMv2", "edmv2_cifar", 230, _LONG),
+        System("UViT", "uvit_cifar", 190, _TRANSFORMER),
+        System("DiT", "dit_cifar", 170, _TRANSFORMER),
+        System("CD", "cd_cifar", 275, _CD, 5, "EDMv2"),
+        System("CT", "ct_cifar", 315, _CT, 5),
+        System("Progressivev1", "progressivev1_cifar", 240, _halvings(8, 4, 400), 5, "DDPMv3", "Progressivev2"),
+        System("Progressivev2", "progressivev2_cifar", 80, _halvings(32, 2, 250), 8, "DDPMv3", "Progressivev3"),
+        System("Progressivev3", "progressivev3_cifar", 80, _halvings(128, 2, 250), 15, "DDPMv3"),
     )
 }
 """By name, in the order of the paper."""
