@@ -108,8 +108,10 @@ def _module(edm: Any, tensors: dict[str, Tensor], name: str, arguments: dict[str
     return Persistent(edm, name, state | {"_init_args": (), "_init_kwargs": arguments})
 
 
-def edm_pickle(path: Path, name: str, wrapper: str = "", protocol: int = 4, **changes: Any) -> Path:
-    """A snapshot of EDM, or of its multistage fork, around the tensors of a case."""
+def edm_pickle(
+    path: Path, name: str, wrapper: str = "", protocol: int = 4, training_state: bool = False, **changes: Any
+) -> Path:
+    """A snapshot of EDM, or of its multistage fork, around a case's tensors; or a training state, by torch.save."""
     case = CASES[name]
     arguments = {key: float("inf") if value == "inf" else value for key, value in case["record"].items()} | changes
     wrapper = wrapper or arguments.get("class_name", "EDMPrecond").rpartition(".")[2]
@@ -125,7 +127,10 @@ def edm_pickle(path: Path, name: str, wrapper: str = "", protocol: int = 4, **ch
             "augment_pipe": Persistent(edm, "AugmentPipe", {"p": 0.12, "device": torch.device("cpu")}),
             "dataset_kwargs": edm.EasyDict(path="cifar10.zip", resolution=32),
         }
-        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        if training_state:
+            torch.save({"net": content["ema"], "optimizer_state": {"state": {}, "param_groups": []}}, path)
+        else:
+            path.write_bytes(pickle.dumps(content, protocol=protocol))
     return path
 
 

@@ -91,6 +91,12 @@ def test_edm_networks_in_their_wrappers(tmp_path, name):
     assert module.num_classes == CASES[name]["num_classes"]
 
 
+def test_edm_training_states_hold_the_weights_of_the_last_step(tmp_path):
+    imported = import_file(edm_pickle(tmp_path / "training-state-1.pt", "edm_ncsnpp", training_state=True))
+    assert imported.file.found == "VEPrecond of SongUNet, weights of the last step"
+    assert error(-answer(imported.module, "edm_ncsnpp"), OUTPUTS["edm_ncsnpp"]) < 2e-5
+
+
 def scalings(wrapper, sigma):
     """c_skip, c_out, c_in and c_noise of EDM's wrappers, as its paper's table 1 has them."""
     if wrapper == "EDMPrecond":
@@ -118,14 +124,14 @@ def test_the_class_in_an_edm_pickle_decides_what_its_network_means(tmp_path, wra
 
 def test_iddpm_knows_the_levels_of_its_table(tmp_path):
     average = import_file(edm_pickle(tmp_path / "a.pkl", "edm_iddpm")).module.average
-    steps = torch.tensor([0.0, 400.0, 999.0], dtype=torch.float64)
+    steps = torch.tensor([0.0, 400.0, 960.0], dtype=torch.float64)
     level = [math.sin(math.pi / 2 * (1000 - step) / 1000 / 1.008) ** 2 for step in steps.tolist()]
     above = [math.sin(math.pi / 2 * (999 - step) / 1000 / 1.008) ** 2 for step in steps.tolist()]
     beta = [min(1 - a / b, 0.999) for a, b in zip(above, level, strict=True)]
-    t = (steps + 1) / 1000
+    t, apart = (steps + 1) / average.kernel.steps, 1 / average.kernel.steps
     assert average.parameterization.noise_level(t, t).tolist() == pytest.approx(steps.tolist())
     signal = average.kernel.alpha(t) ** 2
-    before = torch.where(t > 0.001, average.kernel.alpha((t - 0.001).clamp(0.001)) ** 2, 1.0)
+    before = torch.where(steps > 0, average.kernel.alpha((t - apart).clamp(apart)) ** 2, 1.0)
     assert (1 - signal / before).tolist() == pytest.approx(beta, rel=1e-9)
     x, sigma = inputs("edm_iddpm")[0], average.kernel.ratio(t)[:, None, None, None]
     shown = x * (sigma**2 + 1).rsqrt()

@@ -21,6 +21,7 @@ from repro.samplers.heun import Heun
 
 __all__ = ["EDMFormat", "inner_name", "read_wrapper", "wrapper_of"]
 
+_GROUPS = ("_parameters", "_buffers", "_modules")
 _MOST_PARTS, _DEEPEST = 100_000, 32
 _Parts = tuple[Kernel, Parameterization, TimeDistribution]
 
@@ -43,7 +44,7 @@ def _ve_parts(given: Mapping[str, Any]) -> _Parts:
 def _iddpm_parts(given: Mapping[str, Any]) -> _Parts:
     if (given.get("C_1", 0.001), given.get("C_2", 0.008)) != (0.001, 0.008):
         raise UserError("the iDDPM wrapper has C_1 or C_2 other than 0.001 and 0.008, which no kernel here has")
-    kernel = DiscreteVP("cosine", given.get("M", 1000), log_snr_min=-20.0)
+    kernel = DiscreteVP("cosine", given.get("M", 1000))
     return kernel, Eps(condition_scale=float(kernel.steps), condition_shift=-1.0), UniformTimes()
 
 
@@ -59,8 +60,8 @@ class EDMFormat(Format):
     """EDM (NVlabs/edm): ``edm-*.pkl``, ``network-snapshot-*.pkl``, ``training-state-*.pt``.
 
     The class in the pickle decides: ``EDMPrecond`` has EDM's kernel, ``VPPrecond`` the VP kernel, ``VEPrecond`` noise
-    levels from 0.02 to 100, ``iDDPMPrecond`` DDPM's steps under the cosine schedule, interpolated where the original
-    rounds to the nearest. Everything else is in the pickle too. Drawn with Heun's method in 18 steps.
+    levels from 0.02 to 100, ``iDDPMPrecond`` DDPM's steps under the cosine schedule, but for the noisiest, interpolated
+    where the original rounds to the nearest. Everything else is in the pickle too. Drawn with Heun's method, 18 steps.
 
     Args:
         sampler: How images are drawn, in place of Heun's method.
@@ -149,6 +150,3 @@ def state_of(module: Record) -> dict[str, Tensor]:
         if prefix.count(".") > _DEEPEST or len(waiting) + len(found) + count > _MOST_PARTS:
             break
     raise UserError("the pickled module is damaged: it has parts that are no modules, or holds itself")
-
-
-_GROUPS = ("_parameters", "_buffers", "_modules")
