@@ -206,13 +206,13 @@ def _pair(comparison: Comparison, score: PairCounts, pair: tuple[int, int], row:
     found = score.outcomes[pair]
     places = rows_of(found, row)
     banks = [comparison.banks[place] for place in pair]
-    who = f"seed {int(banks[0].seeds[places[0]])}"
     labels = {int(bank.labels[at]) for bank, at in zip(banks, places, strict=True) if bank.labels is not None}
     return {
         "rows": places,
         "value": None if found.values is None else float(found.values[row]),
         "match": bool(found.matches[row]),
-        "who": ", ".join([who, *(f"class {label}" for label in labels)]),
+        "who": f"seed {int(banks[0].seeds[places[0]])}",
+        "of": ", ".join(f"class {label}" for label in sorted(labels)),
     }
 
 
@@ -232,13 +232,13 @@ def _memorization(comparison: Comparison, sheets: Sheets) -> Iterator[dict[str, 
 
 def _nearest(comparison: Comparison, place: int, found: Memorization, row: int) -> dict[str, Any]:
     bank = comparison.banks[place]
-    label = "" if bank.labels is None else f", class {int(bank.labels[row])}"
+    label = "" if bank.labels is None else f"class {int(bank.labels[row])}, "
     return {
         "rows": [int(row), int(found.index[row])],
         "value": float(found.similarity[row]),
         "copy": bool(found.copies[row]),
-        "who": f"seed {int(bank.seeds[row])}{label}",
-        "of": f"image {int(found.index[row])}",
+        "who": f"seed {int(bank.seeds[row])}",
+        "of": f"{label}image {int(found.index[row])}",
     }
 
 

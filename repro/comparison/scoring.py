@@ -46,6 +46,7 @@ def compare(
     Unconditional systems are compared image by image, and so are conditional ones, whose scores also come class by
     class (:meth:`Comparison.conditional_table`). Between an unconditional and a conditional system the score is between
     RP: whether some class gives the image. Chance levels pair each image with one of another noise and the same class.
+    Intervals take images as independent, those of one noise under several classes too.
 
     Args:
         banks: Two or more banks or their folders, with the same seeds and image shape.

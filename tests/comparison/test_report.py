@@ -274,7 +274,7 @@ def test_conditional_and_mixed_reports(images, tmp_path):
         for pair in cell["most"]:
             row_u, row_c = pair["rows"] if cell["first"] == 1 else pair["rows"][::-1]
             assert of_u.tolist().index(row_u) == row_c // 2
-            assert pair["who"] == f"seed {row_u}, class {row_c % 2}"
+            assert (pair["who"], pair["of"]) == (f"seed {row_u}", f"class {row_c % 2}")
             assert (tile(data, "s1", row_u) == images[0][1::2][row_u].numpy()).all()
 
 

@@ -91,7 +91,7 @@ function tile(name, row, label) {
 function strip(title, names, items, caption) {
   if (!items.length) return [];
   const list = items.map((item) => {
-    const tiles = item.tiles.map(([name, row], place) => tile(name, row, `${names[place]}, ${item.who}`));
+    const tiles = item.tiles.map(([name, row], place) => tile(name, row, [names[place], item.who, item.of].filter(Boolean).join(", ")));
     return make("li", {}, ...tiles, ...caption(item), make("span", {}, item.who), item.of ? make("span", {}, item.of) : null);
   });
   return [make("h4", {}, title), make("ul", { class: "pairs" }, ...list)];
