@@ -40,45 +40,41 @@ class System:
     sampler: tuple[str, ...] = ()
 
 
-_LONG = ("--trainer.max_steps", "2500", "--model.ema_halflife", "40_000")
-_V = (*_LONG, "--model.parameterization", "V")
-_TRANSFORMER = (*_V, "--model.lr", "1e-3")
+_V = ("--model.parameterization", "V")
 _DEEP = (*_V, "--model.network.num_blocks", "2")
-_ODE = ("--model.sampler.rtol", "1e-4", "--model.sampler.atol", "1e-4")
-_CD = ("--trainer.max_steps", "1500")
-_CT = (*_LONG, "--model.schedule_steps", "2500")
-_RK45 = ("--sampler", "RK45", "--sampler.rtol", "1e-4", "--sampler.atol", "1e-4", "--sampler.t_end", "1e-3")
+_LONG = ("--trainer.max_steps", "4000", "--model.lr", "1e-3", "--model.ema_halflife", "40_000")
+_CT = (*_LONG, "--model.schedule_steps", "4000")
+_RK45 = ("--sampler", "RK45", "--sampler.t_end", "1e-3")
 
 
-def _halvings(first: int, stages: int, steps: int) -> tuple[str, ...]:
-    """Students from ``first`` steps on, each trained for some steps of 128 images."""
-    images = ("--model.stage_images", str(128 * steps), "--trainer.max_steps", str(stages * steps))
-    return ("--model.start_steps", str(first), *images)
+def _halvings(first: int, stages: int) -> tuple[str, ...]:
+    """Students from ``first`` steps on."""
+    return ("--model.start_steps", str(first), "--trainer.max_steps", str(stages * 250))
 
 
 SYSTEMS = {
     system.name: system
     for system in (
-        System("DDPMv1", "ddpmv1_cifar", 215, _V),
-        System("DDPMv2", "ddpmv2_cifar", 220, _V),
-        System("DDPMv3", "ddpmv3_cifar", 215, _V),
-        System("DDPMv4", "ddpmv4_cifar", 320, _DEEP),
-        System("DDPMv5", "ddpmv5_cifar", draw_seconds=65, weights="DDPMv4", sampler=_RK45),
-        System("DDPMv6", "ddpmv6_cifar", 340, _DEEP + _ODE, 65),
-        System("DDPMv7", "ddpmv7_cifar", 225, _V + _ODE, 25),
-        System("DDPMv8", "ddpmv8_cifar", 235, _V + _ODE, 45),
-        System("Multistagev1", "multistagev1_cifar", 450, _V),
-        System("Multistagev2", "multistagev2_cifar", 490, _V),
-        System("Multistagev3", "multistagev3_cifar", 530, _V),
-        System("EDMv1", "edm_cifar", 215, _LONG),
-        System("EDMv2", "edmv2_cifar", 230, _LONG),
-        System("UViT", "uvit_cifar", 190, _TRANSFORMER),
-        System("DiT", "dit_cifar", 170, _TRANSFORMER),
-        System("CD", "cd_cifar", 275, _CD, 5, "EDMv2"),
-        System("CT", "ct_cifar", 315, _CT, 5),
-        System("Progressivev1", "progressivev1_cifar", 240, _halvings(8, 4, 400), 5, "DDPMv3", "Progressivev2"),
-        System("Progressivev2", "progressivev2_cifar", 80, _halvings(32, 2, 250), 8, "DDPMv3", "Progressivev3"),
-        System("Progressivev3", "progressivev3_cifar", 80, _halvings(128, 2, 250), 15, "DDPMv3"),
+        System("DDPMv1", "ddpmv1_cifar", 85, _V),
+        System("DDPMv2", "ddpmv2_cifar", 85, _V),
+        System("DDPMv3", "ddpmv3_cifar", 75, _V),
+        System("DDPMv4", "ddpmv4_cifar", 105, _DEEP),
+        System("DDPMv5", "ddpmv5_cifar", draw_seconds=50, weights="DDPMv4", sampler=_RK45),
+        System("DDPMv6", "ddpmv6_cifar", 95, _DEEP, 65),
+        System("DDPMv7", "ddpmv7_cifar", 70, _V, 50),
+        System("DDPMv8", "ddpmv8_cifar", 80, _V, 50),
+        System("Multistagev1", "multistagev1_cifar", 135, _V),
+        System("Multistagev2", "multistagev2_cifar", 160, _V),
+        System("Multistagev3", "multistagev3_cifar", 165, _V),
+        System("EDMv1", "edm_cifar", 95),
+        System("EDMv2", "edmv2_cifar", 100),
+        System("UViT", "uvit_cifar", 330, _V + _LONG),
+        System("DiT", "dit_cifar", 65, _V),
+        System("CD", "cd_cifar", 180, (), 5, "EDMv2"),
+        System("CT", "ct_cifar", 550, _CT, 5),
+        System("Progressivev1", "progressivev1_cifar", 135, _halvings(8, 4), 5, "DDPMv3", "Progressivev2"),
+        System("Progressivev2", "progressivev2_cifar", 75, _halvings(32, 2), 5, "DDPMv3", "Progressivev3"),
+        System("Progressivev3", "progressivev3_cifar", 75, _halvings(128, 2), 15, "DDPMv3"),
     )
 }
 """By name, in the order of the paper."""
