@@ -63,26 +63,28 @@ class Panel:
 
 
 def line_chart(panels: Sequence[Panel], title: str, subtitle: str = "") -> Figure:
-    """Panels of curves beside each other, each with its own list of names.
+    """Panels of curves beside each other; neighbours with the same names share one list of them.
 
     Args:
         panels: From left to right.
         title: One line.
         subtitle: A second, fainter line.
     """
-    lists = [0.3 + 0.075 * max(len(curve.name) for curve in panel.curves) for panel in panels]
+    named = [[curve.name for curve in panel.curves] for panel in panels]
+    listed = [names != after for names, after in zip(named, [*named[1:], None], strict=True)]
+    lists = [0.3 + shown * 0.075 * max(map(len, names)) for names, shown in zip(named, listed, strict=True)]
     width = sum(0.75 + 3.5 + names for names in lists) + 0.1
     figure, left, height = _figure(width, 4.1), 0.0, 4.1
-    for panel, names in zip(panels, lists, strict=True):
+    for panel, room, shown in zip(panels, lists, listed, strict=True):
         left += 0.75
         axes = figure.add_axes((left / width, 0.6 / height, 3.5 / width, 2.45 / height))
-        _draw_panel(axes, panel)
-        left += 3.5 + names
+        _draw_panel(axes, panel, shown)
+        left += 3.5 + room
     _head(figure, title, subtitle)
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def _draw_panel(axes: Axes, panel: Panel, listed: bool) -> None:
     shades = iter(_COLOURS * 4)
     for line, curve in enumerate(panel.curves):
         colour = _FAINT if curve.dashed else next(shades)
@@ -92,7 +94,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             axes.plot(curve.places, curve.values, "o", color=colour, markersize=3)
         if curve.low is not None and curve.high is not None:
             axes.fill_between(curve.places, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-        axes.text(1.03, 1 - 0.09 * line, curve.name, transform=axes.transAxes, va="top", fontsize=8.5, color=colour)
+        if listed:
+            axes.text(1.03, 1 - 0.09 * line, curve.name, transform=axes.transAxes, va="top", fontsize=8.5, color=colour)
     axes.set_xscale(panel.scales[0])
     axes.set_yscale(panel.scales[1])
     if panel.limits is not None:

@@ -15,7 +15,7 @@ from repro.kernels import Kernel
 
 __all__ = ["EmpiricalDenoiser"]
 
-_CPU_BYTES = 32 * 2**20
+_CPU_BYTES = 16 * 2**20
 _GPU_BYTES = 2**30
 
 
@@ -35,7 +35,7 @@ class EmpiricalDenoiser(Denoiser):
         kernel: The perturbation kernel.
         labels: Class of each image, int64 (N,), for the conditional form on a tensor.
         conditional: Take the labels of the data plug-in, for the conditional form.
-        chunk: Images a step of the stream; by default what fits in 32 MiB on a CPU, 1 GiB on a GPU.
+        chunk: Images a step of the stream; by default what fits in 16 MiB on a CPU, 1 GiB on a GPU.
         precision: Of the arithmetic; float64 is right from ratio 0.002 to 80, float32 only above about 0.1.
 
     Raises:
@@ -76,7 +76,7 @@ class EmpiricalDenoiser(Denoiser):
         self.num_classes = 0 if labels is None else int(labels.max()) + 1
         stored = images.flatten(1) if images.dtype == torch.uint8 else images.flatten(1).to(self.dtype)
         self.register_buffer("stored", stored, persistent=False)
-        norms = [to_float(part).double().square().sum(1) / 2 for part in stored.split(1024)]
+        norms = [to_float(part).double().square().sum(1) / 2 for part in stored.split(256)]
         self.register_buffer("half_norms", torch.cat(norms).to(self.dtype), persistent=False)
         self.register_buffer("labels", labels, persistent=False)
 
