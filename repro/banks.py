@@ -28,6 +28,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.files import write_text, write_whole
+from repro.images import to_uint8
 from repro.manifest import MANIFEST_NAME, Manifest, format_seeds, read_manifest
 from repro.registry import rebuild
 
@@ -235,7 +236,7 @@ class Bank:
 
 @functools.lru_cache(maxsize=4)
 def _images_of(data: str) -> Tensor:
-    return rebuild(json.loads(data)).images()
+    return to_uint8(rebuild(json.loads(data)).images())
 
 
 def _check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:

@@ -20,6 +20,7 @@ from repro.data.base import ImageData
 from repro.descriptors import Descriptor, default_descriptor
 from repro.errors import UserError
 from repro.figures import image_grid, save_figure
+from repro.images import to_uint8
 from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
@@ -209,7 +210,7 @@ class Trainer(L.Trainer):
             descriptor,
             threshold,
             mae_threshold,
-            datamodule.images() if datamodule is not None else None,
+            to_uint8(datamodule.images()) if datamodule is not None else None,
             metrics,
             self.strategy.root_device,
         )

@@ -20,6 +20,7 @@ from repro.comparison.report import check_report_path
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
+from repro.images import to_uint8
 from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
@@ -107,13 +108,13 @@ def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[B
 def _train_images(banks: Sequence[Bank], given: ImageData | None) -> list[Tensor | None]:
     """Training images of each system: those given, or those that its bank names, where they can be had."""
     if given is not None:
-        return [given.images()] * len(banks)
+        return [to_uint8(given.images())] * len(banks)
     known: dict[str, Tensor | None] = {"null": None}
     records = [json.dumps(bank.manifest.data, sort_keys=True) for bank in banks]
     for record in records:
         if record not in known:
             try:
-                known[record] = rebuild(json.loads(record)).images()
+                known[record] = to_uint8(rebuild(json.loads(record)).images())
             except UserError as error:
                 known[record] = None
                 print(f"repro: warning: no GL on these training images: {error}", file=sys.stderr)
