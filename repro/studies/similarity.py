@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -29,6 +29,7 @@ __all__ = ["Similarity"]
 _OVERLAYS = {"tiny": ("small/digits.yaml",), "small": ("small/cifar.yaml",), "paper": ()}
 _SEEDS = {"tiny": "0-999", "small": "0-1999", "paper": "0-9999"}
 _GPU_SECONDS = {"small": 3_600.0, "paper": 250_000.0}
+_GPU_DRAW_SECONDS = 600.0
 _GRID_ROWS = 8
 _THRESHOLD_OF_DIGITS = 0.95
 
@@ -64,7 +65,8 @@ class Similarity(Study):
     Args:
         inputs: What to compare instead, two or more: names of the paper's systems, banks, runs, checkpoints of any
             known format, or folders, archives and .npz files of images that others released.
-        seeds: Which noises; by default those of the banks among the inputs, else 0-999 and 0-9999 as in the paper.
+        seeds: Which noises; by default those of the first bank among the inputs, else 0-999, 0-1999 or, as in the
+            paper, 0-9999, by scale.
         descriptor: What makes two images alike; by default pixels on the digits, else as for ``repro compare``.
         threshold: Similarity above which two images are the same; by default 0.95 on the digits' pixels, else the
             descriptor's.
@@ -92,14 +94,13 @@ class Similarity(Study):
                 system = item.system
                 trained = SYSTEMS[system.weights or system.name]
                 jobs |= {job.name: job for job in _fit_jobs(folder, trained, scale)}
-                job = draw_job(
-                    folder, item.name, seeds, system.sampler, weights=trained.name, seconds=system.draw_seconds
-                )
+                seconds = system.draw_seconds if scale == "tiny" else _GPU_DRAW_SECONDS
+                job = draw_job(folder, item.name, seeds, system.sampler, weights=trained.name, seconds=seconds)
                 jobs[job.name] = job
             elif item.kind == "model":
                 job = draw_job(folder, item.name, seeds, run=item.path, seconds=60.0)
                 jobs[job.name] = job
-        return list(jobs.values())
+        return _longest_first(jobs)
 
     def _seeds(self, scale: Scale) -> str:
         if self.seeds is not None:
@@ -191,6 +192,15 @@ def _fit_jobs(folder: Path, system: System, scale: Scale) -> Iterator[Job]:
     configs = [configs_folder() / name for name in (f"{system.config}.yaml", *_OVERLAYS[scale])]
     seconds = system.seconds if tiny else _GPU_SECONDS[scale]
     yield fit_job(folder, system.name, configs, options, (teacher,) if teacher else (), seconds)
+
+
+def _longest_first(jobs: Mapping[str, Job]) -> list[Job]:
+    """Jobs in a legal order that begins with those after which the most time remains."""
+    remains = {name: job.seconds for name, job in jobs.items()}
+    for name, job in reversed(jobs.items()):
+        for before in job.after:
+            remains[before] = max(remains[before], jobs[before].seconds + remains[name])
+    return sorted(jobs.values(), key=lambda job: -remains[job.name])
 
 
 def _bank(folder: Path, item: _Input) -> Bank:

@@ -12,7 +12,6 @@ from repro import registry
 from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.errors import UserError
-from repro.studies.jobs import LocalExecutor
 from repro.studies.similarity import Similarity
 from repro.studies.system_table import facts_of
 from repro.studies.systems import SYSTEMS
@@ -31,14 +30,14 @@ def write_bank(folder, images, **manifest):
 
 @pytest.fixture
 def inputs(tmp_path):
-    """A bank, released images of the same noises that agree on 15 of 20, and a bank that agrees on none."""
+    """A bank of 20 noises, released images that agree on 15 of them, and a bank of 18 that agrees on none."""
     images = pixels(20, 0)
     write_bank(tmp_path / "ours", images)
     theirs = images.clone()
     theirs[15:] = pixels(5, 1)
     (tmp_path / "theirs").mkdir()
     np.savez(tmp_path / "theirs" / "samples.npz", samples=theirs.permute(0, 2, 3, 1).numpy())
-    write_bank(tmp_path / "others", pixels(20, 2))
+    write_bank(tmp_path / "others", pixels(18, 2))
     return [str(tmp_path / name) for name in ("ours", "theirs", "others")]
 
 
@@ -53,6 +52,16 @@ def test_all_twenty_are_trained_once_each_after_its_teacher(tmp_path):
     assert sum(job.seconds for job in jobs.values()) < 2 * 3600
 
 
+def test_the_longest_chain_begins_first(tmp_path):
+    jobs = Similarity().jobs(tmp_path, "tiny")
+
+    def remains(job):
+        return job.seconds + max((remains(other) for other in jobs if job.name in other.after), default=0)
+
+    times = [remains(job) for job in jobs]
+    assert times == sorted(times, reverse=True)
+
+
 def test_each_training_has_its_own_seeds(tmp_path):
     fits = [job.command for job in Similarity().jobs(tmp_path, "tiny") if job.name.startswith("fit_")]
     for option in ("--seed_everything", "--model.seed", "--data.seed"):
@@ -63,7 +72,8 @@ def test_each_training_has_its_own_seeds(tmp_path):
     ("scale", "last"), [("tiny", "digits.yaml"), ("small", "cifar.yaml"), ("paper", "ddpmv3_cifar.yaml")]
 )
 def test_scales_differ_by_their_overlay(tmp_path, scale, last):
-    fit = Similarity(["ddpmv3", "EDMv1"]).jobs(tmp_path, scale)[0].command
+    jobs = {job.name: job.command for job in Similarity(["ddpmv3", "EDMv1"]).jobs(tmp_path, scale)}
+    fit = jobs["fit_DDPMv3"]
     configs = [following for word, following in itertools.pairwise(fit) if word == "--config"]
     assert configs[-1].endswith(last)
     assert ("--model.parameterization" in fit) == (scale == "tiny")
@@ -76,28 +86,22 @@ def test_at_the_other_scales_students_learn_from_the_published_teacher(tmp_path)
     assert "draw_DDPMv3" not in jobs
 
 
-def test_given_banks_and_images_need_no_job_and_are_compared(inputs, tmp_path):
-    study, folder = Similarity(inputs, threshold=0.9), tmp_path / "study"
-    assert study.jobs(folder, "tiny") == []
-    text = study.run(folder, "tiny", LocalExecutor(main, 1))
-    rows = list(csv.DictReader((folder / "results" / "systems.csv").open()))
+def test_given_banks_and_images_are_compared_on_the_noises_in_common(inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Similarity(inputs).jobs(tmp_path, "tiny") == []
+    assert main(["study", "similarity", *inputs, "--threshold", "0.9", "--output", "study"]) == 0
+    rows = list(csv.DictReader((tmp_path / "study" / "results" / "systems.csv").open()))
     assert [row["system"] for row in rows] == ["ours", "theirs", "others"]
-    assert float(rows[0]["rp_highest"]) == 0.75
+    assert [row["n"] for row in rows] == ["18"] * 3
+    assert float(rows[0]["rp_highest"]) == 15 / 18
     assert rows[0]["rp_highest_with"] == "theirs"
     assert float(rows[0]["rp_lowest"]) == 0.0
-    assert float(rows[0]["rp_mean"]) == 0.375
-    assert float(rows[0]["rp_highest_from"]) < 0.75 < float(rows[0]["rp_highest_to"])
+    assert float(rows[0]["rp_mean"]) == 15 / 36
+    assert float(rows[0]["rp_highest_from"]) < 15 / 18 < float(rows[0]["rp_highest_to"])
     assert rows[0]["images_seen"] == ""
-    assert json.loads((folder / "results" / "comparison.json").read_text())["threshold"] == 0.9
-    assert (folder / "similarity.png").read_bytes().startswith(b"\x89PNG")
-    assert "0.750" in text
-
-
-def test_released_images_are_compared_on_the_noises_in_common(inputs, tmp_path):
-    write_bank(tmp_path / "short", pixels(12, 0))
-    study, folder = Similarity([inputs[1], str(tmp_path / "short")]), tmp_path / "study"
-    study.run(folder, "tiny", LocalExecutor(main, 1))
-    assert json.loads((folder / "results" / "comparison.json").read_text())["n"] == 12
+    assert json.loads((tmp_path / "study" / "results" / "comparison.json").read_text())["threshold"] == 0.9
+    assert (tmp_path / "study" / "similarity.png").read_bytes().startswith(b"\x89PNG")
+    assert "0.833" in capsys.readouterr().out
 
 
 def test_seeds_of_given_banks_are_those_that_models_draw(inputs, tmp_path):
@@ -150,13 +154,10 @@ def test_mistakes_are_one_line(inputs, message):
     assert "\n" not in str(caught.value)
 
 
-def test_from_the_command_line(inputs, tmp_path, capsys, monkeypatch):
+def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["study", "similarity", *inputs, "--output", "study"]) == 0
-    assert "theirs" in capsys.readouterr().out
     assert main(["study", "similarity", "ddpmv3", "uvit", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "4 of 4 jobs are left" in told
+    assert "4 of 4 jobs are left" in capsys.readouterr().out
     assert main(["study", "similarity", "ddpmv3", "uvitt"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
