@@ -350,7 +350,7 @@ def test_cut_off_files(released, tmp_path, kind):
     path, options = released[kind]
     whole, cut = path.read_bytes(), tmp_path / path.name
     draws = random.Random(0)
-    ends = [*range(0, 64, 7), *(draws.randrange(len(whole)) for _ in range(15)), *range(len(whole) - 40, len(whole), 9)]
+    ends = [*range(0, 64, 13), *(draws.randrange(len(whole)) for _ in range(8)), *range(len(whole) - 40, len(whole), 9)]
     for end in sorted(set(ends)):
         cut.write_bytes(whole[:end])
         assert not survives(cut, options), f"{kind} cut at {end} of {len(whole)}"
@@ -372,7 +372,7 @@ def test_flipped_bytes(released, tmp_path, kind):
             changed[place] = draws.randrange(256)
         broken.write_bytes(changed)
         survives(broken, options)
-        if time.perf_counter() - start > 2:
+        if time.perf_counter() - start > 1:
             break
 
 
