@@ -69,9 +69,9 @@ class MeasuringStudy(Study):
         parts = [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
         if self.part not in parts:
             raise unknown(f"part of {self.name}", self.part, parts)
-        path = self._path(folder, self.part)
+        path, found = self._path(folder, self.part), self.measure(folder, scale, self.part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(self.measure(folder, scale, self.part), indent=1) + "\n")
+        write_text(path, json.dumps(found, indent=1) + "\n")
         return f"measured: {path}"
 
 
