@@ -50,7 +50,7 @@ class DenoiserModule(TrainedModule, GenerativeModule):
     @property
     def takes_no_labels(self) -> bool:
         """Whether the network has a null class."""
-        return getattr(self.trained.network, "null_label", None) is not None
+        return getattr(self.trained.network, "has_null_class", False)
 
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
         """Images of numbered noises, drawn with the averaged weights."""

@@ -15,14 +15,14 @@ import torch
 from repro.checkpoints.native import load_module, read_checkpoint
 from repro.data.digits import Digits
 from repro.errors import UserError
-from repro.images import to_float
+from repro.images import to_float, to_uint8
 from repro.kernels import EDM, VP
 from repro.modules.diffusion import Diffusion
 from repro.modules.ema import ema_decay, update_average
 from repro.modules.times import LogNormalTimes, UniformTimes
 from repro.networks.mlp import MLP
 from repro.networks.song_unet import SongUNet
-from repro.noise import draw_noise
+from repro.noise import NoiseStream, draw_noise
 from repro.parameterizations import EDMPreconditioning, Eps
 from repro.samplers.heun import Heun
 from repro.trainer import Trainer
@@ -315,3 +315,13 @@ def test_weights_of_another_shape_name_the_tensor(tmp_path):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         small(**settings)
+
+
+def test_a_network_with_a_null_class_samples_without_labels():
+    network = MLP(8, 1, num_classes=10, width=16, depth=1, label_dropout=0.2)
+    torch.nn.init.normal_(network.outer.weight)
+    model = Diffusion(network, EDM(), EDMPreconditioning(), Heun(steps=4)).eval()
+    null = model.generate(NoiseStream(range(3)), labels=torch.full((3,), 10))
+    assert torch.equal(model.sample(range(3)), to_uint8(null))
+    with pytest.raises(UserError, match="10 classes; give a label each"):
+        Diffusion(MLP(8, 1, num_classes=10), EDM(), EDMPreconditioning(), Heun(steps=4)).sample(range(3))
