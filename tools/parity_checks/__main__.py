@@ -63,7 +63,7 @@ def _numbers(check: Check) -> str:
 def _summary(results: list[Result]) -> str:
     passed = sum(result.verdict == "pass" for result in results)
     parts = [f"{passed} of {len(results)} fixtures pass"]
-    for verdict in ("FAIL", "not yet", "unknown"):
+    for verdict in ("FAIL", "unknown"):
         names = [result.name for result in results if result.verdict == verdict]
         parts += [f"{verdict}: {', '.join(names)}"] if names else []
     return "; ".join(parts)

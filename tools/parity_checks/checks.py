@@ -35,11 +35,11 @@ __all__ = ["KNOWN", "Known", "Result", "run_fixture"]
 
 
 class Known(NamedTuple):
-    """A kind of fixture: patterns for its project and class, and its check; None for one that is not written yet."""
+    """A kind of fixture: patterns for its project and class, and its check."""
 
     peer: str
     classes: str
-    check: Callable[[Fixture], Iterator[Check]] | None
+    check: Callable[[Fixture], Iterator[Check]]
 
 
 KNOWN = (
@@ -71,7 +71,7 @@ KNOWN = (
 
 
 class Result(NamedTuple):
-    """What came of a fixture: its name, ``pass``, ``FAIL``, ``not yet`` or ``unknown``, the checks, and why."""
+    """What came of a fixture: its name, ``pass``, ``FAIL`` or ``unknown``, the checks, and why."""
 
     name: str
     verdict: str
@@ -90,8 +90,6 @@ def run_fixture(folder: Path) -> Result:
     known = next((k for k in KNOWN if re.fullmatch(k.peer, peer) and re.fullmatch(k.classes, classes)), None)
     if known is None:
         return Result(fixture.name, "unknown", [], f"no check for {classes or 'no class'} of {peer or 'no peer'}")
-    if known.check is None:
-        return Result(fixture.name, "not yet", [], f"the check for {classes} of {peer} is not written yet")
     try:
         with torch.no_grad():
             checks = list(known.check(fixture))
