@@ -85,9 +85,7 @@ def _read_npz(path: Path) -> Tensor:
             found = [name for name, (dtype, shape) in shapes.items() if dtype == np.uint8 and len(shape) == 4]
             if len(found) != 1:
                 held = ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in list(shapes.items())[:5])
-                raise UserError(
-                    f"{path} holds {held or 'nothing'}; it needs one uint8 array of images (n, H, W, C)"
-                )
+                raise UserError(f"{path} holds {held or 'nothing'}; it needs one uint8 array of images (n, H, W, C)")
             images = arrays[found[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
