@@ -8,7 +8,7 @@
 
 It writes ``sscd_NAME.safetensors`` (weights in half precision, settings) and ``sscd_NAME.json`` (what it was trained
 on and with, and what it finds beside centred pixels on unseen images) into ``repro/descriptors/weights``. The default
-threshold is the smallest multiple of 0.05, at least the 0.6 of SSCD, that at most 1 of 1,000 unrelated pairs exceeds.
+threshold is the smallest multiple of 0.01, at least the 0.6 of SSCD, that at most 1 of 1,000 unrelated pairs exceeds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def record_of_training(run: Path) -> dict[str, Any]:
 
 def threshold_of(descriptor: small.SmallSSCD, images: Tensor) -> float:
     strict = detect_copies(descriptor, images, 1, ["blur"]).strict_threshold
-    return max(0.6, math.ceil(strict * 20) / 20)
+    return max(0.6, math.ceil(strict * 100) / 100)
 
 
 def main() -> None:

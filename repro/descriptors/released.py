@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,9 +82,11 @@ def _of_program(program: torch.jit.ScriptModule) -> nn.Module:
 
 
 def fused(network: SSCDNetwork) -> SSCDNetwork:
-    """A copy for inference, with every batch norm folded into the convolution before it."""
+    """A copy for inference: every batch norm folded into the convolution before it, the stem pooled before its ReLU."""
     network = copy.deepcopy(network).eval()
-    for module in network.backbone.modules():
+    backbone = network.backbone
+    backbone.act1, backbone.maxpool = nn.Identity(), nn.Sequential(backbone.maxpool, backbone.act1)
+    for module in backbone.modules():
         children = dict(module.named_children())
         pairs = [(f"conv{place}", f"bn{place}") for place in (1, 2, 3)] + [("0", "1")]
         for convolution, norm in pairs:
@@ -96,18 +97,38 @@ def fused(network: SSCDNetwork) -> SSCDNetwork:
 
 
 def prepacked(network: SSCDNetwork) -> Callable[[Tensor], Tensor]:
-    """The same function for inference on a CPU, its weights laid out once as the convolutions want them."""
-    network = fused(network)
-    if not torch.backends.mkldnn.is_available():
-        return network
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from torch.utils.mkldnn import to_mkldnn
+    """The same function for inference on a CPU: each convolution, sum and ReLU in one pass, channels last.
 
-        backbone = to_mkldnn(network.backbone)
+    Args:
+        network: A network of bottleneck blocks. Where PyTorch is built without oneDNN it is only :func:`fused`.
+    """
+    network = fused(network).to(memory_format=torch.channels_last)
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return network
+    backbone = network.backbone
+    blocks = [block for stage in (1, 2, 3, 4) for block in backbone.get_submodule(f"layer{stage}")]
 
     def describe(images: Tensor) -> Tensor:
-        maps = (backbone(part.to_mkldnn()).to_dense() for part in images.split(_AT_ONCE))
-        return F.normalize(torch.cat([network.head(network.pool(each)) for each in maps]))
+        vectors = []
+        for part in images.split(_AT_ONCE):
+            x = part.contiguous(memory_format=torch.channels_last)
+            x = backbone.maxpool(_convolved(x, backbone.conv1, "none"))
+            for block in blocks:
+                skip = x if block.downsample is None else _convolved(x, block.downsample[0], "none")
+                x = _added(_convolved(_convolved(x, block.conv1), block.conv2), block.conv3, skip)
+            vectors.append(network.head(network.pool(x)))
+        return F.normalize(torch.cat(vectors))
 
     return describe
+
+
+def _convolved(x: Tensor, layer: nn.Conv2d, then: str = "relu") -> Tensor:
+    shape = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    return torch.ops.mkldnn._convolution_pointwise(x, layer.weight, layer.bias, *shape, then, [], None)
+
+
+def _added(x: Tensor, layer: nn.Conv2d, skip: Tensor) -> Tensor:
+    """ReLU of a convolution plus ``skip``, which is overwritten."""
+    shape = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    add = torch.ops.mkldnn._convolution_pointwise_.binary
+    return add(skip, x, layer.weight, layer.bias, *shape, "add", 1.0, "relu", [], None)

@@ -26,7 +26,10 @@ def random_images(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def photographs():
-    """Patches of two photographs, half their size, that overlap nowhere: 32 x 32 colour images of nature."""
+    """Patches of two photographs, half their size, that overlap nowhere: 32 x 32 colour images of nature.
+
+    Many of them (sky, petals) are nearly alike, so they are harder distractors than unrelated images.
+    """
     parts = []
     for image in load_sample_images().images:
         pixels = torch.tensor(image).permute(2, 0, 1).float()[None]
@@ -45,10 +48,9 @@ def test_the_shipped_digits_descriptor_finds_copies_that_pixels_miss():
 
 
 def test_the_shipped_colour_descriptor_finds_copies(photographs):
-    found = detect_copies(SmallSSCD("cifar"), photographs, 60)
-    assert found.precision[-1] > 0.85
-    assert sum(found.found) > 0.8 * 360
-    assert found.false_positive_rate < 0.02
+    found, pixels = (detect_copies(each, photographs, 60) for each in (SmallSSCD("cifar"), Pixels()))
+    assert found.precision[-1] > pixels.precision[-1] + 0.1
+    assert sum(found.found) > 0.85 * 360 > sum(pixels.found)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
