@@ -213,7 +213,7 @@ def test_images_do_not_depend_on_the_batch(teacher):
         ({"network": MLP(8, 1, 10, width=8)}, "the teacher has classes 0, the student 10"),
         ({"network": None}, "the teacher is a GaussianDenoiser, which has no network"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else "-".join(given),
 )
 def test_mistakes(settings, message, tmp_path):
     with pytest.raises(UserError, match=message.replace("+", r"\+")) as caught:
