@@ -19,9 +19,9 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.transforms import v2
 
 from repro.checkpoints.layouts import sscd as layout
@@ -29,13 +29,15 @@ from repro.descriptors.released import prepacked
 from repro.descriptors.sscd import SSCD
 from repro.networks.sscd import GeM, SSCDNetwork
 
-NETWORKS = {"resnet50": torchvision.models.resnet50, "resnext101": torchvision.models.resnext101_32x8d}
-DIMS = {"resnet50": {}, "resnext101": {"width_per_group": 4}}
+SIZES = {
+    "resnet50": {"layers": [3, 4, 6, 3], "num_classes": 512},
+    "resnext101": {"layers": [3, 4, 23, 3], "groups": 32, "width_per_group": 4, "num_classes": 1024},
+}
 
 
 def published(name: str) -> torch.nn.Module:
-    """torchvision's network with the published pooling and head, and ResNeXt-101 at the published width 32x4d."""
-    network = NETWORKS[name](weights=None, num_classes=512, **DIMS[name])
+    """torchvision's network at a published size, with the published pooling and head."""
+    network = ResNet(Bottleneck, **SIZES[name])
     network.avgpool = GeM(3.0)
     return network.eval().requires_grad_(False)
 
@@ -51,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for option, default in (("images", 16), ("repeats", 3), ("threads", 1), ("size", 32)):
         parser.add_argument(f"--{option}", type=int, default=default)
-    parser.add_argument("--network", choices=list(NETWORKS), default="resnet50")
+    parser.add_argument("--network", choices=list(SIZES), default="resnet50")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
