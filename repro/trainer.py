@@ -254,9 +254,11 @@ class Trainer(L.Trainer):
             raise UserError(f"{held}, which draws no images; use it: {use}")
         if model is None:
             raise UserError("nothing to sample from; give --ckpt_path CHECKPOINT, or a model that needs no training")
+        doing = load("tasks", task or ("conditional" if model.num_classes else "unconditional"))()
         if sampler is not None:
             model.use_sampler(sampler)
-        doing = load("tasks", task or ("conditional" if model.num_classes else "unconditional"))()
+        else:
+            doing.settle_sampler(model)
         doing.prepare(model, problem or Problem())
         return model, doing
 

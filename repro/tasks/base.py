@@ -42,6 +42,9 @@ class Task(Plugin, ABC):
         """Whether a finished run of a model with so many classes is one that the task looks for."""
         return num_classes == 0
 
+    def settle_sampler(self, module: GenerativeModule) -> None:
+        """Puts another sampler in the place of the model's own where the task cannot use that."""
+
     def prepare(self, module: GenerativeModule, problem: Problem) -> None:
         """Makes the model ready to draw; first of all :meth:`check`.
 
