@@ -27,6 +27,7 @@ class GeM(nn.Module):
     Source: Radenovic, Tolias & Chum 2018, arXiv:1711.02512, section 3.2.
 
     Example:
+        >>> import torch
         >>> GeM(3.0)(torch.tensor([[[[1.0, 2.0]]]]))
         tensor([[1.6510]])
     """
@@ -65,6 +66,7 @@ class SSCDNetwork(nn.Module):
     Source: Pizzi et al. 2022, arXiv:2202.10261, section 4.
 
     Example:
+        >>> import torch
         >>> network = SSCDNetwork(1, widths=(4, 4, 4, 4), depths=(1, 1, 1, 1), stem="full", stem_width=4, dims=8)
         >>> network(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 8])
