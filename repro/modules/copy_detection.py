@@ -83,11 +83,11 @@ class CopyDetection(TrainedModule):
         return self.loss_of(self.trained, x_0)
 
     def loss_of(self, network: SSCDNetwork, x_0: Tensor) -> Tensor:
-        """Loss of each image under a network, shape (B,)."""
+        """Loss of each image under a network, shape (B,); in training among the views of all processes."""
         count = len(x_0)
         vectors = network(edited(torch.cat([x_0, x_0]), self.views))
         pool, start = vectors, 0
-        if self._trainer is not None and self.trainer.world_size > 1:
+        if self.training and self._trainer is not None and self.trainer.world_size > 1:
             pool, start = self.all_gather(vectors, sync_grads=True).flatten(0, 1), self.global_rank * len(vectors)
         own = torch.arange(start, start + len(vectors), device=x_0.device)
         other = torch.cat([own[count:], own[:count]])
