@@ -118,9 +118,39 @@ def test_gradients():
     images, labels = pictures(20, (1, 2, 2)), torch.arange(20) % 3
     denoiser = EmpiricalDenoiser(images, VP(), labels=labels, chunk=7)
     x_t = torch.randn(2, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    t = torch.tensor(0.4, dtype=torch.float64)
+    t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     for given in (None, torch.tensor([0, 2])):
-        assert torch.autograd.gradcheck(lambda x, given=given: denoiser.denoise(x, t, given), x_t)
+        assert torch.autograd.gradcheck(lambda x, t, given=given: denoiser.denoise(x, t, given), (x_t, t))
+        assert torch.autograd.gradcheck(lambda x, t, given=given: denoiser.posterior(x, t, given)[1], (x_t, t))
+    with pytest.raises(NotImplementedError, match="no second derivatives"):
+        torch.autograd.grad(denoiser.denoise(x_t, t).sum(), x_t, create_graph=True)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("ratio", [0.002, 0.05, 1.0, 80.0])
+def test_vector_jacobian_products_equal_those_of_a_plain_softmax(ratio, conditional):
+    """Half way between two images a grey level apart in one pixel, the covariance counts at the smallest level too."""
+    images, labels = pictures(30), torch.arange(30) % 3
+    images[3:6] = images[:3]
+    images[3:6, 0, 0, 0] ^= 1
+    given = labels[:6] if conditional else None
+    points, kernel = (images / 127.5 - 1).double(), VP(t_min=1e-6)
+    denoiser = EmpiricalDenoiser(points, kernel, labels=labels if conditional else None, chunk=7)
+    t = kernel.time_of_ratio(torch.tensor(ratio, dtype=torch.float64))
+    alpha, sigma = kernel.alpha(t), kernel.sigma(t)
+    noise = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    noise[:, 0, 0, 0] = 0
+    halfway = (points[:6] + points[:6].roll(3, 0)) / 2
+    x_t = (alpha * halfway + sigma * noise).requires_grad_()
+    squares = (x_t[:, None] / alpha - points).flatten(2).square().sum(2)
+    if conditional:
+        squares = squares.masked_fill(given[:, None] != labels, torch.inf)
+    weights = torch.softmax(-squares / (2 * ratio**2), 1)
+    assert weights.amax() < 0.51
+    vector = torch.randn(6, 3, 4, 4, dtype=torch.float64)
+    right = torch.autograd.grad(torch.einsum("bn,nchw->bchw", weights, points), x_t, vector)[0]
+    (ours,) = torch.autograd.grad(denoiser.denoise(x_t, t, given), x_t, vector)
+    assert relative(ours, right) < 1e-9
 
 
 @pytest.mark.parametrize("chunk", [2, 5, 64])
@@ -139,7 +169,7 @@ def test_each_class_is_an_empirical_optimum_of_its_own(chunk):
 
 
 def test_memory_is_bounded_by_the_chunk():
-    """The largest tensor made on the way holds a chunk of images or of weights, not all of them."""
+    """The largest tensor made on the way, there and back, holds a chunk of images or of weights, not all of them."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
@@ -152,10 +182,22 @@ def test_memory_is_bounded_by_the_chunk():
             return made
 
     denoiser = EmpiricalDenoiser(pictures(3000, (3, 8, 8)), EDM(), chunk=50)
-    x_t, t = torch.randn(20, 3, 8, 8, dtype=torch.float64), torch.tensor(1.0)
-    with Largest() as largest, torch.no_grad():
-        denoiser.denoise(x_t, t)
-    assert largest.bytes == 50 * 192 * 8
+    x_t, t = torch.randn(20, 3, 8, 8, dtype=torch.float64, requires_grad=True), torch.tensor(1.0)
+    with Largest() as there:
+        mean = denoiser.denoise(x_t, t)
+    with Largest() as back:
+        mean.sum().backward()
+    assert there.bytes == back.bytes == 50 * 192 * 8
+
+
+def test_what_is_kept_for_gradients_does_not_grow_with_the_images():
+    x_t, kept = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True), []
+    for count in (20, 2000):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: (to.append(x.numel()), x)[1], lambda x: x):
+            EmpiricalDenoiser(pictures(count), EDM(), chunk=10).denoise(x_t, torch.tensor(1.0))
+        kept.append(sum(sizes))
+    assert kept[0] == kept[1] > 0
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPMSolver"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,8 +28,12 @@ class EmpiricalDenoiser(Denoiser):
 
     It minimises the training loss of every parameterisation, and what is sampled from it are training images. The
     softmax streams over the images in chunks, two matrix products a chunk. Pixels stay bytes and become floats a chunk
-    at a time, so memory beyond ``N d`` bytes is bounded by the chunk (unless gradients are taken, which keep every
-    chunk). With labels, only the images of the label's class take part.
+    at a time, so memory beyond ``N d`` bytes is bounded by the chunk. So it is for gradients, which stream over the
+    images once more: the Jacobian is a covariance under the same weights,
+
+    .. math:: \frac{\partial \hat x_0}{\partial x_t} = \frac{1}{\alpha_t r^2} \sum_i w_i (y_i - \hat x_0)(y_i - \hat x_0)^T .
+
+    With labels, only the images of the label's class take part.
 
     Args:
         images: The training set: a data plug-in, or a tensor, uint8 (N, C, H, W) or floats in [-1, 1].
@@ -99,22 +104,29 @@ class EmpiricalDenoiser(Denoiser):
         alpha, sigma = self.scales(x_t.to(self.dtype), t)
         x = (x_t.to(self.dtype) / alpha).flatten(1)
         precision = (alpha / sigma).square().expand(len(x), 1, 1, 1).flatten(1)
-        highest = x.new_full((len(x), 1), -torch.inf)
-        total, mean = x.new_zeros(len(x), 1), torch.zeros_like(x)
+        mean, evidence = _Posterior.apply(x, precision, labels, self)
+        return mean, evidence.squeeze(1)
+
+    def chunks(self, x: Tensor, precision: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        r"""The images a chunk at a time.
+
+        Args:
+            x: Noisy images divided by :math:`\alpha_t`, (B, d).
+            precision: :math:`1 / r^2`, (B, 1).
+            labels: Classes (B,), or None.
+
+        Yields:
+            Images :math:`y`, (n, d); energies :math:`e = x y - |y|^2 / 2`, (B, n); logits :math:`e / r^2`, (B, n), those
+            of other classes minus infinity.
+        """
         chunk = self.chunk or self._fitting_chunk(x)
         for start in range(0, len(self), chunk):
             images = to_float(self.stored[start : start + chunk]).to(self.dtype)
-            logits = (x @ images.T).sub_(self.half_norms[start : start + chunk]).mul_(precision)
+            energies = (x @ images.T).sub_(self.half_norms[start : start + chunk])
+            logits = energies * precision
             if labels is not None:
                 logits.masked_fill_(labels[:, None] != self.labels[start : start + chunk], -torch.inf)
-            higher = torch.maximum(highest, logits.detach().amax(1, keepdim=True))
-            weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
-            shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
-            total = total * shrink + weights.sum(1, keepdim=True)
-            mean = torch.addmm(mean * shrink, weights, images)
-            highest = higher
-        evidence = total.log() + highest - precision * x.square().sum(1, keepdim=True) / 2
-        return mean / total, evidence.squeeze(1)
+            yield images, energies, logits
 
     def _fitting_chunk(self, x: Tensor) -> int:
         room = _CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES
@@ -130,3 +142,44 @@ class EmpiricalDenoiser(Denoiser):
             raise UserError(
                 f"no training image has label {int(strange[0])}; labels go from 0 to {self.num_classes - 1}"
             )
+
+
+class _Posterior(torch.autograd.Function):
+    """Posterior mean and evidence, and their gradients, each by one pass over the images.
+
+    Nothing of the size of the training set is kept between the two: the weights come again from the largest logit and
+    their sum.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, precision: Tensor, labels: Tensor | None, denoiser: EmpiricalDenoiser
+    ) -> tuple[Tensor, Tensor]:
+        highest = x.new_full((len(x), 1), -torch.inf)
+        total, mean = x.new_zeros(len(x), 1), torch.zeros_like(x)
+        for images, _, logits in denoiser.chunks(x, precision, labels):
+            higher = torch.maximum(highest, logits.amax(1, keepdim=True))
+            weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
+            shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
+            total = total * shrink + weights.sum(1, keepdim=True)
+            mean = torch.addmm(mean * shrink, weights, images)
+            highest = higher
+        mean /= total
+        ctx.save_for_backward(x, precision, highest, total, mean)
+        ctx.labels, ctx.denoiser = labels, denoiser
+        return mean, total.log() + highest - precision * x.square().sum(1, keepdim=True) / 2
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_evidence: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """With s_i = <y_i - mean, g> for an incoming gradient g, J^T g is the sum of w_i s_i (y_i - mean) / r^2."""
+        if torch.is_grad_enabled():
+            raise NotImplementedError("the empirical optimum has no second derivatives; leave out create_graph")
+        x, precision, highest, total, mean = ctx.saved_tensors
+        of_x, of_precision = torch.zeros_like(x), -of_evidence * x.square().sum(1, keepdim=True) / 2
+        centre = (mean * of_mean).sum(1, keepdim=True)
+        for images, energies, logits in ctx.denoiser.chunks(x, precision, ctx.labels):
+            weights = logits.sub_(highest).exp_().div_(total)
+            pulls = (of_mean @ images.T).sub_(centre).mul_(weights)
+            of_x += pulls @ images - pulls.sum(1, keepdim=True) * mean
+            of_precision += energies.mul_(pulls.add_(weights * of_evidence)).sum(1, keepdim=True)
+        return precision * (of_x + of_evidence * (mean - x)), of_precision, None, None
