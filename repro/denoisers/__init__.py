@@ -8,6 +8,7 @@ denoisers like any other.
 from repro.denoisers.base import Denoiser, UnderKernel
 from repro.denoisers.empirical import EmpiricalDenoiser
 from repro.denoisers.gaussian import GaussianDenoiser
+from repro.denoisers.guided import GuidedDenoiser
 from repro.denoisers.mixture import LowRankMixtureDenoiser
 from repro.denoisers.network import NetworkDenoiser
 
@@ -15,6 +16,7 @@ __all__ = [
     "Denoiser",
     "EmpiricalDenoiser",
     "GaussianDenoiser",
+    "GuidedDenoiser",
     "LowRankMixtureDenoiser",
     "NetworkDenoiser",
     "UnderKernel",

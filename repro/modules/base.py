@@ -12,6 +12,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from repro.denoisers import Denoiser, GuidedDenoiser
+from repro.denoisers.guided import check_guidance
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.noise import NoiseStream
@@ -114,11 +116,13 @@ class GenerativeModule(RecordedModule):
 
     Attributes:
         sampler: How images are drawn, or None for models that need no sampler.
+        guidance: Scale of classifier-free guidance under which labelled images are drawn; 1 is none.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sampler: Sampler | None = None
+        self.guidance = 1.0
         self.scores: Any = None
 
     @property
@@ -172,6 +176,34 @@ class GenerativeModule(RecordedModule):
         if self.sampler is None:
             raise UserError(f"{type(self).__name__} samples in one pass; it takes no sampler")
         self.sampler = sampler
+
+    def use_guidance(self, scale: float) -> None:
+        """Draws labelled images from now on under classifier-free guidance; see :class:`GuidedDenoiser`.
+
+        Args:
+            scale: 1 is no guidance.
+
+        Raises:
+            UserError: a negative scale, or a model that cannot be guided.
+        """
+        self.guidance = check_guidance(scale)
+        if scale == 1:
+            return
+        given = f"guidance is {scale:g}, but"
+        if self.sampler is None or self.sampler.consistency:
+            raise UserError(f"{given} {type(self).__name__} draws in one pass, which cannot be guided; leave it out")
+        fit = "repro fit --task conditional --model.network.label_dropout 0.1"
+        if not self.num_classes:
+            raise UserError(f"{given} the model was trained without labels; leave it out, or train one that has: {fit}")
+        if not self.takes_no_labels:
+            raise UserError(
+                f"{given} the model has no null class, because it was trained without label dropout; leave it out, or "
+                f"train one that has: {fit}"
+            )
+
+    def guided(self, denoiser: Denoiser) -> Denoiser:
+        """A denoiser of this model as images are drawn with it: under guidance, if there is any."""
+        return denoiser if self.guidance == 1 else GuidedDenoiser(denoiser, self.guidance)
 
     def _draw(self, batch: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None]:
         seeds, labels = batch

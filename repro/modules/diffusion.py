@@ -54,7 +54,7 @@ class DenoiserModule(TrainedModule, GenerativeModule):
 
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
         """Images of numbered noises, drawn with the averaged weights."""
-        return self.sampler.sample(self.average, noise, labels)
+        return self.sampler.sample(self.guided(self.average), noise, labels)
 
 
 class Diffusion(DenoiserModule):

@@ -9,6 +9,7 @@ from torch import Tensor
 from repro.denoisers import Denoiser
 from repro.modules.base import GenerativeModule
 from repro.noise import NoiseStream
+from repro.registry import record_of
 from repro.samplers.base import Sampler
 
 __all__ = ["Exact"]
@@ -16,6 +17,8 @@ __all__ = ["Exact"]
 
 class Exact(GenerativeModule):
     """Samples from a denoiser that is known exactly, such as the empirical optimum of a training set.
+
+    The data that the denoiser is made of count as its training data.
 
     Args:
         denoiser: The denoiser.
@@ -28,6 +31,8 @@ class Exact(GenerativeModule):
         super().__init__()
         self.denoiser, self.sampler = denoiser, sampler
         self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
+        if denoiser.data is not None:
+            self.data_record, self.data_fingerprint = record_of(denoiser.data), denoiser.data.fingerprint()
 
     @property
     def takes_no_labels(self) -> bool:
@@ -36,4 +41,4 @@ class Exact(GenerativeModule):
 
     def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
         """Images of numbered noises."""
-        return self.sampler.sample(self.denoiser, noise, labels)
+        return self.sampler.sample(self.guided(self.denoiser), noise, labels)

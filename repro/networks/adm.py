@@ -88,7 +88,7 @@ class ADM(Network):
         self.sizes = sizes_of("ADM", image_size, channel_mult)
         widths = [int(width * mult) for mult in channel_mult]
         self.out_channels = channels if out_channels is None else out_channels
-        self.has_null_class = null_class or label_dropout > 0
+        self.settle_null_class(null_class, label_dropout)
         self.conditioning = Conditioning(
             PositionalEmbedding(width, endpoint=False, sine_first=False),
             hidden_mult * width,

@@ -56,6 +56,7 @@ class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
 
     image_shape: tuple[int, int, int]
     num_classes: int
+    has_null_class: bool = False
 
     def __init__(self, image_size: int | None, channels: int | None, num_classes: int | None) -> None:
         super().__init__()
@@ -69,6 +70,25 @@ class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
             raise UserError(f"num_classes of {name} is {num_classes}; give 0 (unconditional) or more")
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes or 0
+
+    def settle_null_class(self, null_class: bool, label_dropout: float) -> None:
+        """Sets ``has_null_class``: whether the network also answers without labels.
+
+        Args:
+            null_class: Whether it is to.
+            label_dropout: Probability of dropping a label in training; above 0 there is a null class in any case.
+
+        Raises:
+            UserError: a probability outside [0, 1], or label dropout without classes.
+        """
+        if not 0 <= label_dropout <= 1:
+            raise UserError(f"label_dropout is {label_dropout}; give a probability from 0 to 1")
+        if label_dropout and not self.num_classes:
+            raise UserError(
+                f"label_dropout is {label_dropout:g}, but {type(self).__name__} has no classes; leave it out, or train "
+                "with --task conditional"
+            )
+        self.has_null_class = bool(self.num_classes) and (null_class or label_dropout > 0)
 
     @abstractmethod
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -127,8 +127,8 @@ class DiT(Network):
         self.time_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)
         self.time_table = nn.Embedding(time_classes, width) if time_classes else None
         self.time_mlp = None if time_classes else two_layers(_FREQUENCIES, width, width)
+        self.settle_null_class(null_class, label_dropout)
         self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout) if num_classes else None
-        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.blocks = nn.ModuleList(Block(width, heads, int(width * mlp_ratio), gelu) for _ in range(depth))
         self.head = Head(width, patch_size**2 * channels * (2 if learn_sigma else 1))
         self._initialise()

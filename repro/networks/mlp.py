@@ -78,8 +78,8 @@ class MLP(Network):
         self.inner = nn.Linear(pixels, width)
         self.level_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)
         self.level_mlp = two_layers(_FREQUENCIES, width, width)
+        self.settle_null_class(null_class, label_dropout)
         self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout) if num_classes else None
-        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.blocks = nn.ModuleList(Block(width, width * expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outer = nn.Linear(width, pixels)

@@ -142,7 +142,7 @@ class SongUNet(Network):
         self.attention_at = tuple(attention_at)
         self.attention_last = attention_last
         self.out_channels = channels if out_channels is None else out_channels
-        self.has_null_class = null_class or label_dropout > 0
+        self.settle_null_class(null_class, label_dropout)
         self.log_noise_level = log_noise_level
         self.table = (sigma_max, sigma_min, num_scales)
         self.centred = centred

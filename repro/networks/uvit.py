@@ -160,10 +160,10 @@ class UViT(Network):
         self.patches = PatchEmbedding(patch_size, channels, width)
         self.time_embedding = PositionalEmbedding(width, endpoint=False, sine_first=False)
         self.time_mlp = two_layers(width, 4 * width, width) if time_mlp else nn.Identity()
+        self.settle_null_class(null_class, label_dropout)
         self.labels = None
         if num_classes:
             self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout, label_embedding)
-        self.has_null_class = bool(num_classes) and self.labels.has_null_class
         self.extras = 2 if self.num_classes else 1
         self.position = nn.Parameter(torch.empty(1, self.extras + (image_size // patch_size) ** 2, width))
         self.encoder = nn.ModuleList(block(width) for _ in range(depth // 2))

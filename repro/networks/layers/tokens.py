@@ -135,8 +135,6 @@ class LabelEmbedding(nn.Module):
         self, num_classes: int, width: int, null_class: bool = False, label_dropout: float = 0.0, kind: str = "table"
     ) -> None:
         super().__init__()
-        if not 0 <= label_dropout <= 1:
-            raise UserError(f"label_dropout is {label_dropout}; give a probability from 0 to 1")
         self.num_classes, self.label_dropout = num_classes, label_dropout
         self.has_null_class = null_class or label_dropout > 0
         self.rows = num_classes + self.has_null_class
