@@ -11,9 +11,8 @@ from jsonargparse import Namespace
 from repro import registry
 from repro.cli.classes import class_of, specs
 from repro.data.base import ImageData
-from repro.denoisers import Denoiser
 from repro.errors import UserError
-from repro.modules.teacher import Taught, Teacher
+from repro.modules.source import Source
 
 __all__ = ["build", "fill"]
 
@@ -54,7 +53,7 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
         model: The parsed model, changed in place.
         data: The data.
         task: Name of the task, or None to infer it: conditional when the model's classes are given, or those of the
-            teacher whose network it takes, else unconditional.
+            teacher or start whose network it takes, else unconditional.
 
     Returns:
         Name of the task.
@@ -63,15 +62,16 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
         UserError: a given value that contradicts data or task, images that are not square, an unknown task.
     """
     takers = [(where, spec) for where, spec in specs(model, "model") if _sizes_of(spec)]
-    teacher = _copied_teacher(model)
+    source = _copied_source(model)
     if task is None:
         given = any(spec["init_args"].get("num_classes") for _, spec in takers)
-        task = "conditional" if given or (teacher is not None and teacher.num_classes) else "unconditional"
+        task = "conditional" if given or (source is not None and source.denoiser.num_classes) else "unconditional"
     classes = registry.load("tasks", task)().num_classes(data.num_classes)
-    if teacher is not None and teacher.num_classes != classes:
+    if source is not None and source.denoiser.num_classes != classes:
         raise UserError(
-            f"model.teacher has {teacher.num_classes} classes, but --task {task} on {type(data).__name__} has "
-            f"{classes}; name another teacher: --model.teacher PATH, or another task"
+            f"model.{source.role} has {source.denoiser.num_classes} classes, but --task {task} on "
+            f"{type(data).__name__} has {classes}; name another {source.role}: --model.{source.role} PATH, or another "
+            "task"
         )
     for where, spec in takers:
         channels, height, width = data.image_shape
@@ -87,13 +87,12 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
     return task
 
 
-def _copied_teacher(model: Any) -> Denoiser | None:
-    """The teacher in a file whose network the model takes, because none was named."""
+def _copied_source(model: Any) -> Source | None:
+    """The teacher or start in a file whose network the model takes, because none was named."""
     arguments = model.get("init_args") or {}
-    path = arguments.get("teacher")
-    if not (issubclass(class_of(model["class_path"]), Taught) and isinstance(path, str)):
-        return None
-    return Teacher(path).denoiser if arguments.get("network") is None else None
+    role = getattr(class_of(model["class_path"]), "takes_over_from", None)
+    path = arguments.get(role)
+    return Source(path, role) if isinstance(path, str) and arguments.get("network") is None else None
 
 
 def _sizes_of(spec: Any) -> list[str]:

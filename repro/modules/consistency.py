@@ -23,7 +23,8 @@ from repro.modules.consistency_losses import (
 )
 from repro.modules.diffusion import DenoiserModule
 from repro.modules.ema import update_average
-from repro.modules.teacher import Taught, Teacher, student_of
+from repro.modules.source import Source, taken_over
+from repro.modules.teacher import Taught
 from repro.networks import Network
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
 from repro.registry import settle
@@ -252,7 +253,7 @@ class ConsistencyDistillation(Taught, ConsistencyModule):
         **training: Any,
     ) -> None:
         check_choice("solver", solver, Solver)
-        source, sampler = Teacher(teacher), sampler or Consistency()
+        source, sampler = Source(teacher, "teacher"), sampler or Consistency()
         if network is None:
             meant = _meaning_to_start_from(source)
             sigma_data = meant.sigma_data if sigma_data is None else sigma_data
@@ -260,7 +261,7 @@ class ConsistencyDistillation(Taught, ConsistencyModule):
         kernel = kernel or source.denoiser.kernel
         meaning = _meaning(kernel, sigma_data, condition_scale)
         settle(self, sampler=sampler, sigma_data=meaning.sigma_data, condition_scale=meaning.condition_scale)
-        super().__init__(student_of(source, self, network, kernel, meaning), sampler, **training)
+        super().__init__(taken_over(source, self, network, kernel, meaning), sampler, **training)
         self.learn_from(source, network is None, bool(training.get("compile")))
         self.solver = solver
 
@@ -333,7 +334,7 @@ def _meaning(kernel: Kernel, sigma_data: float | None, condition_scale: float | 
     return ConsistencyPreconditioning(ratio_min=lowest, **{k: v for k, v in given.items() if v is not None})
 
 
-def _meaning_to_start_from(source: Teacher) -> EDMPreconditioning:
+def _meaning_to_start_from(source: Source) -> EDMPreconditioning:
     """The teacher's parameterisation, where its weights are a good start for a consistency function."""
     meaning = source.with_network("network").parameterization
     if not isinstance(meaning, EDMPreconditioning):

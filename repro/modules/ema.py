@@ -25,11 +25,19 @@ def ema_decay(images: int, images_seen: int, halflife: float, rampup: float | No
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, source: nn.Module, decay: float) -> None:
-    """Moves ``average`` towards ``source``: parameters by ``1 - decay``, buffers copied; in fused steps."""
-    kept, new = list(average.parameters()), list(source.parameters())
-    if kept:
-        torch._foreach_lerp_(kept, new, 1 - decay)
+def update_average(average: nn.Module, source: nn.Module, decay: float, trained_only: bool = False) -> None:
+    """Moves ``average`` towards ``source``: parameters by ``1 - decay``, buffers copied; in fused steps.
+
+    Args:
+        average: The average.
+        source: What is averaged.
+        decay: How much of the average stays, in [0, 1].
+        trained_only: Leave out parameters of ``source`` that are frozen, so that the average of them keeps every bit.
+    """
+    pairs = zip(average.parameters(), source.parameters(), strict=True)
+    pairs = [(kept, new) for kept, new in pairs if new.requires_grad or not trained_only]
+    if pairs:
+        torch._foreach_lerp_([kept for kept, _ in pairs], [new for _, new in pairs], 1 - decay)
     buffers, fresh = list(average.buffers()), list(source.buffers())
     if buffers:
         torch._foreach_copy_(buffers, fresh)

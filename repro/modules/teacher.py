@@ -1,154 +1,21 @@
-"""Learning from a teacher: where it comes from, and a student that starts as its copy and stands without it."""
+"""Learning from a teacher: what modules with one share, and a student that starts as its copy and stands without it."""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from repro import registry
-from repro.checkpoints.native import load_module
-from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
-from repro.errors import UserError, nearest
+from repro.denoisers import Denoiser, NetworkDenoiser
+from repro.errors import UserError
 from repro.kernels import Kernel
-from repro.modules.base import fingerprint_of
 from repro.modules.diffusion import DenoiserModule
+from repro.modules.source import Source, check_data, sizes, taken_over
 from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
 
-__all__ = ["DistillationModule", "Taught", "Teacher", "student_of"]
-
-
-class Teacher:
-    """A denoiser that is learnt from: an object, or that of a checkpoint, read when it is first needed.
-
-    It is no module, so its weights are not among the student's: not in its checkpoints, averages or parameters.
-
-    Args:
-        given: A denoiser; or the path of a checkpoint, a run's folder, or whatever else ``repro.load`` reads, whose
-            averaged weights answer.
-    """
-
-    def __init__(self, given: Denoiser | str) -> None:
-        self.given = given
-
-    @cached_property
-    def denoiser(self) -> Denoiser:
-        """The teacher, in evaluation mode and without gradients.
-
-        Raises:
-            UserError: no such file, or one that does not hold a denoiser.
-        """
-        if not isinstance(self.given, str):
-            return self.given.eval().requires_grad_(False)
-        try:
-            module = load_module(self.given)
-        except UserError as error:
-            near = nearest(self.given, registry.names("denoisers"))
-            guess = f"; did you mean the denoiser {near}?" if near else ""
-            raise UserError(f"teacher: {error}{guess}") from error
-        found = getattr(module, "average", getattr(module, "denoiser", None))
-        if module.sampler is not None and module.sampler.consistency:
-            raise UserError(
-                f"teacher {self.given} is a consistency model, whose answers are no means; name its teacher"
-            )
-        if not isinstance(found, Denoiser):
-            raise UserError(
-                f"teacher {self.given} holds a {type(module).__name__}, which does not denoise; name a diffusion model"
-            )
-        return found
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over its settings and weights."""
-        return fingerprint_of(self.denoiser)
-
-    def under(self, kernel: Kernel) -> Denoiser:
-        """The teacher seen through a kernel.
-
-        Raises:
-            UserError: the kernel has noise levels that the teacher does not know.
-        """
-        own = self.denoiser.kernel
-        if registry.record_of(own) == registry.record_of(kernel):
-            return self.denoiser
-        (known_low, known_high), (low, high) = _ratios(own), _ratios(kernel)
-        if low < known_low * (1 - 1e-6) or high > known_high * (1 + 1e-6):
-            raise UserError(
-                f"kernel {type(kernel).__name__} has noise levels from {low:.3g} to {high:.3g}, the teacher's "
-                f"{type(own).__name__} from {known_low:.3g} to {known_high:.3g}; leave the kernel out to take the "
-                "teacher's"
-            )
-        return UnderKernel(self.denoiser, kernel)
-
-    @property
-    def parameterization(self) -> Parameterization:
-        """What its network's output means.
-
-        Raises:
-            UserError: the teacher is a formula.
-        """
-        return self.with_network("parameterization").parameterization
-
-    def copied_network(self) -> Network:
-        """A new, trainable network of the teacher's settings that starts at its weights.
-
-        Raises:
-            UserError: the teacher is a formula.
-        """
-        source = self.with_network("network").network
-        network = registry.rebuild(registry.record_of(source))
-        network.load_state_dict(source.state_dict())
-        return network
-
-    def with_network(self, part: str) -> NetworkDenoiser:
-        """The teacher, of which the student takes a part over: ``network`` or ``parameterization``.
-
-        Raises:
-            UserError: the teacher is a formula.
-        """
-        if not isinstance(self.denoiser, NetworkDenoiser):
-            raise UserError(
-                f"the teacher is a {type(self.denoiser).__name__}, which has no {part} to take over; "
-                f"name the student's: --model.{part} NAME"
-            )
-        return self.denoiser
-
-
-def _ratios(kernel: Kernel) -> tuple[float, float]:
-    """Smallest and largest ratio of a kernel."""
-    low, high = kernel.ratio(torch.tensor([kernel.t_min, kernel.t_max], dtype=torch.float64)).tolist()
-    return low, high
-
-
-def student_of(
-    source: Teacher,
-    module: DenoiserModule,
-    network: Network | None,
-    kernel: Kernel | None,
-    parameterization: Parameterization | None,
-) -> NetworkDenoiser:
-    """The student of a teacher; what is left out (None) is the teacher's, and stands in the module's record.
-
-    Args:
-        source: The teacher.
-        module: Whose constructor had these arguments.
-        network: The student's network, or None to start from the teacher's.
-        kernel: The student's kernel, or None.
-        parameterization: What its output means, or None.
-
-    Raises:
-        UserError: the teacher cannot be read, or is a formula where its network or parameterisation is wanted.
-    """
-    parts = {
-        "network": source.copied_network() if network is None else network,
-        "kernel": kernel or source.denoiser.kernel,
-        "parameterization": parameterization or source.parameterization,
-    }
-    registry.settle(module, **parts)
-    return NetworkDenoiser(**parts)
+__all__ = ["DistillationModule", "Taught"]
 
 
 class Taught:
@@ -156,9 +23,14 @@ class Taught:
 
     The teacher is read where it is first needed: by the constructor when the student takes something from it, else as
     training begins.
+
+    Attributes:
+        takes_over_from: Name of the argument that says whose network the student takes.
     """
 
-    def learn_from(self, source: Teacher, copies: bool, compiles: bool) -> None:
+    takes_over_from: ClassVar[str] = "teacher"
+
+    def learn_from(self, source: Source, copies: bool, compiles: bool) -> None:
         """Ends the constructor.
 
         Args:
@@ -193,7 +65,7 @@ class Taught:
         """Raises UserError when the teacher cannot be read or answers for other images, classes or noise levels."""
         teacher = self.teacher
         for what, theirs, ours in (
-            ("images", _sizes(teacher.image_shape), _sizes(self.image_shape)),
+            ("images", sizes(teacher.image_shape), sizes(self.image_shape)),
             ("classes", teacher.num_classes, self.num_classes),
         ):
             if theirs != ours:
@@ -208,17 +80,7 @@ class Taught:
         if stage != "fit":
             return
         self.check_teacher()
-        data = self.trainer.datamodule
-        if data is not None and tuple(data.image_shape) != tuple(self.image_shape):
-            raise UserError(
-                f"the teacher is for images {_sizes(self.image_shape)}, {type(data).__name__} has "
-                f"{_sizes(data.image_shape)}; name other --data, or another teacher: --model.teacher PATH"
-            )
-        if data is not None and self.num_classes not in (0, data.num_classes):
-            raise UserError(
-                f"the teacher has {self.num_classes} classes, {type(data).__name__} has {data.num_classes}; "
-                "name other --data, or another teacher: --model.teacher PATH"
-            )
+        check_data("teacher", self, self.trainer.datamodule)
         if self._compiles and isinstance(self._source.denoiser, NetworkDenoiser):
             self._source.denoiser.network.compile()
 
@@ -273,10 +135,6 @@ class DistillationModule(Taught, DenoiserModule):
         sampler: Sampler,
         **training: Any,
     ) -> None:
-        source = Teacher(teacher)
-        super().__init__(student_of(source, self, network, kernel, parameterization), sampler, **training)
+        source = Source(teacher, "teacher")
+        super().__init__(taken_over(source, self, network, kernel, parameterization), sampler, **training)
         self.learn_from(source, network is None, bool(training.get("compile")))
-
-
-def _sizes(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

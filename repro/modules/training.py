@@ -156,7 +156,7 @@ class OptimizedModule(RecordedModule):
     def update_average(self, images: int) -> None:
         """Moves the average towards the trained weights after a step over ``images`` images."""
         decay = ema_decay(images, self.images_seen, self.ema_halflife, self.ema_rampup)
-        update_average(self.average, self.trained, decay)
+        update_average(self.average, self.trained, decay, trained_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the count of skipped steps to the record."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
         channels: Colour channels of the images.
         num_classes: Number of classes; 0 or None for an unconditional network.
 
+    Attributes:
+        attention_parameters: Shell globs on the names of the parameters of its attention layers, their normalisations
+            included; a network that names them otherwise says how.
+
     Raises:
         UserError: ``image_size`` or ``channels`` is missing or not positive.
     """
@@ -57,6 +61,7 @@ class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
     image_shape: tuple[int, int, int]
     num_classes: int
     has_null_class: bool = False
+    attention_parameters: ClassVar[Sequence[str]] = ("*attention*",)
 
     def __init__(self, image_size: int | None, channels: int | None, num_classes: int | None) -> None:
         super().__init__()
