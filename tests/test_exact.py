@@ -177,11 +177,11 @@ def test_memory_is_bounded_by_the_chunk():
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             made = func(*args, **(kwargs or {}))
-            if isinstance(made, torch.Tensor) and made.untyped_storage().nbytes() != 3000 * 192:
+            if isinstance(made, torch.Tensor) and made.untyped_storage().nbytes() != 1000 * 192:
                 self.bytes = max(self.bytes, made.untyped_storage().nbytes())
             return made
 
-    denoiser = EmpiricalDenoiser(pictures(3000, (3, 8, 8)), EDM(), chunk=50)
+    denoiser = EmpiricalDenoiser(pictures(1000, (3, 8, 8)), EDM(), chunk=50)
     x_t, t = torch.randn(20, 3, 8, 8, dtype=torch.float64, requires_grad=True), torch.tensor(1.0)
     with Largest() as there:
         mean = denoiser.denoise(x_t, t)
@@ -192,7 +192,7 @@ def test_memory_is_bounded_by_the_chunk():
 
 def test_what_is_kept_for_gradients_does_not_grow_with_the_images():
     x_t, kept = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True), []
-    for count in (20, 2000):
+    for count in (20, 500):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: (to.append(x.numel()), x)[1], lambda x: x):
             EmpiricalDenoiser(pictures(count), EDM(), chunk=10).denoise(x_t, torch.tensor(1.0))

@@ -3,12 +3,16 @@ r"""The contract of denoisers, and a denoiser seen through another kernel."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from repro.kernels import Kernel
 from repro.registry import Plugin
+
+if TYPE_CHECKING:
+    from repro.data.base import ImageData
 
 __all__ = ["Denoiser", "UnderKernel"]
 
@@ -23,11 +27,13 @@ class Denoiser(nn.Module, Plugin):
         kernel: The perturbation kernel that noised the images.
         image_shape: (C, H, W).
         num_classes: Number of classes that labels may name; 0 for an unconditional denoiser.
+        data: The data that a closed form is made of, or None.
     """
 
     kernel: Kernel
     image_shape: tuple[int, int, int]
     num_classes: int = 0
+    data: ImageData | None = None
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

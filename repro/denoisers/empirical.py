@@ -31,7 +31,8 @@ class EmpiricalDenoiser(Denoiser):
     at a time, so memory beyond ``N d`` bytes is bounded by the chunk. So it is for gradients, which stream over the
     images once more: the Jacobian is a covariance under the same weights,
 
-    .. math:: \frac{\partial \hat x_0}{\partial x_t} = \frac{1}{\alpha_t r^2} \sum_i w_i (y_i - \hat x_0)(y_i - \hat x_0)^T .
+    .. math:: \frac{\partial \hat x_0}{\partial x_t}
+              = \frac{1}{\alpha_t r^2} \sum_i w_i (y_i - \hat x_0)(y_i - \hat x_0)^T .
 
     With labels, only the images of the label's class take part.
 
@@ -67,7 +68,7 @@ class EmpiricalDenoiser(Denoiser):
         if not isinstance(images, Tensor):
             if conditional and not images.num_classes:
                 raise UserError("the conditional form needs data with classes; these have none")
-            images, labels = images.images(), images.labels() if conditional else None
+            self.data, images, labels = images, images.images(), images.labels() if conditional else None
         if images.ndim != 4 or not len(images):
             raise UserError(f"the empirical optimum needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
         if labels is not None and len(labels) != len(images):
@@ -116,8 +117,8 @@ class EmpiricalDenoiser(Denoiser):
             labels: Classes (B,), or None.
 
         Yields:
-            Images :math:`y`, (n, d); energies :math:`e = x y - |y|^2 / 2`, (B, n); logits :math:`e / r^2`, (B, n), those
-            of other classes minus infinity.
+            Images :math:`y`, (n, d); energies :math:`e = x y - |y|^2 / 2`, (B, n); logits :math:`e / r^2`, (B, n),
+            minus infinity for other classes.
         """
         chunk = self.chunk or self._fitting_chunk(x)
         for start in range(0, len(self), chunk):
