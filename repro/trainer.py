@@ -24,6 +24,7 @@ from repro.images import to_uint8
 from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
+from repro.metrics.protocol import pair_metrics
 from repro.modules.base import GenerativeModule
 from repro.noise import parse_seeds
 from repro.registry import load, rebuild
@@ -189,7 +190,7 @@ class Trainer(L.Trainer):
         descriptor = descriptor or default_descriptor(model.image_shape)
         threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
         check_mae_threshold(mae_threshold)
-        metrics = {name: load("metrics", name)() for name in metric or []}
+        metrics = pair_metrics(metric or [], descriptor.name)
         banks = {Path(path).name: self.bank_of(path, doing.name, seeds, problem) for path in reference or []}
         metrics = doing.metrics(model) | metrics
         for name, bank in banks.items():
@@ -221,6 +222,7 @@ class Trainer(L.Trainer):
             titles, rows = list(columns), [f"seed {seed}" for seed in numbers[:8]]
             figure = image_grid(torch.stack([*columns.values()], dim=1), titles, rows, doing.name, "one row a noise")
             model.scores.picture = self._run_folder(ckpt_path) / f"{_label(doing, model)}.png"
+            model.scores.picture.parent.mkdir(parents=True, exist_ok=True)
             save_figure(figure, model.scores.picture)
         return model.scores
 
