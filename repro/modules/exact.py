@@ -10,7 +10,6 @@ from repro.denoisers import Denoiser
 from repro.modules.base import GenerativeModule
 from repro.noise import NoiseStream
 from repro.registry import record_of
-from repro.registry import record_of
 from repro.samplers.base import Sampler
 
 __all__ = ["Exact"]
@@ -18,8 +17,6 @@ __all__ = ["Exact"]
 
 class Exact(GenerativeModule):
     """Samples from a denoiser that is known exactly, such as the empirical optimum of a training set.
-
-    The data that the denoiser is made of count as its training data.
 
     The data that the denoiser is made of count as its training data.
 
@@ -34,8 +31,6 @@ class Exact(GenerativeModule):
         super().__init__()
         self.denoiser, self.sampler = denoiser, sampler
         self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
-        if denoiser.data is not None:
-            self.data_record, self.data_fingerprint = record_of(denoiser.data), denoiser.data.fingerprint()
         if denoiser.data is not None:
             self.data_record, self.data_fingerprint = record_of(denoiser.data), denoiser.data.fingerprint()
 
