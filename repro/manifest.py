@@ -52,9 +52,10 @@ class Manifest:
         source: Where the model came from: a checkpoint, a run, an address. Only told, never opened.
         sampler: Record of the sampler.
         kernel: Record of the kernel.
+        guidance: Scale of classifier-free guidance; 1 is none.
         task: What was drawn for each noise.
         labels: None, or a mapping with ``num_classes`` and, when each noise is drawn under several labels,
-            ``images_per_seed`` (the images of one noise are consecutive).
+            ``images_per_seed`` (the images of one noise are consecutive), and ``classes`` where not all were drawn.
         data: Record of the training data.
         data_fingerprint: Hash of the training images.
         extra: More plain data of the task.
@@ -69,6 +70,7 @@ class Manifest:
     source: str = ""
     sampler: dict[str, Any] | None = None
     kernel: dict[str, Any] | None = None
+    guidance: float = 1.0
     task: str = "unconditional"
     labels: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
@@ -154,6 +156,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "source": (str,),
     "sampler": (dict, type(None)),
     "kernel": (dict, type(None)),
+    "guidance": (float, int),
     "task": (str,),
     "labels": (dict, type(None)),
     "data": (dict, type(None)),

@@ -54,9 +54,6 @@ def bank_writer(
         UserError: the task cannot be done with the model, or the folder holds other samples.
     """
     task.check(model)
-    labels = None
-    if model.num_classes and task.labels(model, torch.zeros(1, dtype=torch.int64)) is not None:
-        labels = {"num_classes": model.num_classes, "images_per_seed": task.images_per_seed(model)}
     record = record_of(model)
     manifest = Manifest(
         seeds=list(seeds),
@@ -67,7 +64,8 @@ def bank_writer(
         sampler=model.sampler_record(),
         kernel=record["args"].get("kernel"),
         task=task.name,
-        labels=labels,
+        guidance=model.guidance,
+        labels=task.labels_record(model),
         data=model.data_record,
         data_fingerprint=model.data_fingerprint,
         extra=task.record(model),

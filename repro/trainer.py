@@ -25,12 +25,12 @@ from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
-from repro.modules.base import GenerativeModule
+from repro.modules.base import GenerativeModule, RecordedModule
 from repro.noise import parse_seeds
 from repro.registry import load, rebuild
 from repro.samplers.base import Sampler
 from repro.sampling import Draws, bank_writer, sample
-from repro.tasks.base import Task
+from repro.tasks.base import Conditional, Task
 from repro.tasks.problem import Problem
 from repro.tasks.scores import Scores
 
@@ -100,6 +100,8 @@ class Trainer(L.Trainer):
         sampler: Sampler | None = None,
         weights: Literal["ema", "raw"] = "ema",
         problem: Problem | None = None,
+        guidance: float = 1.0,
+        classes: str | None = None,
         shard_size: int = 250,
     ) -> Path:
         """Draws numbered images into a sample bank, going on where an interrupted one stopped.
@@ -116,6 +118,8 @@ class Trainer(L.Trainer):
             sampler: Draw with this sampler instead of the model's own.
             weights: Averaged weights (``ema``) or those of the last step (``raw``).
             problem: What an inverse task measures.
+            guidance: Scale w of classifier-free guidance, uncond + w (cond - uncond); 1 is none.
+            classes: Which classes a conditional model draws, for example 0-4,7; by default all.
             shard_size: Seeds at a time, and in each file.
 
         Returns:
@@ -125,7 +129,7 @@ class Trainer(L.Trainer):
             UserError: no model, bad seeds, a task that the model cannot do, a folder with other samples.
         """
         numbers = parse_seeds(seeds)
-        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem, guidance, classes)
         folder = (
             Path(output)
             if output
@@ -157,6 +161,8 @@ class Trainer(L.Trainer):
         sampler: Sampler | None = None,
         weights: Literal["ema", "raw"] = "ema",
         problem: Problem | None = None,
+        guidance: float = 1.0,
+        classes: str | None = None,
         batch_size: int = 250,
     ) -> Scores:
         """Draws numbered images and scores them: RP and MAE against references, GL against the training images.
@@ -168,7 +174,8 @@ class Trainer(L.Trainer):
             seeds: Which noises, for example 0-9999.
             task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
                 ``unconditional``.
-            reference: Banks, checkpoints or runs to compare with; the latter two are sampled first.
+            reference: Banks, checkpoints or runs to compare with; the latter two are sampled first. Between a
+                conditional and an unconditional one the score is between RP.
             descriptor: What makes two images alike; by default SSCD when its weights are present, else the small one
                 that fits the images.
             threshold: Similarity above which two images are the same; by default the descriptor's.
@@ -177,6 +184,9 @@ class Trainer(L.Trainer):
             sampler: Draw with this sampler instead of the model's own.
             weights: Averaged weights (``ema``) or those of the last step (``raw``).
             problem: What an inverse task measures.
+            guidance: Scale w of classifier-free guidance, uncond + w (cond - uncond); 1 is none. References that are
+                sampled and have classes get it too.
+            classes: Which classes a conditional model draws, for example 0-4,7; by default all.
             batch_size: Seeds at a time.
 
         Returns:
@@ -186,12 +196,15 @@ class Trainer(L.Trainer):
             UserError: no model, bad seeds or thresholds, a reference of other seeds or sizes, nothing to score against.
         """
         numbers = parse_seeds(seeds)
-        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem)
+        model, doing = self._prepare(model, ckpt_path, sampler, weights, task, problem, guidance, classes)
         descriptor = descriptor or default_descriptor(model.image_shape)
         threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
         check_mae_threshold(mae_threshold)
         metrics = pair_metrics(metric or [], descriptor.name)
-        banks = {Path(path).name: self.bank_of(path, doing.name, seeds, problem) for path in reference or []}
+        banks = {
+            Path(path).name: self.bank_of(path, doing.name, seeds, problem, guidance, classes)
+            for path in reference or []
+        }
         metrics = doing.metrics(model) | metrics
         for name, bank in banks.items():
             if tuple(bank.manifest.image_shape) != tuple(model.image_shape):
@@ -214,6 +227,7 @@ class Trainer(L.Trainer):
             to_uint8(datamodule.images()) if datamodule is not None else None,
             metrics,
             self.strategy.root_device,
+            doing.labels_record(model) is not None,
         )
         super().test(model, datamodule=Draws(model, doing, numbers, batch_size), verbose=False)
         if self.is_global_zero and (columns := doing.columns(model, numbers[:8])):
@@ -226,8 +240,19 @@ class Trainer(L.Trainer):
             save_figure(figure, model.scores.picture)
         return model.scores
 
-    def bank_of(self, path: str, task: str | None = None, seeds: str = "0-999", problem: Problem | None = None) -> Bank:
+    def bank_of(
+        self,
+        path: str,
+        task: str | None = None,
+        seeds: str = "0-999",
+        problem: Problem | None = None,
+        guidance: float = 1.0,
+        classes: str | None = None,
+    ) -> Bank:
         """The bank at a path, or the one drawn from the checkpoint or run there.
+
+        An unconditional model that is to stand beside conditional ones (``--task conditional``) draws what it can,
+        images without labels and guidance.
 
         Raises:
             UserError: as :meth:`predict`, and a path that is neither.
@@ -237,7 +262,10 @@ class Trainer(L.Trainer):
         drawer = Trainer(
             accelerator=self.accelerator, devices=self.num_devices, logger=False, enable_checkpointing=False
         )
-        return Bank.open(drawer.predict(ckpt_path=path, seeds=seeds, task=task, problem=problem))
+        model = self._model_of(path, "ema")
+        if not model.num_classes and task in (None, Conditional.name):
+            task, guidance, classes = None, 1.0, None
+        return Bank.open(drawer.predict(model, None, path, seeds, task, None, None, "ema", problem, guidance, classes))
 
     def _prepare(
         self,
@@ -247,22 +275,34 @@ class Trainer(L.Trainer):
         weights: str,
         task: str | None,
         problem: Problem | None,
+        guidance: float,
+        classes: str | None,
     ) -> tuple[GenerativeModule, Task]:
-        if ckpt_path is not None:
-            model = load_module(ckpt_path, weights)
-        if model is not None and not isinstance(model, GenerativeModule):
-            use = model.next_command.format(run=ckpt_path or "RUN")
-            held = f"{ckpt_path or 'the model'} holds a {type(model).__name__}"
-            raise UserError(f"{held}, which draws no images; use it: {use}")
         if model is None:
-            raise UserError("nothing to sample from; give --ckpt_path CHECKPOINT, or a model that needs no training")
+            model = self._model_of(ckpt_path, weights)
+        _check_draws(model, ckpt_path or "the model")
         doing = load("tasks", task or ("conditional" if model.num_classes else "unconditional"))()
         if sampler is not None:
             model.use_sampler(sampler)
         else:
             doing.settle_sampler(model)
+        if classes is not None:
+            doing.choose_classes(classes)
+        model.use_guidance(guidance)
         doing.prepare(model, problem or Problem())
+        if guidance != 1 and doing.labels_record(model) is None:
+            raise UserError(
+                f"guidance is {guidance:g}, but --task {doing.name} draws without labels; leave it out, or type "
+                "--task conditional"
+            )
         return model, doing
+
+    @staticmethod
+    def _model_of(ckpt_path: str | None, weights: str) -> RecordedModule:
+        """The model of a checkpoint or run."""
+        if ckpt_path is None:
+            raise UserError("nothing to sample from; give --ckpt_path CHECKPOINT, or a model that needs no training")
+        return load_module(ckpt_path, weights)
 
     def _run_folder(self, ckpt_path: str | None) -> Path:
         path = Path(ckpt_path) if ckpt_path is not None else Path(self.default_root_dir)
@@ -273,7 +313,20 @@ class Trainer(L.Trainer):
         return path.parent if path.name == "checkpoints" else path
 
 
+def _check_draws(model: RecordedModule, holder: str) -> None:
+    """Raises UserError for a model of another kind, which draws no images."""
+    if not isinstance(model, GenerativeModule):
+        use = model.next_command.format(run=holder)
+        raise UserError(f"{holder} holds a {type(model).__name__}, which draws no images; use it: {use}")
+
+
 def _label(task: Task, model: GenerativeModule) -> str:
-    """The task's name, with a short hash of what it measures."""
-    record = task.record(model)
-    return f"{task.name}-{hashlib.sha256(json.dumps(record).encode()).hexdigest()[:8]}" if record else task.name
+    """The task's name, with a short hash of what it measures, the scale of guidance and the chosen classes."""
+    record, parts = task.record(model), [task.name]
+    if record:
+        parts.append(hashlib.sha256(json.dumps(record).encode()).hexdigest()[:8])
+    if model.guidance != 1:
+        parts.append(f"guidance{model.guidance:g}")
+    if chosen := (task.labels_record(model) or {}).get("classes"):
+        parts.append(f"classes{chosen[:40]}")
+    return "-".join(parts)

@@ -50,6 +50,13 @@ def _parser() -> Parser:
     parser.add_argument("--seeds", type=str | None, help=f"Which noises; those of the banks by default, else {_SEEDS}.")
     parser.add_argument("--task", type=str | None, help="What is drawn from checkpoints (repro plugins tasks).")
     parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        help="Scale w of classifier-free guidance for checkpoints with classes: uncond + w (cond - uncond); 1 is none.",
+    )
+    parser.add_argument("--classes", type=str | None, help="Which classes those draw, such as 0-4,7; by default all.")
+    parser.add_argument(
         "--descriptor",
         type=Descriptor | None,
         help="What makes two images alike; SSCD when its weights are there, else SmallSSCD.",
@@ -93,7 +100,9 @@ def _names(given: Sequence[Path]) -> list[str]:
     return [str(path) for path in given]
 
 
-def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[Bank]:
+def _banks(
+    given: Sequence[Path], seeds: str | None, task: str | None, guidance: float, classes: str | None
+) -> list[Bank]:
     """The banks, those of checkpoints drawn with the given seeds, or with those of the first bank."""
     opened = {path: Bank.open(path) for path in given if (path / MANIFEST_NAME).is_file()}
     if seeds is None:
@@ -101,8 +110,12 @@ def _banks(given: Sequence[Path], seeds: str | None, task: str | None) -> list[B
     if len(opened) == len(set(given)):
         return [opened[path] for path in given]
     drawer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
+
+    def drawn(path: Path) -> Bank:
+        return drawer.bank_of(str(path), task, seeds, None, guidance, classes)
+
     with stoppable(lambda: "the same command goes on where this one stopped"):
-        return [opened[path] if path in opened else drawer.bank_of(str(path), task, seeds) for path in given]
+        return [opened[path] if path in opened else drawn(path) for path in given]
 
 
 def _train_images(banks: Sequence[Bank], given: ImageData | None) -> list[Tensor | None]:
@@ -148,7 +161,7 @@ def run(command: str, arguments: list[str]) -> int:
         check_mae_threshold(config.mae_threshold)
         pair_metrics(config.metric, "")
         report = check_report_path(config.report) if config.report else None
-        banks = _banks(given, config.seeds, config.task)
+        banks = _banks(given, config.seeds, config.task, config.guidance, config.classes)
         found = compare(
             banks,
             descriptor,

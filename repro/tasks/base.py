@@ -12,7 +12,9 @@ from torchmetrics import Metric
 
 from repro.banks import Bank
 from repro.errors import UserError
+from repro.manifest import format_seeds
 from repro.modules.base import GenerativeModule
+from repro.noise import parse_seeds
 from repro.registry import Plugin
 from repro.tasks.problem import Problem
 
@@ -41,6 +43,17 @@ class Task(Plugin, ABC):
     def fits(self, num_classes: int) -> bool:
         """Whether a finished run of a model with so many classes is one that the task looks for."""
         return num_classes == 0
+
+    def choose_classes(self, classes: str) -> None:
+        """Draws these classes only.
+
+        Args:
+            classes: Such as ``0-4,7``.
+
+        Raises:
+            UserError: the task draws no classes, or the text names none.
+        """
+        raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
 
     def settle_sampler(self, module: GenerativeModule) -> None:
         """Puts another sampler in the place of the model's own where the task cannot use that."""
@@ -75,6 +88,10 @@ class Task(Plugin, ABC):
         """Images that are drawn for each noise."""
         return 1
 
+    def labels_record(self, module: GenerativeModule) -> dict[str, Any] | None:
+        """What a bank's manifest says about labels; None for a bank without."""
+        return None
+
     def labels(self, module: GenerativeModule, seeds: Tensor) -> Tensor | None:
         """Class of each image drawn for some seeds, the images of one noise side by side; None without classes."""
         return None
@@ -97,24 +114,45 @@ class Unconditional(Task):
 
 
 class Conditional(Task):
-    """One image a noise and class: noise i under class 0, 1, 2, ..."""
+    """One image a noise and class: noise i under class 0, 1, 2, ..., or under chosen classes."""
 
     name = "conditional"
 
+    def __init__(self) -> None:
+        self.classes: list[int] | None = None
+
     def num_classes(self, classes: int) -> int:
         if not classes:
-            raise UserError("--task conditional needs data with classes; these have none")
+            raise UserError(
+                "--task conditional needs data with classes; these have none: name other data, or type "
+                "--task unconditional"
+            )
         return classes
 
     def check(self, module: GenerativeModule) -> None:
         if not module.num_classes:
             raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
+        highest = max(self.classes or [0])
+        if highest >= module.num_classes:
+            raise UserError(f"class {highest} is outside the model's classes 0 to {module.num_classes - 1}")
+
+    def choose_classes(self, classes: str) -> None:
+        try:
+            self.classes = parse_seeds(classes)
+        except UserError as error:
+            raise UserError(
+                f"cannot read classes {classes!r}; write a range or a list, such as 0-4 or 0,3,8"
+            ) from error
 
     def fits(self, num_classes: int) -> bool:
         return num_classes > 0
 
     def images_per_seed(self, module: GenerativeModule) -> int:
-        return module.num_classes
+        return module.num_classes if self.classes is None else len(self.classes)
+
+    def labels_record(self, module: GenerativeModule) -> dict[str, Any]:
+        record = {"num_classes": module.num_classes, "images_per_seed": self.images_per_seed(module)}
+        return record if self.classes is None else record | {"classes": format_seeds(self.classes)}
 
     def labels(self, module: GenerativeModule, seeds: Tensor) -> Tensor:
-        return torch.arange(module.num_classes).repeat(len(seeds))
+        return torch.tensor(self.classes or range(module.num_classes)).repeat(len(seeds))

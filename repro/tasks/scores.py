@@ -13,7 +13,13 @@ from repro.banks import Bank
 from repro.descriptors.base import Descriptor, features_of_bank
 from repro.errors import UserError
 from repro.intervals import wilson_interval
-from repro.metrics import ConditionalReproducibilityScore, GeneralizationScore, MAEScore, ReproducibilityScore
+from repro.metrics import (
+    BetweenReproducibilityScore,
+    ConditionalReproducibilityScore,
+    GeneralizationScore,
+    MAEScore,
+    ReproducibilityScore,
+)
 from repro.metrics.base import RateMetric
 from repro.metrics.protocol import feed, is_paired, pair_metrics, pick
 
@@ -23,8 +29,8 @@ __all__ = ["Scores"]
 class Scores:
     """RP, MAE and further metrics against each reference, GL against the training images.
 
-    Counts are integers, add up exactly over processes, and hold each noise once. Against a conditional reference RP
-    also comes class by class.
+    Counts are integers, add up exactly over processes, and hold each noise once. Between conditional models RP also
+    comes class by class; between a conditional and an unconditional one the score is between RP.
 
     Args:
         references: Banks to compare with, by name; each holds at least the seeds that are scored.
@@ -34,6 +40,7 @@ class Scores:
         train: Training images, uint8 (N, C, H, W), for GL; None leaves it out.
         metrics: Further metrics by name, copied for each reference: any that :mod:`repro.metrics.protocol` can feed.
         device: Where the descriptor runs.
+        labelled: Whether the model draws under labels.
     """
 
     def __init__(
@@ -45,20 +52,24 @@ class Scores:
         train: Tensor | None = None,
         metrics: Mapping[str, Metric] | None = None,
         device: str | torch.device = "cpu",
+        labelled: bool = False,
     ) -> None:
         self.references, self.descriptor, self.device = dict(references), descriptor, device
         self.picture: Path | None = None
         self.features = {name: features_of_bank(bank, descriptor, device=device) for name, bank in references.items()}
-        self.rows = {name: {_key(bank, i): i for i in range(len(bank))} for name, bank in references.items()}
+        self.rows = {name: _rows_of(bank, labelled) for name, bank in references.items()}
         self.place = device if torch.device(device).type == "cuda" else "cpu"
         self.metrics: dict[str, Metric] = {}
         self._of: dict[str, str] = {}
         further = pair_metrics(metrics or {}, descriptor.name)
         kinds = {"rp": ReproducibilityScore(threshold), "mae": MAEScore(mae_threshold), **further}
         for reference, bank in references.items():
+            if labelled != (bank.labels is not None):
+                self._add(f"between_rp/{reference}", BetweenReproducibilityScore(threshold), reference)
+                continue
             for kind, metric in kinds.items():
                 self._add(f"{kind}/{reference}", metric.clone(), reference)
-            if bank.labels is not None:
+            if labelled:
                 metric = ConditionalReproducibilityScore(bank.manifest.num_classes, threshold)
                 self._add(f"conditional_rp/{reference}", metric, reference)
         if train is not None:
@@ -94,6 +105,8 @@ class Scores:
                 metric.update(features, seeds=numbers)
             elif not reference:
                 metric.update(pick(metric, features, images), seeds=numbers)
+            elif isinstance(metric, BetweenReproducibilityScore):
+                metric.update(*self._plain_and_labelled(reference, seeds, features), seeds=seeds)
             else:
                 rows = self._rows(reference, pairs)
                 theirs = self.features[reference][rows].to(self.place)
@@ -105,13 +118,6 @@ class Scores:
 
     def _rows(self, reference: str, pairs: list[tuple[int, int | None]]) -> Tensor:
         rows = self.rows[reference]
-        labelled = self.references[reference].labels is not None
-        if labelled != (pairs[0][1] is not None):
-            kind, other = ("a conditional bank", "without") if labelled else ("an unconditional bank", "under")
-            raise UserError(
-                f"reference {reference} is {kind}, and the model draws {other} classes; give a bank of the same task, "
-                "or compare the two for between RP: repro compare BANK BANK"
-            )
         for pair in pairs:
             if pair not in rows:
                 what = f"seed {pair[0]}" if pair[1] is None else f"seed {pair[0]} under class {pair[1]}"
@@ -119,6 +125,15 @@ class Scores:
                     f"reference {reference} has no {what}; score seeds that it holds, or draw them with repro predict"
                 )
         return torch.tensor([rows[pair] for pair in pairs])
+
+    def _plain_and_labelled(self, reference: str, seeds: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the unconditional images, (n, d), and of the conditional ones, (n, classes, d)."""
+        first = self._rows(reference, [(seed, None) for seed in seeds.tolist()])
+        each = torch.arange(self.references[reference].manifest.images_per_seed)
+        theirs = self.features[reference][first[:, None] + each].to(self.place)
+        if self.references[reference].labels is None:
+            return theirs.squeeze(1), features.unflatten(0, (len(seeds), -1))
+        return features, theirs
 
     def compute(self) -> dict[str, Tensor]:
         """Every score by name."""
@@ -146,5 +161,9 @@ class Scores:
         return rows
 
 
-def _key(bank: Bank, row: int) -> tuple[int, int | None]:
-    return int(bank.seeds[row]), None if bank.labels is None else int(bank.labels[row])
+def _rows_of(bank: Bank, labelled: bool) -> dict[tuple[int, int | None], int]:
+    """Row of each seed and label; of each seed's first image where only one of model and bank has labels."""
+    seeds = bank.seeds.tolist()
+    if labelled and bank.labels is not None:
+        return {pair: row for row, pair in enumerate(zip(seeds, bank.labels.tolist(), strict=True))}
+    return {(seeds[row], None): row for row in range(0, len(seeds), bank.manifest.images_per_seed)}

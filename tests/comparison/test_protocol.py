@@ -198,7 +198,7 @@ def test_a_model_is_tested_with_any_metric(images):
 
 def test_a_conditional_model_is_tested_class_by_class(images):
     bank = conditional(images[1])
-    scores = Scores({"ref": bank}, Pixels(), 0.8)
+    scores = Scores({"ref": bank}, Pixels(), 0.8, labelled=True)
     labels = torch.arange(2).repeat(N // 2)
     for rows in (torch.arange(30), torch.arange(20, N)):
         scores.update(rows[::2] // 2, images[0][rows], labels[rows])
@@ -210,10 +210,21 @@ def test_a_conditional_model_is_tested_class_by_class(images):
     assert table["rp/ref"][3] == N
 
 
-def test_a_bank_of_the_other_kind_is_one_line(images):
-    scores = Scores({"ref": conditional(images[1])}, Pixels(), 0.8)
-    with pytest.raises(UserError, match="ref is a conditional bank, and the model draws without classes"):
-        scores.update(torch.arange(4), images[0][:4], None)
-    scores = Scores({"ref": Bank.from_images(images[1])}, Pixels(), 0.8)
-    with pytest.raises(UserError, match="ref is an unconditional bank, and the model draws under classes"):
-        scores.update(torch.arange(2), images[0][:4], torch.tensor([0, 1, 0, 1]))
+@pytest.mark.parametrize("labelled", [True, False])
+def test_between_a_conditional_and_an_unconditional_model(images, labelled):
+    plain, under, noises = images[0][: N // 2], images[1], N // 2
+    under = under.index_copy(0, torch.arange(noises // 2) * 4 + 1, plain[::2][: noises // 2])
+    reference = Bank.from_images(plain) if labelled else conditional(under)
+    scores = Scores({"ref": reference}, Pixels(), 0.8, labelled=labelled)
+    labels = torch.arange(2).repeat(noises)
+    for rows in (torch.arange(15), torch.arange(10, noises)):  # five seeds come twice
+        both = (rows[:, None] * 2 + torch.arange(2)).flatten()
+        given = (under[both], labels[both]) if labelled else (plain[rows], None)
+        scores.update(rows, *given)
+    features = Pixels().features(plain), Pixels().features(under).unflatten(0, (noises, 2))
+    expected = functional.between_reproducibility_score(*features, 0.8)
+    ((name, rate, _, count),) = scores.table()
+    assert (name, rate, count) == ("between_rp/ref", expected, noises)
+    assert 0.4 < rate < 1
+    with pytest.raises(UserError, match="reference ref has no seed 99"):
+        scores.update(torch.tensor([99]), *((under[:2], labels[:2]) if labelled else (plain[:1], None)))
