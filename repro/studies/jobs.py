@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro.errors import UserError
 from repro.files import write_text
 
-__all__ = ["Executor", "Job", "LocalExecutor", "is_done", "remaining"]
+__all__ = ["Executor", "Job", "LocalExecutor", "is_done", "longest_first", "remaining"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ def is_done(job: Job, folder: Path) -> bool:
 def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
     """The jobs that are not finished yet, in order."""
     return [job for job in jobs if not is_done(job, folder)]
+
+
+def longest_first(jobs: Mapping[str, Job]) -> list[Job]:
+    """Jobs by name, each after those that it needs, in a legal order that begins with the longest chains."""
+    remains = {name: job.seconds for name, job in jobs.items()}
+    for name, job in reversed(jobs.items()):
+        for before in job.after:
+            remains[before] = max(remains[before], jobs[before].seconds + remains[name])
+    return sorted(jobs.values(), key=lambda job: -remains[job.name])
 
 
 def _leave_with(parent: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -20,15 +20,12 @@ from repro.errors import UserError, nearest
 from repro.figures import above, heat_map, image_grid, rendered, save_pixels
 from repro.manifest import MANIFEST_NAME
 from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job
+from repro.studies.jobs import Job, longest_first
 from repro.studies.system_table import Facts, as_text, facts_of, system_rows, write_rows
-from repro.studies.systems import SYSTEMS, System, bank_of, configs_folder, draw_job, fit_job, run_of
+from repro.studies.systems import SEEDS, SYSTEMS, System, bank_of, draw_job, run_of, training_jobs
 
 __all__ = ["Similarity"]
 
-_OVERLAYS = {"tiny": ("small/digits.yaml",), "small": ("small/cifar.yaml",), "paper": ()}
-_SEEDS = {"tiny": "0-999", "small": "0-1999", "paper": "0-9999"}
-_GPU_SECONDS = {"small": 3_600.0, "paper": 250_000.0}
 _GPU_DRAW_SECONDS = 600.0
 _GRID_ROWS = 8
 _THRESHOLD_OF_DIGITS = 0.95
@@ -93,21 +90,21 @@ class Similarity(Study):
             if item.kind == "system":
                 system = item.system
                 trained = SYSTEMS[system.weights or system.name]
-                jobs |= {job.name: job for job in _fit_jobs(folder, trained, scale)}
+                jobs |= {job.name: job for job in training_jobs(folder, trained, scale)}
                 seconds = system.draw_seconds if scale == "tiny" else _GPU_DRAW_SECONDS
                 job = draw_job(folder, item.name, seeds, system.sampler, weights=trained.name, seconds=seconds)
                 jobs[job.name] = job
             elif item.kind == "model":
                 job = draw_job(folder, item.name, seeds, run=item.path, seconds=60.0)
                 jobs[job.name] = job
-        return _longest_first(jobs)
+        return longest_first(jobs)
 
     def _seeds(self, scale: Scale) -> str:
         if self.seeds is not None:
             return self.seeds
         banks = (Bank.open(item.path) for item in self.inputs if item.kind == "bank")
         first = next(banks, None)
-        return _SEEDS[scale] if first is None else format_seeds(first.manifest.seeds)
+        return SEEDS[scale] if first is None else format_seeds(first.manifest.seeds)
 
     def report(self, folder: Path, scale: Scale = "tiny") -> str:
         """Matrices and grids as text, CSV, PNG and TensorBoard log, and a table with one row a system."""
@@ -170,37 +167,6 @@ def _inputs(given: list[str]) -> list[_Input]:
         item if names.count(item.name) == 1 else replace(item, name=f"{item.name}-{place}")
         for place, item in enumerate(found, 1)
     ]
-
-
-def _fit_jobs(folder: Path, system: System, scale: Scale) -> Iterator[Job]:
-    """The training of a system, that of its teachers first."""
-    tiny = scale == "tiny"
-    teacher = (tiny and system.teacher_at_tiny) or system.teacher
-    number = str([*SYSTEMS].index(system.name))
-    options = (
-        *(system.tiny if tiny else ()),
-        "--seed_everything",
-        number,
-        "--model.seed",
-        number,
-        "--data.seed",
-        number,
-    )
-    if teacher:
-        yield from _fit_jobs(folder, SYSTEMS[teacher], scale)
-        options += ("--model.teacher", str(run_of(folder, teacher)))
-    configs = [configs_folder() / name for name in (f"{system.config}.yaml", *_OVERLAYS[scale])]
-    seconds = system.seconds if tiny else _GPU_SECONDS[scale]
-    yield fit_job(folder, system.name, configs, options, (teacher,) if teacher else (), seconds)
-
-
-def _longest_first(jobs: Mapping[str, Job]) -> list[Job]:
-    """Jobs in a legal order that begins with those after which the most time remains."""
-    remains = {name: job.seconds for name, job in jobs.items()}
-    for name, job in reversed(jobs.items()):
-        for before in job.after:
-            remains[before] = max(remains[before], jobs[before].seconds + remains[name])
-    return sorted(jobs.values(), key=lambda job: -remains[job.name])
 
 
 def _bank(folder: Path, item: _Input) -> Bank:

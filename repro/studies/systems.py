@@ -3,14 +3,31 @@ and the jobs that train and draw them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import UserError
+from repro.studies.base import Scale
 from repro.studies.jobs import Job
 
-__all__ = ["SYSTEMS", "System", "bank_of", "configs_folder", "draw_job", "fit_job", "run_of"]
+__all__ = [
+    "SEEDS",
+    "SYSTEMS",
+    "System",
+    "bank_of",
+    "configs_folder",
+    "draw_job",
+    "fit_job",
+    "run_of",
+    "training_jobs",
+]
+
+SEEDS = {"tiny": "0-999", "small": "0-1999", "paper": "0-9999"}
+"""The noises that systems are compared on, by scale."""
+
+_OVERLAYS = {"tiny": ("small/digits.yaml",), "small": ("small/cifar.yaml",), "paper": ()}
+_GPU_SECONDS = {"small": 3_600.0, "paper": 250_000.0}
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,27 @@ def fit_job(
         seconds=seconds,
         checkpoint=run / "checkpoints" / "last.ckpt",
     )
+
+
+def training_jobs(folder: Path, system: System, scale: Scale) -> Iterator[Job]:
+    """The training of one of the paper's systems, under seeds of its own, that of its teachers first.
+
+    Args:
+        folder: The study's folder.
+        system: One of :data:`SYSTEMS`.
+        scale: On the digits with a narrow network, on CIFAR-10 with a narrow network, or as in the paper.
+    """
+    tiny = scale == "tiny"
+    teacher = (tiny and system.teacher_at_tiny) or system.teacher
+    number = str([*SYSTEMS].index(system.name))
+    options = [*(system.tiny if tiny else ()), "--seed_everything", number]
+    options += ["--model.seed", number, "--data.seed", number]
+    if teacher:
+        yield from training_jobs(folder, SYSTEMS[teacher], scale)
+        options += ["--model.teacher", str(run_of(folder, teacher))]
+    configs = [configs_folder() / name for name in (f"{system.config}.yaml", *_OVERLAYS[scale])]
+    seconds = system.seconds if tiny else _GPU_SECONDS[scale]
+    yield fit_job(folder, system.name, configs, options, (teacher,) if teacher else (), seconds)
 
 
 def draw_job(
