@@ -163,6 +163,11 @@ class GenerativeModule(RecordedModule):
             raise UserError(f"label {wrong} is outside the model's classes 0 to {self.num_classes - 1}")
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What the images of two models must have in common, besides noise and labels, to be compared; plain data."""
+        return {}
+
+    @property
     def takes_no_labels(self) -> bool:
         """Whether a model with classes also samples without labels (it has learnt a null class)."""
         return False
