@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from repro.figures import _ACCENT, _EMPTY, _FAINT, _INK, _SCALE, _figure, _head, _show_tiles
+from repro.figures import ACCENT, EMPTY, FAINT, INK, SCALE, new_figure, put_title, show_tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,20 +74,20 @@ def line_chart(panels: Sequence[Panel], title: str, subtitle: str = "") -> Figur
     listed = [names != after for names, after in zip(named, [*named[1:], None], strict=True)]
     lists = [0.3 + shown * 0.075 * max(map(len, names)) for names, shown in zip(named, listed, strict=True)]
     width = sum(0.75 + 3.5 + names for names in lists) + 0.1
-    figure, left, height = _figure(width, 4.1), 0.0, 4.1
+    figure, left, height = new_figure(width, 4.1), 0.0, 4.1
     for panel, room, shown in zip(panels, lists, listed, strict=True):
         left += 0.75
         axes = figure.add_axes((left / width, 0.6 / height, 3.5 / width, 2.45 / height))
         _draw_panel(axes, panel, shown)
         left += 3.5 + room
-    _head(figure, title, subtitle)
+    put_title(figure, title, subtitle)
     return figure
 
 
 def _draw_panel(axes: Axes, panel: Panel, listed: bool) -> None:
     shades = iter(_COLOURS * 4)
     for line, curve in enumerate(panel.curves):
-        colour = _FAINT if curve.dashed else next(shades)
+        colour = FAINT if curve.dashed else next(shades)
         style = {"linestyle": (0, (4, 3)), "linewidth": 1.2} if curve.dashed else {"linewidth": 1.7}
         axes.plot(curve.places, curve.values, color=colour, **style)
         if not curve.dashed and len(curve.places) <= 20:
@@ -100,11 +100,11 @@ def _draw_panel(axes: Axes, panel: Panel, listed: bool) -> None:
     axes.set_yscale(panel.scales[1])
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
-    axes.set_title(panel.title, fontsize=9, color=_INK, loc="left")
-    axes.set_xlabel(panel.across, fontsize=8.5, color=_FAINT)
-    axes.set_ylabel(panel.up, fontsize=8.5, color=_FAINT)
-    axes.tick_params(which="both", length=0, labelsize=8, labelcolor=_FAINT)
-    axes.grid(color=_EMPTY)
+    axes.set_title(panel.title, fontsize=9, color=INK, loc="left")
+    axes.set_xlabel(panel.across, fontsize=8.5, color=FAINT)
+    axes.set_ylabel(panel.up, fontsize=8.5, color=FAINT)
+    axes.tick_params(which="both", length=0, labelsize=8, labelcolor=FAINT)
+    axes.grid(color=EMPTY)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
 
@@ -126,45 +126,48 @@ def plane_maps(
         subtitle: A second, fainter line.
     """
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
+    from matplotlib.ticker import LogLocator
 
     side, tile, gap, top, left = 1.9, 0.42, 0.45, 0.95, 0.75
     step = side + tile + 0.12 + gap
     width, height = left + len(names) * step + 0.55, top + 2 * (side + 0.25) + 0.35
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
 
     def axes_at(x: float, y: float, wide: float, high: float) -> Axes:
         return figure.add_axes((x / width, (height - y - high) / height, wide / width, high / height))
 
     norm = LogNorm(min(slope[slope > 0].min() for slope in slopes), max(slope.max() for slope in slopes))
     style = {"origin": "lower", "extent": (*extent, *extent), "interpolation": "nearest"}
-    colours = LinearSegmentedColormap.from_list("slope", _SCALE)
+    colours = LinearSegmentedColormap.from_list("slope", SCALE)
     for place, name in enumerate(names):
         start = left + place * step
         above, below = (axes_at(start, top + row * (side + 0.25), side, side) for row in (0, 1))
         above.imshow(_coloured(regions[place], strengths[place]), **style)
         picture = below.imshow(slopes[place], norm=norm, cmap=colours, **style)
         for axes in (above, below):
-            axes.plot([0, 0, 1], [0, 1, 0], "o", color=_INK, markersize=3, markerfacecolor="white")
+            axes.plot([0, 0, 1], [0, 1, 0], "o", color=INK, markersize=3, markerfacecolor="white")
             axes.set_xticks([0, 1], ["0", "b = 1"])
             axes.set_yticks([0, 1], ["0", "a = 1"])
-            axes.tick_params(length=0, labelsize=7.5, labelcolor=_FAINT)
+            axes.tick_params(length=0, labelsize=7.5, labelcolor=FAINT)
             axes.spines[:].set_visible(False)
-        above.set_title(name, fontsize=9, color=_INK, loc="left")
+        above.set_title(name, fontsize=9, color=INK, loc="left")
         if place == 0:
-            above.set_ylabel("image of which corner", fontsize=8.5, color=_ACCENT)
-            below.set_ylabel("slope to neighbours", fontsize=8.5, color=_ACCENT)
+            above.set_ylabel("image of which corner", fontsize=8.5, color=ACCENT)
+            below.set_ylabel("slope to neighbours", fontsize=8.5, color=ACCENT)
         for corner in range(3):
             axes = axes_at(start + side + 0.06, top + corner * (tile + 0.08), tile, tile)
-            _show_tiles(axes, corners[place][None, corner : corner + 1])
+            show_tiles(axes, corners[place][None, corner : corner + 1])
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(True)
             axes.spines[:].set(color=_REGIONS[corner], linewidth=2)
     edge = left + len(names) * step - gap - tile
-    bar = figure.colorbar(picture, cax=axes_at(edge, top + side + 0.25, 0.1, side))
+    places = LogLocator(subs=(1, 2, 5))
+    bar = figure.colorbar(picture, cax=axes_at(edge, top + side + 0.25, 0.1, side), ticks=places, format="{x:g}")
     bar.outline.set_visible(False)
-    bar.ax.tick_params(which="both", length=0, labelsize=7.5, labelcolor=_FAINT)
-    _head(figure, title, subtitle)
+    bar.ax.tick_params(which="both", length=0, labelsize=7.5, labelcolor=FAINT)
+    bar.minorticks_off()
+    put_title(figure, title, subtitle)
     return figure
 
 

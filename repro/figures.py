@@ -12,26 +12,36 @@ from torch import Tensor
 from repro.files import write_whole
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "ACCENT",
+    "EMPTY",
+    "FAINT",
+    "INK",
+    "SCALE",
     "above",
     "beside",
     "curve_chart",
     "heat_map",
     "image_grid",
     "nearest_grid",
+    "new_figure",
+    "put_title",
     "rate_chart",
     "rendered",
     "save_figure",
     "save_pixels",
+    "show_tiles",
 ]
 
-_INK = "#1f2933"
-_FAINT = "#7b8794"
-_EMPTY = "#e8ebee"
-_ACCENT = "#1f5a94"
-_SCALE = ("#f7f9fb", "#d3e3f1", "#9cc4e0", "#5a9bcb", "#2a6dab", "#0d3b70")
+INK = "#1f2933"
+FAINT = "#7b8794"
+EMPTY = "#e8ebee"
+ACCENT = "#1f5a94"
+SCALE = ("#f7f9fb", "#d3e3f1", "#9cc4e0", "#5a9bcb", "#2a6dab", "#0d3b70")
+"""Colours of all drawings: text, lesser text, what is empty, what counts, and values from low to high."""
 
 
 def heat_map(
@@ -61,25 +71,25 @@ def heat_map(
     longest = max(len(name) for name in names)
     margin, bottom = 0.35 + 0.082 * longest, 0.25 + 0.062 * longest
     width, height = max(margin + cell * count + 1.25, 5.2), cell * count + bottom + 0.85
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     axes = figure.add_axes((margin / width, bottom / height, cell * count / width, cell * count / height))
-    colours = LinearSegmentedColormap.from_list("rate", _SCALE).with_extremes(bad=_EMPTY)
+    colours = LinearSegmentedColormap.from_list("rate", SCALE).with_extremes(bad=EMPTY)
     picture = axes.imshow(shown, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
     size = 9 if count <= 10 else 7.5
     for row in range(count):
         for column in range(count):
             rate = shown[row, column]
             if np.isfinite(rate):
-                ink = "white" if rate > 0.55 else _INK
+                ink = "white" if rate > 0.55 else INK
                 axes.text(column, row, _short(rate), ha="center", va="center", fontsize=size, color=ink)
-    axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9, color=_INK)
-    axes.set_yticks(range(count), names, fontsize=9, color=_INK)
+    axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9, color=INK)
+    axes.set_yticks(range(count), names, fontsize=9, color=INK)
     axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    _head(figure, title, subtitle)
+    put_title(figure, title, subtitle)
     bar = figure.colorbar(
         picture,
         cax=figure.add_axes(
@@ -87,8 +97,8 @@ def heat_map(
         ),
     )
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
-    bar.set_label(label, fontsize=8, color=_FAINT)
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT)
+    bar.set_label(label, fontsize=8, color=FAINT)
     return figure
 
 
@@ -112,14 +122,14 @@ def image_grid(
     top = 0.75 + (0.062 * max(len(name) for name in columns) + 0.1 if slanted else 0.2)
     overhang = 0.062 * len(columns[-1]) if slanted else 0.15
     width, height = max(left + tile * across + overhang, 4.2), tile * count + top + 0.12
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     axes = figure.add_axes((left / width, 0.12 / height, tile * across / width, tile * count / height))
-    _show_tiles(axes, tiles)
-    axes.set_yticks(range(count), rows, fontsize=8, color=_FAINT)
+    show_tiles(axes, tiles)
+    axes.set_yticks(range(count), rows, fontsize=8, color=FAINT)
     axes.xaxis.tick_top()
     turn = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"} if slanted else {"ha": "center"}
-    axes.set_xticks(range(across), columns, fontsize=8.5, color=_INK, **turn)
-    _head(figure, title, subtitle)
+    axes.set_xticks(range(across), columns, fontsize=8.5, color=INK, **turn)
+    put_title(figure, title, subtitle)
     return figure
 
 
@@ -140,14 +150,14 @@ def nearest_grid(
     pairs, tile, gap, top = len(samples[0]), 0.62, 0.34, 0.85
     left = 0.25 + 0.085 * max(len(name) for name in names)
     width, height = left + tile * pairs + 0.15, len(names) * (2 * tile + gap) + top
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     for place, name in enumerate(names):
         bottom = height - top - (place + 1) * (2 * tile + gap) + gap
         axes = figure.add_axes((left / width, bottom / height, tile * pairs / width, 2 * tile / height))
-        _show_tiles(axes, np.stack([np.asarray(samples[place]), np.asarray(neighbours[place])]))
-        axes.set_yticks([0.5], [name], fontsize=8.5, color=_INK)
-        axes.set_xticks(range(pairs), [f"{value:.2f}" for value in similarity[place]], fontsize=7.5, color=_FAINT)
-    _head(figure, title, subtitle)
+        show_tiles(axes, np.stack([np.asarray(samples[place]), np.asarray(neighbours[place])]))
+        axes.set_yticks([0.5], [name], fontsize=8.5, color=INK)
+        axes.set_xticks(range(pairs), [f"{value:.2f}" for value in similarity[place]], fontsize=7.5, color=FAINT)
+    put_title(figure, title, subtitle)
     return figure
 
 
@@ -167,24 +177,24 @@ def rate_chart(
     """
     left = 0.35 + 0.085 * max(len(name) for name in names)
     width, height = left + 4.4, 0.34 * len(names) + 1.45
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     axes = figure.add_axes((left / width, 0.6 / height, 3.6 / width, 0.34 * len(names) / height))
     places = np.arange(len(names))
     low, high = np.asarray(intervals, dtype=float).T
-    axes.hlines(places, low, high, color=_ACCENT, linewidth=2.5, alpha=0.45)
-    axes.plot(rates, places, "o", color=_ACCENT, markersize=6, clip_on=False)
+    axes.hlines(places, low, high, color=ACCENT, linewidth=2.5, alpha=0.45)
+    axes.plot(rates, places, "o", color=ACCENT, markersize=6, clip_on=False)
     for place, rate in enumerate(rates):
-        axes.text(1.04, place, f"{rate:.3f}", va="center", fontsize=8.5, color=_INK)
-    axes.set_yticks(places, names, fontsize=9, color=_INK)
+        axes.text(1.04, place, f"{rate:.3f}", va="center", fontsize=8.5, color=INK)
+    axes.set_yticks(places, names, fontsize=9, color=INK)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(label, fontsize=8.5, color=_FAINT)
-    axes.tick_params(axis="x", length=0, labelsize=8, labelcolor=_FAINT)
+    axes.set_xlabel(label, fontsize=8.5, color=FAINT)
+    axes.tick_params(axis="x", length=0, labelsize=8, labelcolor=FAINT)
     axes.tick_params(axis="y", length=0, pad=8)
-    axes.grid(axis="x", color=_EMPTY)
+    axes.grid(axis="x", color=EMPTY)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    _head(figure, title, subtitle)
+    put_title(figure, title, subtitle)
     return figure
 
 
@@ -209,12 +219,12 @@ def curve_chart(
     few = len(rates) <= 6
     width = 5.6 + (0.085 * max(len(name) for name in names) if few else 0)
     height = 3.6
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     axes = figure.add_axes((0.65 / width, 0.6 / height, 4.4 / width, 2.2 / height))
     shades = np.linspace(0.35, 0.95, len(rates)) if few else np.full(len(rates), 0.7)
-    colours = LinearSegmentedColormap.from_list("rate", _SCALE)
+    colours = LinearSegmentedColormap.from_list("rate", SCALE)
     for curve in controls:
-        axes.plot(places, curve, color=_FAINT, linewidth=1, alpha=0.6 if few else 0.15)
+        axes.plot(places, curve, color=FAINT, linewidth=1, alpha=0.6 if few else 0.15)
     for curve, shade in zip(rates, shades, strict=True):
         axes.plot(places, curve, color=colours(shade), linewidth=1.8 if few else 1, alpha=1 if few else 0.35)
     if few:
@@ -223,16 +233,16 @@ def curve_chart(
                 1.04, 1 - 0.1 * line, name, transform=axes.transAxes, va="top", fontsize=8.5, color=colours(shade)
             )
     if threshold is not None:
-        axes.axvline(threshold, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axvline(threshold, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_xlim(min(places), max(places))
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(label, fontsize=8.5, color=_FAINT)
-    axes.set_ylabel("share of noises", fontsize=8.5, color=_FAINT)
-    axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
-    axes.grid(color=_EMPTY)
+    axes.set_xlabel(label, fontsize=8.5, color=FAINT)
+    axes.set_ylabel("share of noises", fontsize=8.5, color=FAINT)
+    axes.tick_params(length=0, labelsize=8, labelcolor=FAINT)
+    axes.grid(color=EMPTY)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    _head(figure, title, subtitle)
+    put_title(figure, title, subtitle)
     return figure
 
 
@@ -274,7 +284,8 @@ def _on_white(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.pad(picture, ((0, rows), (0, columns), (0, 0)), constant_values=255)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of a size in inches, outside matplotlib's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -283,19 +294,20 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _head(figure: Figure, title: str, subtitle: str) -> None:
+def put_title(figure: Figure, title: str, subtitle: str) -> None:
+    """Title and fainter subtitle at the top left; they take 0.6 inches."""
     width, height = figure.get_size_inches()
     left = 0.2 / width
-    figure.text(left, 1 - 0.2 / height, title, ha="left", va="top", fontsize=11.5, fontweight="bold", color=_INK)
-    figure.text(left, 1 - 0.44 / height, subtitle, ha="left", va="top", fontsize=8.5, color=_FAINT)
+    figure.text(left, 1 - 0.2 / height, title, ha="left", va="top", fontsize=11.5, fontweight="bold", color=INK)
+    figure.text(left, 1 - 0.44 / height, subtitle, ha="left", va="top", fontsize=8.5, color=FAINT)
 
 
 def _short(rate: float) -> str:
     return f"{rate:.2f}".removeprefix("0") if rate < 0.995 else "1.0"
 
 
-def _show_tiles(axes: object, tiles: np.ndarray) -> None:
-    """One picture of all tiles, each in a cell of side 1 with a white frame."""
+def show_tiles(axes: Axes, tiles: np.ndarray) -> None:
+    """One picture of all tiles, uint8 (rows, columns, C, H, W), each in a cell of side 1 with a white frame."""
     rows, columns, channels, height, width = tiles.shape
     frame = max(1, round(max(height, width) * 0.06))
     sheet = np.full((rows, height + frame, columns, width + frame, 3), 255, dtype=np.uint8)

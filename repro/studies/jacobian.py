@@ -38,7 +38,7 @@ class _Size(NamedTuple):
     seconds: float
 
 
-_SIZES = {"tiny": _Size(4, 16, 64, 40), "small": _Size(4, 16, 256, 1800), "paper": _Size(16, 64, 512, 36_000)}
+_SIZES = {"tiny": _Size(16, 16, 64, 12), "small": _Size(4, 16, 256, 1800), "paper": _Size(16, 64, 512, 36_000)}
 _KERNEL = EDM(sigma_min=0.02, sigma_max=50.0)
 _STEPS = 18
 _OPTIMUM = "optimum"
@@ -94,7 +94,9 @@ class Jacobian(MeasuringStudy):
             with torch.no_grad():
                 noises = [each.eps(step.x_t, step.t).flatten(1) for each in (one, other)]
             cosines = torch.cosine_similarity(*noises, dim=1)
-            rows.append({"ratio": step.t.item(), "gradient": gradients.tolist(), "eps": cosines.tolist()})
+            others = torch.cosine_similarity(noises[0], noises[1].roll(1, 0), dim=1)
+            found = {"gradient": gradients, "eps": cosines, "eps_other_noise": others}
+            rows.append({"ratio": step.t.item()} | {key: values.tolist() for key, values in found.items()})
         return rows
 
     def _denoiser(self, folder: Path, scale: Scale, name: str) -> Denoiser:
@@ -130,11 +132,8 @@ class Jacobian(MeasuringStudy):
         values |= {f"gradient/{a}_{b}": _overall(cosines[a, b], "gradient") for a, b in pairs}
         log_figure(folder / "results", self.name, rendered(figure), values)
         lines = [_rank_text(name, ranks[name]) for name in names]
-        lines += [
-            f"{a} - {b}: mean cosine of predicted noises {_overall(cosines[a, b], 'eps'):.3f}, "
-            f"of gradients {_overall(cosines[a, b], 'gradient'):.3f}"
-            for a, b in pairs
-        ]
+        lines += [_pair_text(pair, cosines[pair]) for pair in pairs]
+        lines.append(f"means over {_STEPS} noise levels and {_SIZES[scale].noises} noises")
         return "\n".join([*lines, "", f"picture: {folder / 'jacobian.png'}", f"tables: {folder}/*.csv"])
 
 
@@ -171,6 +170,7 @@ def _pair_rows(pair: tuple[str, str], levels: list[dict[str, Any]]) -> list[dict
             "second": pair[1],
             "ratio": row["ratio"],
             "eps_cosine": _mean(row["eps"]),
+            "eps_cosine_other_noise": _mean(row["eps_other_noise"]),
             "gradient_cosine": _mean(row["gradient"]),
             "n": len(row["eps"]),
         }
@@ -194,4 +194,13 @@ def _rank_text(name: str, levels: list[dict[str, Any]]) -> str:
     return (
         f"{name}: rank {means[0][0]:.1f} at noise level {means[0][1]:.3g}, lowest {lowest[0]:.1f} at {lowest[1]:.3g}, "
         f"{means[-1][0]:.1f} at {means[-1][1]:.3g}"
+    )
+
+
+def _pair_text(pair: tuple[str, str], levels: list[dict[str, Any]]) -> str:
+    lowest = min((_mean(row["gradient"]), row["ratio"]) for row in levels)
+    return (
+        f"{pair[0]} - {pair[1]}: mean cosine of predicted noises {_overall(levels, 'eps'):.3f} "
+        f"({_overall(levels, 'eps_other_noise'):.3f} from other noises), of gradients "
+        f"{_overall(levels, 'gradient'):.3f}, lowest {lowest[0]:.3f} at noise level {lowest[1]:.3g}"
     )

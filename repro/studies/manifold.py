@@ -41,7 +41,7 @@ class _Size(NamedTuple):
     seconds: float
 
 
-_SIZES = {"tiny": _Size(49, "0-99", 90), "small": _Size(51, "0-199", 1800), "paper": _Size(101, "0-499", 36_000)}
+_SIZES = {"tiny": _Size(49, "0-99", 20), "small": _Size(51, "0-199", 1800), "paper": _Size(101, "0-499", 36_000)}
 _EXTENT = (-0.1, 1.1)
 _BATCH = 250
 
@@ -71,12 +71,16 @@ class Manifold(MeasuringStudy):
         """The three corners, or the plane of one system."""
         return self._corners(folder, scale) if part == "corners" else self._plane(folder, scale, part)
 
-    def _descriptor(self, scale: Scale) -> Descriptor:
-        return Pixels() if scale == "tiny" else default_descriptor((3, 32, 32))
+    def _descriptor(self, scale: Scale) -> tuple[Descriptor, float]:
+        """What tells images apart, and the similarity above which they are the same."""
+        if scale == "tiny":
+            return Pixels(), 0.95
+        descriptor = default_descriptor((3, 32, 32))
+        return descriptor, descriptor.default_threshold
 
     def _corners(self, folder: Path, scale: Scale) -> Mapping[str, Any]:
         """The first three seeds that the systems agree on most, of three classes."""
-        data, descriptor = build("data", DATA[scale]), self._descriptor(scale)
+        data, (descriptor, _) = build("data", DATA[scale]), self._descriptor(scale)
         banks = [Bank.open(bank_of(folder, name)) for name in trio(scale)]
         features = [descriptor.features(bank.images) for bank in banks]
         agreement = torch.stack([cosine(a, b) for a, b in itertools.combinations(features, 2)]).amin(0)
@@ -92,19 +96,15 @@ class Manifold(MeasuringStudy):
         return {"seeds": banks[0].seeds[rows].tolist(), "classes": list(chosen), "agreement": agreement[rows].tolist()}
 
     def _plane(self, folder: Path, scale: Scale, name: str) -> Mapping[str, Any]:
-        model, descriptor = load_module(run_of(folder, name)), self._descriptor(scale)
+        model, (descriptor, threshold) = load_module(run_of(folder, name)), self._descriptor(scale)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         axis = torch.linspace(*_EXTENT, _SIZES[scale].points)
         plane = NoisePlane(self.measured(folder, "corners")["seeds"], axis, axis)
         total = len(plane)
         images = torch.cat([model.generate(plane.part(i, _BATCH)).cpu() for i in range(0, total, _BATCH)])
         corners = model.sample(plane.seeds)
-        found = region_map(
-            descriptor.features(to_uint8(images)),
-            descriptor.features(corners),
-            plane.grid,
-            descriptor.default_threshold,
-        )
+        features, anchors = descriptor.features(to_uint8(images)), descriptor.features(corners)
+        found = region_map(features, anchors, plane.grid, threshold)
         slopes = local_lipschitz(images, plane.draw(model.image_shape), plane.grid)
         return {
             "threshold": found.threshold,
@@ -124,7 +124,8 @@ class Manifold(MeasuringStudy):
         pairs = [_pair(a, b, maps[a], maps[b]) for a, b in itertools.combinations(names, 2)]
         write_rows(folder / "manifold.csv", rows)
         write_rows(folder / "agreement.csv", pairs)
-        first = found[names[0]]
+        first, seeds = found[names[0]], ", ".join(map(str, chosen["seeds"]))
+        same = f"{first['descriptor']} > {first['threshold']:g}"
         figure = plane_maps(
             [maps[name].regions.numpy() for name in names],
             [maps[name].similarity.amax(2).numpy() for name in names],
@@ -133,17 +134,18 @@ class Manifold(MeasuringStudy):
             _EXTENT,
             names,
             "One plane of noises",
-            f"seeds {', '.join(map(str, chosen['seeds']))}; {first['descriptor']} > {first['threshold']:g}; "
+            f"corners: seeds {seeds}; coloured where {same} to the system's own corner; "
             f"{len(first['regions'])} x {len(first['regions'])} points",
         )
         save_figure(figure, folder / "manifold.png")
         values = {f"agreement/{row['first']}_{row['second']}": row["agreement"] for row in pairs}
         values |= {f"slope_median/{row['system']}": row["slope_median"] for row in rows}
         log_figure(folder / "results", self.name, rendered(figure), values)
-        lines = [_row_text(row) for row in rows]
+        lines = [f"corners: seeds {seeds}, classes {', '.join(map(str, chosen['classes']))}; same image: {same}"]
+        lines += [_row_text(row) for row in rows]
         lines += [
-            f"{row['first']} - {row['second']}: the maps agree on {row['agreement']:.3f} of the plane "
-            f"({row['by_chance']:.3f} by chance)"
+            f"{row['first']} - {row['second']}: the maps agree on {row['agreement']:.3f} of the plane's "
+            f"{rows[0]['points']:,} points ({row['by_chance']:.3f} by chance)"
             for row in pairs
         ]
         return "\n".join([*lines, "", f"picture: {folder / 'manifold.png'}", f"tables: {folder}/*.csv"])
@@ -171,6 +173,6 @@ def _pair(first: str, second: str, one: RegionMap, other: RegionMap) -> dict[str
 def _row_text(row: Mapping[str, Any]) -> str:
     return (
         f"{row['system']}: corners hold {row['corner_1']:.2f}, {row['corner_2']:.2f}, {row['corner_3']:.2f} of the "
-        f"plane; slope median {row['slope_median']:.3g}, 95 % below {row['slope_95']:.3g}, highest "
-        f"{row['slope_highest']:.3g}"
+        f"plane, none {row['none']:.2f}; slope median {row['slope_median']:.3g}, 95 % below {row['slope_95']:.3g}, "
+        f"highest {row['slope_highest']:.3g}"
     )
