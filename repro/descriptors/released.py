@@ -96,27 +96,29 @@ def fused(network: SSCDNetwork) -> SSCDNetwork:
     return network
 
 
-def prepacked(network: SSCDNetwork) -> Callable[[Tensor], Tensor]:
+def prepacked(network: SSCDNetwork, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
     """The same function for inference on a CPU: each convolution, sum and ReLU in one pass, channels last.
 
     Args:
         network: A network of bottleneck blocks. Where PyTorch is built without oneDNN it is only :func:`fused`.
+        dtype: Of the convolutions; pooling and projection stay float32.
     """
     network = fused(network).to(memory_format=torch.channels_last)
+    network.backbone.to(dtype)
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
-        return network
+        return lambda images: F.normalize(network.head(network.pool(network.backbone(images.to(dtype)).float())))
     backbone = network.backbone
     blocks = [block for stage in (1, 2, 3, 4) for block in backbone.get_submodule(f"layer{stage}")]
 
     def describe(images: Tensor) -> Tensor:
         vectors = []
         for part in images.split(_AT_ONCE):
-            x = part.contiguous(memory_format=torch.channels_last)
+            x = part.to(dtype, memory_format=torch.channels_last)
             x = backbone.maxpool(_convolved(x, backbone.conv1, "none"))
             for block in blocks:
                 skip = x if block.downsample is None else _convolved(x, block.downsample[0], "none")
                 x = _added(_convolved(_convolved(x, block.conv1), block.conv2), block.conv3, skip)
-            vectors.append(network.head(network.pool(x)))
+            vectors.append(network.head(network.pool(x.float())))
         return F.normalize(torch.cat(vectors))
 
     return describe

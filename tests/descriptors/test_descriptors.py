@@ -112,6 +112,15 @@ def test_features_are_the_networks(weights):
     torch.testing.assert_close(SSCD(weights).features(images, batch_size=2).double(), expected, rtol=0, atol=1e-6)
 
 
+def test_bfloat16_is_near_float32_and_named(weights):
+    images, fast = random_images(5, 3, 32, 32), SSCD(weights, precision="bfloat16")
+    exact = SSCD(weights).features(images)
+    found = fast.features(images)
+    assert 0 < (found @ found.T - exact @ exact.T).abs().max() < 0.01
+    assert fast.name.endswith("square320, bfloat16)")
+    assert fast.fingerprint != SSCD(weights).fingerprint
+
+
 def test_fingerprint_is_of_the_weights_and_the_resize(weights, tmp_path):
     copy = tmp_path / "copy.pt"
     copy.write_bytes(Path(weights).read_bytes())
@@ -172,6 +181,7 @@ def test_a_broken_connection_leaves_no_file(cache, tmp_path, monkeypatch):
     ("make", "word"),
     [
         (lambda folder: SSCD(resize="320"), "square320"),
+        (lambda folder: SSCD(precision="bf16"), "bfloat16"),
         (lambda folder: SSCD("sscd_disc_mixap"), "did you mean 'sscd_disc_mixup'"),
         (lambda folder: SSCD(str(folder / "none.pt")), "none.pt"),
         (lambda folder: SSCD(str(folder / "text.pt")), "no TorchScript file"),

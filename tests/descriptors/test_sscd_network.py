@@ -119,6 +119,9 @@ def test_networks_for_inference_are_the_same_function(images):
     network.eval().requires_grad_(False)
     for fast in (fused(network), prepacked(network)):
         torch.testing.assert_close(fast(images), network(images), rtol=0, atol=2e-6)
+    half = prepacked(network, torch.bfloat16)(images)
+    assert half.dtype == torch.float32
+    assert 0 < (half @ half.T - network(images) @ network(images).T).abs().max() < 0.01
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 

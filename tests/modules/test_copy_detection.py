@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from subprocess import run as run_process
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import _all_gather_ddp_if_available
 from scipy import fft, ndimage
+from torch import distributed, multiprocessing
 
 from repro.checkpoints.native import load_module, read_checkpoint
 from repro.cli.main import main
@@ -256,3 +261,43 @@ def test_a_descriptor_draws_nothing(command, run, capsys, monkeypatch, tmp_path)
 def test_wrong_settings_are_one_line(settings, word):
     with pytest.raises(UserError, match=word):
         module(**settings)
+
+
+def still_gradients(x_0, world_size=1, rank=0):
+    """Gradients of the mean loss of still views, without batch statistics, which each process has of its own."""
+    model = module(views=STILL)
+    model.trained.backbone.eval()
+    if world_size > 1:
+        gather = SimpleNamespace(all_gather=_all_gather_ddp_if_available)
+        model._trainer = SimpleNamespace(world_size=world_size, global_rank=rank, strategy=gather)
+    model.loss(x_0, None).mean().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.trained.parameters()])
+
+
+def gradients_of_rank(rank, folder, x_0):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    gradients = still_gradients(x_0[rank::2], 2, rank)
+    distributed.all_reduce(gradients)
+    if not rank:
+        torch.save(gradients / 2, folder / "gradients.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    x_0 = images(8, 1, 8).float()
+    multiprocessing.spawn(gradients_of_rank, (tmp_path, x_0), nprocs=2)
+    shared = torch.load(tmp_path / "gradients.pt")
+    torch.testing.assert_close(shared, still_gradients(x_0), rtol=1e-4, atol=1e-6)
+    alone = (still_gradients(x_0[::2]) + still_gradients(x_0[1::2])) / 2
+    assert (alone - shared).norm() > 0.05 * shared.norm()
+
+
+def test_two_processes_fit_with_uneven_held_out_images(tmp_path):
+    words = ["--data.holdout", "397", "--data.batch_size", "64", "--trainer.max_steps", "2"]
+    words += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    words += [f"--model.{name}={value}" for name, value in SIZES.items()]
+    command = [sys.executable, "-m", "repro", "fit", "--model", "CopyDetection", "--data", "Digits", *words]
+    done = run_process([*command, "--output", str(tmp_path / "run")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert read_checkpoint(tmp_path / "run")["repro"]["images_seen"] == 128
