@@ -25,7 +25,24 @@ from repro.samplers.posterior import PosteriorSampler
 from repro.tasks.base import Task
 from repro.tasks.problem import Problem
 
-__all__ = ["Deblur", "Inpaint", "Inverse", "Residual", "SuperResolution"]
+__all__ = ["Deblur", "Inpaint", "Inverse", "Residual", "SuperResolution", "restoration_metrics"]
+
+
+def restoration_metrics(operator: Operator, image_shape: Sequence[int]) -> dict[str, Metric]:
+    """PSNR in dB, SSIM, and how far measurements of two sets of images are apart.
+
+    SSIM's Gaussian window has a standard deviation of 1.5 pixels, less for images under 32 pixels.
+
+    Args:
+        operator: What is measured.
+        image_shape: (C, H, W).
+    """
+    std = min(1.5, min(image_shape[1:]) / 21)
+    return {
+        "psnr": PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3)),
+        "ssim": StructuralSimilarityIndexMeasure(data_range=255.0, sigma=std),
+        "residual": Residual(operator),
+    }
 
 
 class Inverse(Task):
@@ -79,16 +96,8 @@ class Inverse(Task):
         return {"truth": Bank.from_images(self._steered(module).truths(seeds), seeds)}
 
     def metrics(self, module: GenerativeModule) -> dict[str, Metric]:
-        """PSNR in dB, SSIM, and how far measurements of two sets of images are apart.
-
-        SSIM's Gaussian window has a standard deviation of 1.5 pixels, less for images under 32 pixels.
-        """
-        std = min(1.5, min(module.image_shape[1:]) / 21)
-        return {
-            "psnr": _OfImages(PeakSignalNoiseRatio(data_range=255.0, reduction="elementwise_mean", dim=(1, 2, 3))),
-            "ssim": _OfImages(StructuralSimilarityIndexMeasure(data_range=255.0, sigma=std)),
-            "residual": Residual(self._steered(module).operator),
-        }
+        """See :func:`restoration_metrics`."""
+        return restoration_metrics(self._steered(module).operator, module.image_shape)
 
     def columns(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Truth and measurement as uint8 images, for a grid."""
@@ -122,20 +131,6 @@ class Deblur(Inverse):
 
     name = "deblur"
     operator = GaussianBlur
-
-
-class _OfImages(Metric):
-    """A torchmetrics score of float images, given uint8 ones."""
-
-    def __init__(self, metric: Metric) -> None:
-        super().__init__()
-        self.metric = metric
-
-    def update(self, a: Tensor, b: Tensor) -> None:
-        self.metric.update(a.float(), b.float())
-
-    def compute(self) -> Tensor:
-        return self.metric.compute()
 
 
 class Residual(Metric):
