@@ -1,0 +1,295 @@
+"""Figures 10, 21 and 22: how alike the images are with which different systems fill the same holes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from repro.banks import Bank
+from repro.comparison import Comparison, compare
+from repro.comparison.results import PairCounts
+from repro.errors import UserError
+from repro.figures import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
+from repro.images import to_float, to_uint8
+from repro.intervals import wilson_interval
+from repro.operators.masks import CentreMask
+from repro.registry import rebuild
+from repro.samplers.dpm_solver import DPMSolver
+from repro.samplers.posterior import PosteriorSampler
+from repro.studies.base import Scale, Study
+from repro.studies.jobs import Job, longest_first
+from repro.studies.measuring import log_figure
+from repro.studies.system_table import write_rows
+from repro.studies.systems import SEEDS, SYSTEMS, bank_of, draw_job, run_of, training_jobs
+from repro.tasks.inverse import restoration_metrics
+
+__all__ = ["Inpaint"]
+
+UNET, TRANSFORMER, BETWEEN = "U-Net", "transformer", "between"
+_TRUTH = "truth"
+_NARROW = {UNET: ("DDPMv1", "DDPMv3", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
+_PUBLISHED = {UNET: ("DDPMv1", "DDPMv2", "DDPMv3", "DDPMv4", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
+_CLASSES = {"tiny": _NARROW, "small": _NARROW, "paper": _PUBLISHED}
+_SAMPLER = ("--sampler", "DPMSolver", "--sampler.steps", "100", "--sampler.order", "3", "--sampler.t_end", "1e-3")
+_SECONDS = {"tiny": (8.0, 20.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
+_GRID_ROWS = 6
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A part of the study: a mask, or none for images drawn freely, and which images are measured."""
+
+    name: str
+    title: str
+    side: float | None = None
+    observation: int | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """Options of ``repro predict``."""
+        if self.side is None:
+            return ()
+        seen = () if self.observation is None else ("--problem.observation", str(self.observation))
+        mask = ("--problem.operator", "CentreMask", "--problem.operator.side", str(self.side))
+        return ("--task", "inpaint", *mask, *seen)
+
+
+def _problems(observation: int) -> list[_Problem]:
+    masks = (("easy", 16 / 32), ("hard", 25 / 32))
+    return [
+        _Problem("free", "no measurement"),
+        *(_Problem(f"{name}_fixed", f"{name} mask, one image", side, observation) for name, side in masks),
+        *(_Problem(f"{name}_distinct", f"{name} mask, an image a noise", side) for name, side in masks),
+    ]
+
+
+class Inpaint(Study):
+    """U-Nets and transformers fill the centre of the same images from the same noises, under two masks.
+
+    The masks hide 16/32 (easy) and 25/32 (hard) of the side. They lie on one image for all noises, or on an image of
+    its own for each noise; images drawn freely stand beside them. All systems have the continuous or discrete VP kernel
+    and draw with DPM-Solver of order 3 in 100 evaluations, pulled with step size 1. So neither kernel nor sampler, in
+    whose units the step size is, tells the classes apart. At the scale ``tiny`` the systems are narrow networks on the
+    8 x 8 digits, at ``small`` narrow networks on CIFAR-10, at ``paper`` the paper's. What is measured are training
+    images.
+
+    Args:
+        trained: Folder of a study that trained these systems, such as ``runs/similarity_tiny``: its runs are drawn
+            from, and nothing is trained.
+        observation: Number of the one image.
+        seeds: Which noises; by default 0-999, 0-1999 or, as in the paper, 0-9999, by scale.
+    """
+
+    name: ClassVar[str] = "inpaint"
+    figure: ClassVar[str] = "10, 21 and 22"
+
+    def __init__(self, trained: str | None = None, observation: int = 0, seeds: str | None = None) -> None:
+        if observation < 0:
+            raise UserError(f"observation is {observation}; give the number of an image, at least 0")
+        self.trained, self.observation, self.seeds = trained, observation, seeds
+
+    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+        """Trains the systems, unless they are there, and draws a bank of each for each problem."""
+        jobs: dict[str, Job] = {}
+        free, steered = _SECONDS[scale]
+        for name in _systems(scale):
+            run = None
+            if self.trained is None:
+                jobs |= {job.name: job for job in training_jobs(folder, SYSTEMS[name], scale)}
+            else:
+                run = _run_there(Path(self.trained), name)
+            for problem in _problems(self.observation):
+                bank, options = f"{problem.name}_{name}", (*_SAMPLER, *problem.words())
+                seconds = free if problem.side is None else steered
+                job = draw_job(
+                    folder, bank, self.seeds or SEEDS[scale], options, run=run, weights=name, seconds=seconds
+                )
+                jobs[job.name] = job
+        return longest_first(jobs)
+
+    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+        """RP within and between the classes as text, CSV, PNG and TensorBoard log, and how good the images are."""
+        results, picture = folder / "results", folder / "inpaint.png"
+        pairs, classes, restored, panels = [], [], [], []
+        for problem in _problems(self.observation):
+            found = _compared(folder, problem, scale)
+            found.write(results / problem.name)
+            pairs += _pair_rows(found, problem, scale)
+            classes += _class_rows(found, problem, scale)
+            restored += _restored_rows(found, problem, scale)
+            panels.append(beside([rendered(figure) for figure in _pictures(found, problem, scale)]))
+        for name, rows in (("pairs", pairs), ("classes", classes), ("restored", restored)):
+            write_rows(folder / f"{name}.csv", rows)
+        sheet = above([rendered(_chart(classes)), *panels])
+        save_pixels(sheet, picture)
+        log_figure(results, self.name, sheet, {f"{row['problem']}/{row['class']}": row["rp"] for row in classes})
+        return "\n".join(
+            [
+                *_told(classes, restored, found),
+                "",
+                f"picture: {picture}",
+                f"tables: {folder}/*.csv, {results}",
+                f"curves and images: tensorboard --logdir {folder}",
+            ]
+        )
+
+
+def _systems(scale: Scale) -> list[str]:
+    return [name for names in _CLASSES[scale].values() for name in names]
+
+
+def _run_there(folder: Path, name: str) -> Path:
+    run = run_of(folder, name)
+    if not (run / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(
+            f"no run of {name} in {folder}/runs; name the folder of a study that trained it (repro study similarity), "
+            "or leave --trained out"
+        )
+    return run
+
+
+def _class_of(first: str, second: str, scale: Scale) -> str:
+    """The class that two systems share, or ``between``."""
+    one, other = (next(kind for kind, names in _CLASSES[scale].items() if name in names) for name in (first, second))
+    return one if one == other else BETWEEN
+
+
+def _places(scale: Scale) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Class and places of every pair of systems."""
+    for (i, first), (j, second) in combinations(enumerate(_systems(scale)), 2):
+        yield _class_of(first, second, scale), (i, j)
+
+
+def _compared(folder: Path, problem: _Problem, scale: Scale) -> Comparison:
+    """The systems of a problem, and the truth as the last of them where there is one."""
+    names = _systems(scale)
+    banks = [Bank.open(bank_of(folder, f"{problem.name}_{name}")) for name in names]
+    like = ("Pixels", 0.95) if scale == "tiny" else (None, None)
+    if problem.side is None:
+        return compare(banks, like[0], None, like[1], names=names)
+    seeds = banks[0].manifest.seeds
+    truth = Bank.from_images(_truths(banks[0], problem, seeds), seeds)
+    metrics = restoration_metrics(CentreMask(problem.side), truth.manifest.image_shape)
+    further = [metrics["psnr"], metrics["residual"]]
+    return compare([*banks, truth], like[0], None, like[1], names=[*names, _TRUTH], metrics=further)
+
+
+def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
+    data = rebuild(bank.manifest.data)
+    return PosteriorSampler(DPMSolver(), CentreMask(problem.side), data, problem.observation).truths(seeds)
+
+
+def _pair_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+    score, rows = found.scores["RP"], []
+    for kind, (i, j) in _places(scale):
+        low, high = score.interval(i, j)
+        row = {"problem": problem.name, "first": found.names[i], "second": found.names[j], "class": kind}
+        row |= {"rp": float(score.rates[i, j]), "low": low, "high": high}
+        rows.append(row | {"control": float(score.control_rates[i, j]), "n": score.n})
+    return rows
+
+
+def _class_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+    """RP of each class, its pairs pooled, and how far the classes' own pairs are above those between them."""
+    score = found.scores["RP"]
+    ahead, error = _difference(score, scale)
+    rows = []
+    for kind in (UNET, TRANSFORMER, BETWEEN):
+        places = [place for named, place in _places(scale) if named == kind]
+        hits, controls = (sum(int(counts[place]) for place in places) for counts in (score.counts, score.control))
+        n = score.n * len(places)
+        low, high = wilson_interval(hits, n)
+        row = {"problem": problem.name, "title": problem.title, "class": kind, "pairs": len(places), "n": n}
+        row |= {"rp": hits / n, "low": low, "high": high, "control": controls / n}
+        rows.append(row | {"within_minus_between": ahead, "standard_error": error})
+    return rows
+
+
+def _difference(score: PairCounts, scale: Scale) -> tuple[float, float]:
+    """Mean RP of pairs within a class minus that of pairs between them, and its standard error over the noises."""
+    within, between = [], []
+    for kind, place in _places(scale):
+        (between if kind == BETWEEN else within).append(score.outcomes[place].matches)
+    each = np.mean(within, axis=0) - np.mean(between, axis=0)
+    return float(each.mean()), float(each.std() / len(each) ** 0.5)
+
+
+def _restored_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+    """How near each system comes to the truth and its measurements."""
+    if problem.side is None:
+        return []
+    score, last, rows = found.scores["RP"], len(found.names) - 1, []
+    psnr, residual = (found.values[name].values[:, last] for name in ("PeakSignalNoiseRatio", "Residual"))
+    for place, name in enumerate(_systems(scale)):
+        low, high = score.interval(place, last)
+        row = {"problem": problem.name, "system": name, "psnr": float(psnr[place]), "residual": float(residual[place])}
+        row |= {"truth": float(score.rates[place, last]), "low": low, "high": high}
+        rows.append(row | {"control": float(score.control_rates[place, last]), "n": score.n})
+    return rows
+
+
+def _told(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]], found: Comparison) -> Iterator[str]:
+    yield (
+        f"Images alike from the same noise: {found.descriptor['name']} > {found.threshold:g}, n = {found.n:,} noises; "
+        "in brackets Wilson 95 % intervals, the pairs of a class pooled as if independent; control: shuffled noises"
+    )
+    for row in classes:
+        if row["class"] == UNET:
+            yield ""
+            yield row["title"]
+        yield (
+            f"  {row['class']} ({row['pairs']} pairs): RP {row['rp']:.3f} ({row['low']:.3f}-{row['high']:.3f}), "
+            f"control {row['control']:.3f}"
+        )
+        if row["class"] == BETWEEN:
+            half = 1.96 * row["standard_error"]
+            ahead = row["within_minus_between"]
+            yield f"  within minus between: {ahead:+.3f} ({ahead - half:+.3f} to {ahead + half:+.3f}, over the noises)"
+            for each in restored:
+                if each["problem"] == row["problem"]:
+                    yield (
+                        f"  {each['system']}: PSNR {each['psnr']:.2f} dB, residual {each['residual']:.4f}, like the truth "
+                        f"{each['truth']:.3f} ({each['low']:.3f}-{each['high']:.3f}), control {each['control']:.3f}"
+                    )
+
+
+def _chart(classes: Sequence[dict[str, Any]]) -> Figure:
+    rates, intervals, names = [], [], []
+    for row in classes:
+        rates.append(row["rp"])
+        intervals.append((row["low"], row["high"]))
+        names.append(f"{row['title']}: {row['class']}")
+        if row["class"] == BETWEEN:
+            control = max(each["control"] for each in classes if each["problem"] == row["problem"])
+            rates.append(control)
+            intervals.append((control, control))
+            names.append(f"{row['title']}: highest control")
+    subtitle = "RP, pairs of a class pooled, with 95 % intervals; control: shuffled noises"
+    return rate_chart(
+        rates, intervals, names, "Inpainting from the same noise, two classes of networks", subtitle, "RP"
+    )
+
+
+def _pictures(found: Comparison, problem: _Problem, scale: Scale) -> Iterator[Figure]:
+    names, score = _systems(scale), found.scores["RP"]
+    seeds = found.banks[0].seeds[:_GRID_ROWS].tolist()
+    columns = {name: bank.images[: len(seeds)] for name, bank in zip(found.names, found.banks, strict=True)}
+    truth = columns.pop(_TRUTH, None)
+    if truth is not None:
+        seen = to_uint8(CentreMask(problem.side)(to_float(truth)))
+        columns = {_TRUTH: truth, "measured": seen} | columns
+    images, rows = torch.stack([*columns.values()], dim=1), [f"noise {seed}" for seed in seeds]
+    yield image_grid(images, list(columns), rows, problem.title, "one row a noise, one column a system")
+    condition = (
+        f"{found.descriptor['name']} > {found.threshold:g}, n = {score.n:,}; below the diagonal: shuffled noises"
+    )
+    matrices = (rates[: len(names), : len(names)] for rates in (score.rates, score.control_rates))
+    shown, control = matrices
+    yield heat_map(shown, names, f"RP, {problem.title}", condition, control)
