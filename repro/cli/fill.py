@@ -66,7 +66,10 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
     if task is None:
         given = any(spec["init_args"].get("num_classes") for _, spec in takers)
         task = "conditional" if given or (source is not None and source.denoiser.num_classes) else "unconditional"
-    classes = registry.load("tasks", task)().num_classes(data.num_classes)
+    doing, mode = registry.load("tasks", task)(), class_of(model["class_path"])
+    if doing.mode is not None and not issubclass(mode, registry.load("modules", doing.mode)):
+        raise UserError(f"--task {task} trains with {doing.mode}, not {mode.__name__}; type --model {doing.mode}")
+    classes = doing.num_classes(data.num_classes, None if source is None else source.denoiser.num_classes)
     if source is not None and source.denoiser.num_classes != classes:
         raise UserError(
             f"model.{source.role} has {source.denoiser.num_classes} classes, but --task {task} on "

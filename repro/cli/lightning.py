@@ -94,7 +94,9 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(RecordedModule, "model", subclass_mode=True, required=fits)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
         if fits:
-            for key, group, name in (("model", "modules", "Diffusion"), ("data", "data", "Digits")):
+            task = resume.option_of(self.arguments, "--task")
+            mode = (registry.load("tasks", task).mode if task else None) or "Diffusion"
+            for key, group, name in (("model", "modules", mode), ("data", "data", "Digits")):
                 default = registry.load(group, name)
                 parser.set_defaults({key: {"class_path": f"{default.__module__}.{name}"}})
 

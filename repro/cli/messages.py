@@ -98,8 +98,11 @@ def _subclasses(hint: Any) -> set[str]:
 def _missing(place: _Place, names: str) -> str:
     if place.owner is None:
         return f"{place.parser.prog} needs {names}; give --config FILE, or --{names.partition(',')[0]} NAME"
-    first = place.below(names.partition(",")[0])
-    return f"{place.key} ({place.owner.__name__}) needs {names}; give --{first} VALUE, or --config FILE that has them"
+    first = names.partition(",")[0]
+    option = f"--{place.below(first)} VALUE"
+    about = " ".join((getattr(place.legal().get(first), "help", None) or "").split()).rstrip(".")
+    told = f" ({first}: {about[0].lower()}{about[1:]})" if about else ""
+    return f"{place.key} ({place.owner.__name__}) needs {names}; give {option}, or --config FILE that has them{told}"
 
 
 def _wrong_value(place: _Place, reasons: Iterable[str], given: str | None) -> str | None:

@@ -17,7 +17,7 @@ from repro.errors import UserError
 from repro.modules.base import RecordedModule
 from repro.registry import differences, record_of
 
-__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]
+__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "option_of", "runs_that_fit", "with_config_of_run"]
 
 _FREE = {"model.compile", "data.workers", "data.in_memory", "data.cache"}
 _PLACES = {"data.path", "data.root"}
@@ -25,7 +25,7 @@ _TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algor
 _LAST = Path("checkpoints") / "last.ckpt"
 
 
-def _option(arguments: Sequence[str], name: str) -> str | None:
+def option_of(arguments: Sequence[str], name: str) -> str | None:
     """Value of the last ``--name VALUE`` or ``--name=VALUE``."""
     found = None
     for word, following in zip(arguments, [*arguments[1:], None], strict=False):
@@ -38,8 +38,8 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def with_config_of_run(arguments: Sequence[str]) -> list[str]:
     """Arguments of ``fit``, with the config of the run that is resumed put first unless they name one."""
-    path = _option(arguments, "--ckpt_path")
-    if path is None or path == "last" or _option(arguments, "--config") or _option(arguments, "-c"):
+    path = option_of(arguments, "--ckpt_path")
+    if path is None or path == "last" or option_of(arguments, "--config") or option_of(arguments, "-c"):
         return list(arguments)
     folder = runs.run_of_checkpoint(path)
     saved = None if folder is None else folder / "config.yaml"
@@ -135,7 +135,8 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
     data = None if like is None else read_checkpoint(like)["repro"]["data_fingerprint"]
 
     def fits(folder: Path, status: Mapping[str, Any]) -> bool:
-        if task is not None and not registry.load("tasks", task)().fits(int(status.get("num_classes") or 0)):
+        classes, mode = int(status.get("num_classes") or 0), str(status.get("model"))
+        if task is not None and not registry.load("tasks", task)().fits(classes, mode):
             return False
         if model is None:
             return bool(status.get("draws", True))

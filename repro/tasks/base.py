@@ -27,21 +27,28 @@ class Task(Plugin, ABC):
     Attributes:
         name: The task's registered name, as in ``--task NAME``.
         trains: Whether models are trained for the task, or those of other tasks serve.
+        mode: Name of the one training mode that serves the task; None where any does.
     """
 
     name: ClassVar[str]
     trains: ClassVar[bool] = True
+    mode: ClassVar[str | None] = None
 
     @abstractmethod
-    def num_classes(self, classes: int) -> int:
-        """Classes of a network for this task, when the data have ``classes`` of them."""
+    def num_classes(self, classes: int, start: int | None = None) -> int:
+        """Classes of a network for this task.
+
+        Args:
+            classes: Those of the data.
+            start: Those of the model that it is trained from, or None.
+        """
 
     @abstractmethod
     def check(self, module: GenerativeModule) -> None:
         """Raises UserError when the task cannot be done with the model."""
 
-    def fits(self, num_classes: int) -> bool:
-        """Whether a finished run of a model with so many classes is one that the task looks for."""
+    def fits(self, num_classes: int, mode: str = "") -> bool:
+        """Whether a finished run of a model with so many classes, of this training mode, is one to look for."""
         return num_classes == 0
 
     def choose_classes(self, classes: str) -> None:
@@ -70,7 +77,7 @@ class Task(Plugin, ABC):
 
     def record(self, module: GenerativeModule) -> dict[str, Any]:
         """What two banks of this task must have in common to be compared, as plain data."""
-        return {}
+        return dict(module.conditions)
 
     def references(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Bank]:
         """Banks that every model is compared with."""
@@ -102,7 +109,7 @@ class Unconditional(Task):
 
     name = "unconditional"
 
-    def num_classes(self, classes: int) -> int:
+    def num_classes(self, classes: int, start: int | None = None) -> int:
         return 0
 
     def check(self, module: GenerativeModule) -> None:
@@ -121,7 +128,7 @@ class Conditional(Task):
     def __init__(self) -> None:
         self.classes: list[int] | None = None
 
-    def num_classes(self, classes: int) -> int:
+    def num_classes(self, classes: int, start: int | None = None) -> int:
         if not classes:
             raise UserError(
                 "--task conditional needs data with classes; these have none: name other data, or type "
@@ -144,7 +151,7 @@ class Conditional(Task):
                 f"cannot read classes {classes!r}; write a range or a list, such as 0-4 or 0,3,8"
             ) from error
 
-    def fits(self, num_classes: int) -> bool:
+    def fits(self, num_classes: int, mode: str = "") -> bool:
         return num_classes > 0
 
     def images_per_seed(self, module: GenerativeModule) -> int:

@@ -51,7 +51,7 @@ class Inverse(Task):
     trains: ClassVar[bool] = False
     operator: ClassVar[type[Operator]]
 
-    def num_classes(self, classes: int) -> int:
+    def num_classes(self, classes: int, start: int | None = None) -> int:
         return 0
 
     def check(self, module: GenerativeModule) -> None:
