@@ -39,8 +39,8 @@ _NARROW = {UNET: ("DDPMv1", "DDPMv3", "Multistagev1"), TRANSFORMER: ("DiT", "UVi
 _PUBLISHED = {UNET: ("DDPMv1", "DDPMv2", "DDPMv3", "DDPMv4", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
 _CLASSES = {"tiny": _NARROW, "small": _NARROW, "paper": _PUBLISHED}
 _SAMPLER = ("--sampler", "DPMSolver", "--sampler.steps", "100", "--sampler.order", "3", "--sampler.t_end", "1e-3")
-_SECONDS = {"tiny": (8.0, 20.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
-_GRID_ROWS = 6
+_SECONDS = {"tiny": (22.0, 28.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
+_GRID_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class Inpaint(Study):
             panels.append(beside([rendered(figure) for figure in _pictures(found, problem, scale)]))
         for name, rows in (("pairs", pairs), ("classes", classes), ("restored", restored)):
             write_rows(folder / f"{name}.csv", rows)
-        sheet = above([rendered(_chart(classes)), *panels])
+        rows = ([rendered(_chart(classes)), panels[0]], panels[1:3], panels[3:])
+        sheet = above([beside(row) for row in rows])
         save_pixels(sheet, picture)
         log_figure(results, self.name, sheet, {f"{row['problem']}/{row['class']}": row["rp"] for row in classes})
         return "\n".join(
@@ -255,8 +256,9 @@ def _told(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]],
             for each in restored:
                 if each["problem"] == row["problem"]:
                     yield (
-                        f"  {each['system']}: PSNR {each['psnr']:.2f} dB, residual {each['residual']:.4f}, like the truth "
-                        f"{each['truth']:.3f} ({each['low']:.3f}-{each['high']:.3f}), control {each['control']:.3f}"
+                        f"  {each['system']}: PSNR {each['psnr']:.2f} dB, residual {each['residual']:.4f}, like the "
+                        f"truth {each['truth']:.3f} ({each['low']:.3f}-{each['high']:.3f}), "
+                        f"control {each['control']:.3f}"
                     )
 
 
