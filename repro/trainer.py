@@ -265,7 +265,11 @@ class Trainer(L.Trainer):
         model = self._model_of(path, "ema")
         if not model.num_classes and task in (None, Conditional.name):
             task, guidance, classes = None, 1.0, None
-        return Bank.open(drawer.predict(model, None, path, seeds, task, None, None, "ema", problem, guidance, classes))
+        drawn = {"seeds": seeds, "task": task, "problem": problem, "guidance": guidance, "classes": classes}
+        try:
+            return Bank.open(drawer.predict(model, ckpt_path=path, **drawn))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
     def _prepare(
         self,

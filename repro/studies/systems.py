@@ -1,5 +1,5 @@
-"""The unconditional systems of the paper, and what studies do with systems: where their configs, runs and banks are,
-and the jobs that train and draw them."""
+"""The systems of the paper, unconditional and conditional, and what studies do with systems: where their configs, runs
+and banks are, and the jobs that train and draw them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from repro.studies.base import Scale
 from repro.studies.jobs import Job
 
 __all__ = [
+    "CONDITIONAL_SYSTEMS",
     "SEEDS",
     "SYSTEMS",
     "System",
@@ -32,7 +33,7 @@ _GPU_SECONDS = {"small": 3_600.0, "paper": 250_000.0}
 
 @dataclass(frozen=True)
 class System:
-    """One of the paper's unconditional systems (Table 1).
+    """One of the paper's systems.
 
     Attributes:
         name: As in the paper.
@@ -94,7 +95,17 @@ SYSTEMS = {
         System("Progressivev3", "progressivev3_cifar", 75, _halvings(128, 2), 15, "DDPMv3"),
     )
 }
-"""By name, in the order of the paper."""
+"""The unconditional ones (Table 1) by name, in the order of the paper."""
+
+CONDITIONAL_SYSTEMS = {
+    system.name: system
+    for system in (
+        System("EDM-cond", "edm_cond_cifar", 95),
+        System("Multistage-EDM-cond", "multistage_edm_cond_cifar", 125),
+        System("UViT-cond", "uvit_cond_cifar", 330, _V + _LONG),
+    )
+}
+"""The class-conditional ones (section 4.1) by name."""
 
 
 def configs_folder() -> Path:
@@ -126,6 +137,7 @@ def fit_job(
     options: Sequence[str] = (),
     after: Sequence[str] = (),
     seconds: float = 60.0,
+    banks: Sequence[str] = (),
 ) -> Job:
     """The job ``fit_NAME``: trains a system into its run, or goes on with it.
 
@@ -136,13 +148,14 @@ def fit_job(
         options: Further words of ``repro fit``.
         after: Names of the systems whose runs it reads.
         seconds: Estimated time on one core.
+        banks: Names of the banks that it reads.
     """
     run = run_of(folder, name)
     words = [word for config in configs for word in ("--config", str(config))]
     return Job(
         f"fit_{name}",
         ("fit", *words, *options, "--output", str(run)),
-        after=tuple(f"fit_{other}" for other in after),
+        after=(*(f"fit_{other}" for other in after), *(f"draw_{bank}" for bank in banks)),
         seconds=seconds,
         checkpoint=run / "checkpoints" / "last.ckpt",
     )
@@ -153,12 +166,12 @@ def training_jobs(folder: Path, system: System, scale: Scale) -> Iterator[Job]:
 
     Args:
         folder: The study's folder.
-        system: One of :data:`SYSTEMS`.
+        system: One of :data:`SYSTEMS` or :data:`CONDITIONAL_SYSTEMS`.
         scale: On the digits with a narrow network, on CIFAR-10 with a narrow network, or as in the paper.
     """
     tiny = scale == "tiny"
     teacher = (tiny and system.teacher_at_tiny) or system.teacher
-    number = str([*SYSTEMS].index(system.name))
+    number = str([*SYSTEMS, *CONDITIONAL_SYSTEMS].index(system.name))
     options = [*(system.tiny if tiny else ()), "--seed_everything", number]
     options += ["--model.seed", number, "--data.seed", number]
     if teacher:

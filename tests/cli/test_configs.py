@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.cli.overlays import with_class_settings
-from repro.studies.systems import SYSTEMS
+from repro.studies.systems import CONDITIONAL_SYSTEMS, SYSTEMS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
@@ -25,7 +26,8 @@ SMALL = {
 
 QUIET = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
 OVERLAYS = CONFIGS / "small"
-SYSTEM_CONFIGS = [f"{system.config}.yaml" for system in SYSTEMS.values()]
+ALL = SYSTEMS | CONDITIONAL_SYSTEMS
+SYSTEM_CONFIGS = [f"{system.config}.yaml" for system in ALL.values()]
 
 
 def shipped() -> list[Path]:
@@ -51,14 +53,16 @@ def train(config: str, *words: str) -> int:
     return read_checkpoint(Path("runs") / config)["global_step"]
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_system_trains_at_small_scale(name, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    config = SYSTEMS[name].config
+    config = ALL[name].config
     if (workplace / "runs" / config).is_dir():
         return
     short = ("--model.stage_images", "4", "--trainer.max_steps", "7") if name.startswith("Progressive") else ()
     assert train(config, *short) == (7 if short else 2)
+    status = json.loads((workplace / "runs" / config / "run.json").read_text())
+    assert status["num_classes"] == (10 if name in CONDITIONAL_SYSTEMS else 0)
 
 
 @pytest.mark.parametrize("overlay", sorted(OVERLAYS.iterdir()), ids=lambda path: path.stem)

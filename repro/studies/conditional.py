@@ -1,0 +1,189 @@
+"""Figures 8, 18 and 19: conditional systems beside each other and beside unconditional ones, on the same noises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from repro.banks import Bank
+from repro.charts import Curve, Panel, line_chart
+from repro.comparison import Comparison, compare
+from repro.comparison.results import counted
+from repro.figures import above, beside, image_grid, rate_chart, rendered, save_pixels
+from repro.studies.base import Scale, Study
+from repro.studies.jobs import Job, longest_first
+from repro.studies.measuring import log_figure
+from repro.studies.system_table import write_rows
+from repro.studies.systems import CONDITIONAL_SYSTEMS, SYSTEMS, bank_of, draw_job, training_jobs
+
+__all__ = ["Conditional"]
+
+_PLAIN = ("EDMv1", "Multistagev1", "UViT")
+_SEEDS = {"tiny": "0-299", "small": "0-999", "paper": "0-9999"}
+_IMAGE_SECONDS = {"tiny": 0.01, "small": 0.3, "paper": 1.8}
+_GRID_ROWS = 4
+_GRID_CLASSES = 10
+
+
+class Conditional(Study):
+    """Three conditional and three unconditional systems: conditional RP by class, and between RP.
+
+    Every conditional system draws each noise under every class. Two of them are compared class by class; their control
+    pairs images of the same class and different noises. Between RP asks whether an unconditional system draws what a
+    conditional one draws from the same noise under some class; its control asks the same of different noises, with as
+    many classes to choose from. At the scale ``tiny`` the systems are narrow networks on the 8 x 8 digits, at ``small``
+    narrow networks on CIFAR-10, at ``paper`` the paper's.
+
+    Args:
+        seeds: Which noises; by default 0-299, 0-999 or, as in the paper, 0-9999, by scale.
+    """
+
+    name: ClassVar[str] = "conditional"
+    figure: ClassVar[str] = "8, 18 and 19"
+
+    def __init__(self, seeds: str | None = None) -> None:
+        self.seeds = seeds
+
+    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+        """Trains the six systems and draws their banks."""
+        jobs: dict[str, Job] = {}
+        seeds = self.seeds or _SEEDS[scale]
+        for name, classes in [*((name, 1) for name in _PLAIN), *((name, 10) for name in CONDITIONAL_SYSTEMS)]:
+            jobs |= {job.name: job for job in training_jobs(folder, (SYSTEMS | CONDITIONAL_SYSTEMS)[name], scale)}
+            seconds = _IMAGE_SECONDS[scale] * classes * (int(_SEEDS[scale].partition("-")[2]) + 1)
+            job = draw_job(folder, name, seeds, seconds=seconds)
+            jobs[job.name] = job
+        return longest_first(jobs)
+
+    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+        """Conditional and between RP as text, CSV, PNG and TensorBoard log."""
+        results, picture = folder / "results", folder / "conditional.png"
+        names = [*_PLAIN, *CONDITIONAL_SYSTEMS]
+        banks = [Bank.open(bank_of(folder, name)) for name in names]
+        descriptor, threshold = ("Pixels", 0.95) if scale == "tiny" else (None, None)
+        found = compare(banks, descriptor, banks[0].training_images(), threshold, names=names)
+        found.write(results)
+        found.to_tensorboard(results)
+        classes = [row for row in found.conditional_table() if row["score"] == "RP"]
+        between = [row for row in found.table() if row["score"] == "Between RP"]
+        plain = [_at_random(found, row) for row in between]
+        write_rows(folder / "conditional.csv", classes)
+        write_rows(folder / "between.csv", plain)
+        sheet = beside(
+            [above([rendered(each) for each in part]) for part in (_charts(found, classes, plain), _grids(found))]
+        )
+        save_pixels(sheet, picture)
+        values = {_pair(row): row["rate"] for row in [*_means(classes), *between]}
+        log_figure(results, self.name, sheet, values)
+        return "\n".join(
+            [
+                *_told(found, classes, plain),
+                "",
+                f"picture: {picture}",
+                f"tables: {folder}/*.csv, {results}",
+                f"curves and images: tensorboard --logdir {folder}",
+            ]
+        )
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{row['first']} - {row['second']}"
+
+
+def _means(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in classes if row["class"] == "mean"]
+
+
+def _at_random(found: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of between RP, with how often the most similar class is each class."""
+    place = found.names.index(row["first"]), found.names.index(row["second"])
+    outcome, labels = found.scores["Between RP"].outcomes[place], found.banks[place[1]].labels
+    nearest = np.bincount(labels.numpy()[outcome.second][outcome.matches], minlength=found.classes)
+    return dict(row) | {f"class_{label}": int(count) for label, count in enumerate(nearest)}
+
+
+def _told(
+    found: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    yield (
+        f"Same noise, same image: {found.descriptor['name']} > {found.threshold:g}, {found.noises:,} noises, "
+        f"{found.classes} classes; in brackets Wilson 95 % intervals, images of one noise taken as independent"
+    )
+    yield ""
+    yield "Conditional RP, the mean over the classes; control: other noises, same class"
+    for mean in _means(classes):
+        each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
+        low, high = (pick(each, key=lambda row: row["rate"]) for pick in (min, max))
+        control = max(row["control_rate"] for row in each)
+        yield (
+            f"  {_pair(mean)}: {_rate(mean)}, n = {mean['n']:,}, control {mean['control_rate']:.3f}; from "
+            f"{_rate(low)} (class {low['class']}) to {_rate(high)} (class {high['class']}), n = {low['n']:,} each, "
+            f"highest control {control:.3f}"
+        )
+    yield ""
+    yield "Between RP: some class gives the unconditional image; control: other noises, as many classes"
+    for row in between:
+        yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
+    yield ""
+    yield "RP of the unconditional systems"
+    for row in found.table():
+        if row["score"] == "RP" and row["first"] in SYSTEMS:
+            yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
+    yield ""
+    yield "GL: " + ", ".join(f"{row['system']} {_rate(row)}" for row in found.memorization_table())
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    return f"{row['rate']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
+
+
+def _charts(
+    found: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
+) -> Iterator[Figure]:
+    """Conditional RP over the classes, and between RP of every pair."""
+    condition = f"{found.descriptor['name']} > {found.threshold:g}"
+    curves = []
+    for mean in _means(classes):
+        each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
+        places, rates, low, high = ([row[key] for row in each] for key in ("class", "rate", "low", "high"))
+        curves.append(Curve(f"{_pair(mean)}: {mean['rate']:.2f}", places, rates, low, high))
+    worst = {}
+    for row in classes:
+        worst[row["class"]] = max(worst.get(row["class"], 0.0), row["control_rate"])
+    worst.pop("mean")
+    curves.append(Curve("highest control", list(worst), list(worst.values()), dashed=True))
+    yield line_chart(
+        [Panel(curves, "same noise, same class", "class", "conditional RP", ("linear", "linear"), (0, 1.02))],
+        "Conditional systems",
+        f"{condition}, n = {found.noises:,} a class, 95 % bands; means beside the names; control: other noises",
+    )
+    control = max(between, key=lambda row: row["control_rate"])
+    highest = counted(control["control_count"], control["n"])
+    rows = [*between, highest]
+    yield rate_chart(
+        [row["rate"] for row in rows],
+        [(row["low"], row["high"]) for row in rows],
+        [*map(_pair, between), "highest control"],
+        "Unconditional and conditional systems",
+        f"{condition}, n = {found.noises:,}, 95 % intervals; control: other noises",
+        "between RP: some class gives the unconditional image",
+    )
+
+
+def _grids(found: Comparison) -> Iterator[Figure]:
+    """Noises by classes, one grid a conditional system, with the unconditional image of the same noise in front."""
+    unconditional = found.banks[0]
+    rows = [f"noise {seed}" for seed in unconditional.seeds[:_GRID_ROWS].tolist()]
+    for name, bank in zip(found.names, found.banks, strict=True):
+        if bank.labels is None:
+            continue
+        each = bank.manifest.images_per_seed
+        images = bank.images.unflatten(0, (-1, each))[: len(rows), :_GRID_CLASSES]
+        tiles = torch.cat([unconditional.images[: len(rows), None], images], dim=1)
+        columns = [found.names[0], *(str(label) for label in bank.labels[: images.shape[1]].tolist())]
+        yield image_grid(tiles, columns, rows, name, f"one column a class; first column: {found.names[0]}, no class")
