@@ -163,12 +163,14 @@ class DiscreteVP(Kernel):
     signal-to-noise ratio falls below ``2 * log_snr_min`` are left out and the others spread over (0, 1].
 
     Args:
-        schedule: ``linear`` (Ho et al. 2020: betas from 1e-4 to 0.02) or ``cosine`` (Nichol & Dhariwal 2021).
+        schedule: ``linear`` (Ho et al. 2020: betas from 1e-4 to 0.02), ``cosine`` (Nichol & Dhariwal 2021), or
+            ``scaled_linear`` (Rombach et al. 2022, for latents: roots of betas evenly spread, from 8.5e-4 to 0.012).
         steps: N.
         log_snr_min: Smallest half log signal-to-noise ratio that is kept.
 
     Raises:
-        UserError: an unknown schedule, too few steps for it (linear: 21), or fewer than two that are kept.
+        UserError: an unknown schedule, too few steps for it (linear: 21, scaled_linear: 13), or fewer than two that are
+            kept.
 
     Source: Ho et al. 2020, arXiv:2006.11239; interpolation as in Lu et al. 2022, arXiv:2206.00927, appendix D.
     """
@@ -176,15 +178,21 @@ class DiscreteVP(Kernel):
     t_max = 1.0
 
     def __init__(
-        self, schedule: Literal["linear", "cosine"] = "linear", steps: int = 1000, log_snr_min: float = -5.1
+        self,
+        schedule: Literal["linear", "cosine", "scaled_linear"] = "linear",
+        steps: int = 1000,
+        log_snr_min: float = -5.1,
     ) -> None:
-        if schedule not in ("linear", "cosine"):
-            raise unknown("schedule of DiscreteVP", schedule, ("linear", "cosine"))
-        least = 21 if schedule == "linear" else 2
+        fewest = {"linear": 21, "cosine": 2, "scaled_linear": 13}
+        if schedule not in fewest:
+            raise unknown("schedule of DiscreteVP", schedule, fewest)
+        least = fewest[schedule]
         if steps < least:
             raise UserError(f"DiscreteVP needs at least {least} steps for the {schedule} schedule, got {steps}")
         if schedule == "linear":
             betas = np.linspace(0.1 / steps, 20 / steps, steps)
+        elif schedule == "scaled_linear":
+            betas = np.linspace((0.85 / steps) ** 0.5, (12 / steps) ** 0.5, steps) ** 2
         else:
             level = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
             betas = np.minimum(1 - level[1:] / level[:-1], 0.999)

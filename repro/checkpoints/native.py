@@ -98,7 +98,8 @@ def load_module(
         path: A checkpoint, a run's folder (its newest checkpoint), or a file of another project.
         weights: Sample with the averaged weights (``ema``) or those of the last step (``raw``).
         format: Format of a file of another project (``repro plugins checkpoints``), or ``auto``.
-        **options: What such a file does not say; see :func:`repro.checkpoints.importing.import_file`.
+        **options: What such a file does not say, and ``decoder`` for a model of latents; see
+            :func:`repro.checkpoints.importing.import_file`.
 
     Raises:
         UserError: as :func:`read_checkpoint`; a record that cannot be rebuilt here; weights that do not fit; a file of

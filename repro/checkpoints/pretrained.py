@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def pipeline_in(name: str) -> Any:
     return pipeline
 
 
-def autoencoder_in(name: str) -> tuple[Any, str]:
-    """An ``AutoencoderKL`` and the SHA-256 of its weights' files.
+def autoencoder_in(name: str) -> tuple[Any, dict[str, Any]]:
+    """An ``AutoencoderKL``, and a record for :func:`autoencoder_of`: its settings and the SHA-256 of its weights.
 
     Args:
         name: Its folder, that of a pipeline with one in ``vae``, or a name on the hub.
@@ -86,23 +87,31 @@ def autoencoder_in(name: str) -> tuple[Any, str]:
 
     with _reading(folder):
         autoencoder = AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
     weights = sorted(folder.glob("*.safetensors"))
-    return autoencoder, "+".join(sha256_of_file(file) for file in weights)
+    sha256 = "+".join(sha256_of_file(file) for file in weights)
+    return autoencoder, {"config": json.loads(json.dumps(config, default=list)), "sha256": sha256}
 
 
-def autoencoder_of(config: dict[str, Any]) -> Any:
-    """An ``AutoencoderKL`` of these settings, at random weights.
+def autoencoder_of(record: dict[str, Any]) -> Any:
+    """An ``AutoencoderKL`` of recorded settings, at random weights.
+
+    Args:
+        record: With ``config`` and ``sha256``, from :func:`autoencoder_in`.
 
     Raises:
-        UserError: the extra is not installed, or settings that it does not have.
+        UserError: the extra is not installed, or this is no such record.
     """
     check_extra("a decoder of latents")
     from diffusers import AutoencoderKL
 
     try:
-        return AutoencoderKL(**config)
+        if record.keys() != {"config", "sha256"}:
+            raise ValueError(f"it has the keys {sorted(record)}")
+        return AutoencoderKL(**record["config"])
     except (TypeError, ValueError, LookupError) as error:
-        raise UserError(f"these are no settings of an AutoencoderKL: {' '.join(str(error).split())[:100]}") from error
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"this is no record of a decoder: {reason}; name its folder instead") from error
 
 
 def _found(name: str, check: Callable[[Path], None]) -> Path:
@@ -198,7 +207,8 @@ def _reading(folder: Path) -> Iterator[None]:
         for each in loggings:
             each.disable_progress_bar()
             each.set_verbosity_error()
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, _safetensors_error()) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise UserError(f"cannot read {folder}: damaged, or weights that do not fit its settings ({reason})") from error

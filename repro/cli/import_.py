@@ -23,7 +23,7 @@ from repro.files import write_text
 
 __all__ = ["run"]
 
-_USAGE = "repro import FILE [--format NAME] [--output DIR] [options of the format]"
+_USAGE = "repro import FILE [--format NAME] [--output DIR] [--decoder DIR] [options of the format]"
 
 
 def _words(arguments: Sequence[str]) -> tuple[list[str], str]:
@@ -52,6 +52,12 @@ def _parser(name: str, chosen: type[Format]) -> Parser:
     parser.add_argument("file", type=str, metavar="FILE", help="The released file.")
     parser.add_argument("--format", type=str, default=AUTO, help="Its format (repro plugins checkpoints).")
     parser.add_argument("--output", type=str | None, help="The run's folder; runs/imported/<file> by default.")
+    parser.add_argument(
+        "--decoder",
+        type=str | None,
+        help="For a model of latents, the autoencoder whose decoder makes images of them: a folder in the layout of "
+        "diffusers, or a name on its hub.",
+    )
     parser.add_class_arguments(chosen, fail_untyped=False)
     return parser
 
@@ -92,15 +98,18 @@ def _as_config(record: Any) -> Any:
 
 
 def _report(imported: Imported) -> list[str]:
-    module, file = imported.module, imported.file
-    count = sum(parameter.numel() for parameter in module.average.parameters())
+    module, drawer, file = imported.module, imported.drawer, imported.file
+    count = sum(parameter.numel() for parameter in drawer.average.parameters())
     classes = f"{module.num_classes} classes" if module.num_classes else "unconditional"
     lines = [
         f"{imported.format}: {file.found}",
         f"{count:,} parameters, images {'x'.join(map(str, module.image_shape))}, {classes}",
-        f"kernel {_described(module.average.kernel)}, {_described(module.average.parameterization)}",
+        f"kernel {_described(drawer.average.kernel)}, {_described(drawer.average.parameterization)}",
         f"sampler {_described(module.sampler)}",
     ]
+    if module is not drawer:
+        latents = "x".join(map(str, drawer.image_shape))
+        lines.append(f"latents {latents}, decoded by the autoencoder of sha256 {module.decoder_sha256}")
     if file.assumed:
         told = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
         lines.append(f"assumed, since the file does not say: {told}")
@@ -153,7 +162,7 @@ def run(command: str, arguments: list[str]) -> int:
         config = _parser(name, chosen).parse_args(arguments)
         check_claims(config)
         options = {option: build(config[option], option) for option in options_of(chosen)}
-        imported = import_file(bare[0], name, **options)
+        imported = import_file(bare[0], name, config.decoder, **options)
         folder = _write(imported, config.output)
     print("\n".join([*_report(imported), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]))
     return 0

@@ -44,6 +44,7 @@ _CHECKPOINT = {
 _CHECKPOINT["test"] = _CHECKPOINT["predict"] = _CHECKPOINT["validate"]
 _SEVERAL = ("--reference", "--metric")
 _MOST_OTHERS = 3
+_READ = ("pipeline", "model")
 _NOT_SAVED = ("name", "output", "ckpt_path", "print_config")
 
 
@@ -208,7 +209,10 @@ class CommandLine(LightningCLI):
         )
 
     def _name(self) -> str:
-        """Name of the run: as given, or of the config file (of its run, for a saved one), or model and data."""
+        """Name of the run: as given, or of the config file (of its run, for a saved one), or model and data.
+
+        A model that reads another one's files has their name in its own.
+        """
         if self.config.get("name"):
             if self.config.name != Path(self.config.name).name:
                 raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
@@ -217,9 +221,11 @@ class CommandLine(LightningCLI):
         if files:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
             return files[0].absolute().parent.name if saved else files[0].stem
-        named = dict(self._names())
-        parts = [named[key] for key in ("model.network", "model.denoiser") if named.get(key, "None") != "None"]
-        return "-".join([*(parts or [named["model"]]), named["data"]])
+        named = {key: value for key, value in self._names() if value != "None"}
+        parts = [named[key] for key in ("model.network", "model.denoiser") if key in named]
+        given = self.config.model.get("init_args") or {}
+        parts = parts or [named["model"], *(Path(given[key]).name for key in _READ if isinstance(given.get(key), str))]
+        return "-".join([*parts, *([named["data"]] if "data" in named else [])])
 
     def _names(self) -> Iterator[tuple[str, str]]:
         plain = self.plain(skip_validation=True)

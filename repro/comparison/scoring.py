@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,12 @@ def _check_banks(banks: Sequence[Bank], names: Sequence[str], seeds: object) -> 
                 f"bank {name!r} holds images of shape {bank.manifest.image_shape}, {names[0]!r} of "
                 f"{first.manifest.image_shape}; compare banks of one shape"
             )
+        for key in first.manifest.extra.keys() & bank.manifest.extra.keys():
+            there, here = (json.dumps(each.manifest.extra[key])[:60] for each in (first, bank))
+            if first.manifest.extra[key] != bank.manifest.extra[key]:
+                raise UserError(
+                    f"{key.replace('_', ' ')} of bank {name!r} is {here}, of {names[0]!r} {there}; draw them alike"
+                )
         if not bank.complete and seeds is None:
             total = len(bank.manifest.seeds) * bank.manifest.images_per_seed
             raise UserError(

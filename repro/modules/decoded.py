@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +11,7 @@ from repro.checkpoints.native import load_module
 from repro.checkpoints.pretrained import autoencoder_in, autoencoder_of
 from repro.errors import UserError
 from repro.modules.base import GenerativeModule
+from repro.modules.text_to_image import TextToImage
 from repro.noise import NoiseStream
 from repro.registry import settle
 from repro.samplers.base import Sampler
@@ -67,7 +67,7 @@ class Decoded(GenerativeModule):
     Args:
         model: The model of latents, or the path of its checkpoint or run.
         decoder: Folder (or name on the hub) of an ``AutoencoderKL``, or of a pipeline with one. In records it is the
-            autoencoder's settings, with the SHA-256 of its weights.
+            autoencoder's settings (``config``) with the SHA-256 of its weights (``sha256``).
         weights: Averaged weights of the checkpoint (``ema``) or those of the last step (``raw``).
 
     Raises:
@@ -88,19 +88,17 @@ class Decoded(GenerativeModule):
         weights: Literal["ema", "raw"] = "ema",
     ) -> None:
         super().__init__()
-        given, read = decoder, load_module(model, weights) if isinstance(model, str) else model
-        if not isinstance(read, GenerativeModule) or isinstance(read, Decoded):
-            raise UserError(
-                f"a {type(read).__name__} draws no latents; name the run of a latent model: --model.model RUN"
-            )
-        if isinstance(given, str):
-            autoencoder, sha256 = autoencoder_in(given)
-            config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
-            decoder = {"config": json.loads(json.dumps(config, default=list)), "sha256": sha256}
+        read = load_module(model, weights) if isinstance(model, str) else model
+        if not isinstance(read, GenerativeModule) or isinstance(read, Decoded | TextToImage):
+            raise UserError(f"a {type(read).__name__} draws no latents; name the run of a model that does")
+        if isinstance(decoder, str):
+            autoencoder, settings = autoencoder_in(decoder)
+            source = read.origin or f"a {type(read).__name__}"
+            self.origin = f"{source}, decoded by {decoder} (sha256 {settings['sha256']})"
         else:
-            autoencoder = autoencoder_of(given["config"])
-        settle(self, model=read, decoder=decoder)
-        self.model, self.decoder = read, Decoder(autoencoder)
+            autoencoder, settings = autoencoder_of(decoder), decoder
+        settle(self, model=read, decoder=settings)
+        self.model, self.decoder, self.decoder_sha256 = read, Decoder(autoencoder), settings["sha256"]
         channels, height, width = read.image_shape
         if channels != self.decoder.latent_channels:
             raise UserError(
@@ -110,8 +108,6 @@ class Decoded(GenerativeModule):
         factor = self.decoder.factor
         self.image_shape, self.num_classes = (self.decoder.channels, factor * height, factor * width), read.num_classes
         self.sampler, self.guidance = read.sampler, read.guidance
-        if isinstance(given, str):
-            self.origin = f"{read.origin or type(read).__name__}, decoded by {given} (sha256 {sha256})"
 
     @property
     def takes_no_labels(self) -> bool:

@@ -7,23 +7,30 @@ from typing import ClassVar, Literal
 from repro.checkpoints.formats.base import ForeignFile, Format, fill, outline, tensors_of, variance_preserving
 from repro.checkpoints.formats.transformers import uvit_record
 from repro.checkpoints.layouts import uvit
-from repro.errors import UserError, unknown
+from repro.errors import unknown
+from repro.kernels import DiscreteVP, Kernel
 from repro.modules.diffusion import Diffusion
+from repro.modules.times import DiscreteTimes, TimeDistribution
+from repro.parameterizations import Eps, Parameterization
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 
 __all__ = ["UViTFormat"]
+
+_KERNELS = ("VP", "DiscreteVP", "StableDiffusion")
+_ROWS_WITH_NULL = 1001
 
 
 class UViTFormat(Format):
     """U-ViT (baofff/U-ViT): released ``.pth`` files, and ``nnet_ema.pth`` of its training.
 
     Shapes tell everything but the heads. Models of pixels were trained under VP in continuous time; those of latents
-    under Stable Diffusion's noise levels, which no kernel here has.
+    (4 channels) under Stable Diffusion's 1000 steps, counted from 1.
 
     Args:
         heads: Attention heads; by default those of the published network of the same width.
-        kernel: ``VP``, or ``DiscreteVP`` for DDPM's 1000 steps.
+        kernel: ``VP``, ``DiscreteVP`` for DDPM's 1000 steps, or ``StableDiffusion`` for those.
+        null_class: Whether the last row of the class table means "no class", as in the released models with 1001 rows.
         sampler: How images are drawn, in place of DPM-Solver.
 
     Raises:
@@ -35,13 +42,14 @@ class UViTFormat(Format):
     def __init__(
         self,
         heads: int | None = None,
-        kernel: Literal["VP", "DiscreteVP"] | None = None,
+        kernel: Literal["VP", "DiscreteVP", "StableDiffusion"] | None = None,
+        null_class: bool | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if kernel not in (None, "VP", "DiscreteVP"):
-            raise unknown("kernel of uvit", kernel, ("VP", "DiscreteVP"))
-        self.heads, self.kernel = heads, kernel
+        if kernel not in (None, *_KERNELS):
+            raise unknown("kernel of uvit", kernel, _KERNELS)
+        self.heads, self.kernel, self.null_class = heads, kernel, null_class
 
     def recognises(self, file: ForeignFile) -> bool:
         tensors = tensors_of(file.content)
@@ -50,15 +58,20 @@ class UViTFormat(Format):
     def read(self, file: ForeignFile) -> Diffusion:
         tensors = tensors_of(file.content)
         given = uvit_record(self, file, tensors)
-        if given["in_chans"] == 4 and self.kernel is None:
-            raise UserError(
-                f"{file.path} denoises latents of 4 channels, which U-ViT trains under Stable Diffusion's noise "
-                "levels; no kernel here has them: to take another all the same, type --kernel DiscreteVP"
-            )
-        record = uvit.settings(given)
+        record, latents = uvit.settings(given), given["in_chans"] == 4
+        if (rows := record["args"]["num_classes"]) and self.settle(file, "null_class", rows == _ROWS_WITH_NULL):
+            record["args"] |= {"num_classes": rows - 1, "null_class": True}
         state = uvit.state_dict(tensors, outline(file, record, tensors.values()))
-        parts = variance_preserving(self.settle(file, "kernel", "VP"))
+        parts = _parts(self.settle(file, "kernel", "StableDiffusion" if latents else "VP"))
         module = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
         fill(module, state, None, file.path)
-        file.found = f"U-ViT of width {given['embed_dim']}"
+        file.found = f"U-ViT of width {given['embed_dim']}{' on latents of 4 channels' if latents else ''}"
         return module
+
+
+def _parts(name: str) -> tuple[Kernel, Parameterization, TimeDistribution]:
+    """Kernel, meaning of the output and training times of a model by the kernel's name."""
+    if name != "StableDiffusion":
+        return variance_preserving(name)
+    kernel = DiscreteVP("scaled_linear")
+    return kernel, Eps(condition_scale=float(kernel.steps)), DiscreteTimes()
