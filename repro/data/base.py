@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from repro.data.order import subset_order
-from repro.data.source import ArraySource, FittedSource, ImageSource, SubsetSource
+from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSource, SubsetSource
 from repro.data.stream import Batch, Batches, BatchStream
 from repro.errors import UserError
 from repro.registry import Plugin
@@ -59,6 +59,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         batch_size: Images a batch, over all ranks; with gradient accumulation one optimiser step takes several.
         subset: How many images to train on; None takes all that are not held out.
         subset_seed: Which images a subset takes: subsets of one seed are nested.
+        classes: Numbers of the classes to keep, which become 0, 1, 2, ... in this order; None keeps all.
         seed: Number of the batch order and of the flips.
         horizontal_flip: Whether each image seen is mirrored by a fair coin of its position.
         resize: Scale the whole set once to this side: centre square; block means when the side divides the old one,
@@ -83,6 +84,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         batch_size: int = 128,
         subset: int | None = None,
         subset_seed: int = 0,
+        classes: list[int] | None = None,
         seed: int = 0,
         horizontal_flip: bool = False,
         resize: int | None = None,
@@ -97,6 +99,10 @@ class ImageData(LightningDataModule, Plugin, ABC):
         self.batch_size, self.subset, self.subset_seed, self.seed = batch_size, subset, subset_seed, seed
         self.horizontal_flip, self.resize, self.grayscale = horizontal_flip, resize, grayscale
         self.holdout, self.workers, self.in_memory = holdout, workers, in_memory
+        if classes is not None and (not classes or len(set(classes)) < len(classes)):
+            raise UserError(f"classes is {classes}; give different numbers, such as [0,1], or leave it out")
+        self.kept_classes = classes
+        self._count: int | None = None
         self._source: ImageSource | None = None
         self._facts: Facts | None = None
         self._memory: tuple[ArraySource, ArraySource] | None = None
@@ -119,16 +125,14 @@ class ImageData(LightningDataModule, Plugin, ABC):
 
     def __len__(self) -> int:
         """N: how many images there are to train on."""
-        available = self._known.images - self.holdout
+        available = self._total - self.holdout
         name = type(self).__name__
         if available < 1:
-            raise UserError(
-                f"holdout is {self.holdout} but {name} has {self._known.images} images; leave some to train on"
-            )
+            raise UserError(f"holdout is {self.holdout} but {name} has {self._total} images; leave some to train on")
         if self.subset is not None and self.subset > available:
             held = f" of which {self.holdout} are held out" if self.holdout else ""
             raise UserError(
-                f"subset is {self.subset} but {name} has {self._known.images} images{held}; give at most {available}"
+                f"subset is {self.subset} but {name} has {self._total} images{held}; give at most {available}"
             )
         return available if self.subset is None else self.subset
 
@@ -141,7 +145,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
     @property
     def num_classes(self) -> int:
         """How many classes there are; 0 when the images are unlabelled."""
-        return self._known.num_classes
+        return self._known.num_classes if self.kept_classes is None else len(self.kept_classes)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -246,6 +250,13 @@ class ImageData(LightningDataModule, Plugin, ABC):
             self._facts = self.facts()
         return self._facts
 
+    @property
+    def _total(self) -> int:
+        """How many images there are, before subsets; those of other classes are not counted."""
+        if self._count is None:
+            self._count = self._known.images if self.kept_classes is None else len(self._open())
+        return self._count
+
     def _open(self) -> ImageSource:
         if self._source is None:
             source = self.open_source()
@@ -253,11 +264,11 @@ class ImageData(LightningDataModule, Plugin, ABC):
             side = self.resize
             if (side is not None and (height, width) != (side, side)) or (self.grayscale and channels != 1):
                 source = FittedSource(source, side, self.grayscale)
-            self._source = source
+            self._source = source if self.kept_classes is None else ClassSource(source, self.kept_classes)
         return self._source
 
     def _chosen(self) -> tuple[SubsetSource, SubsetSource]:
-        source, total = self._open(), self._known.images
+        source, total = self._open(), self._total
         order = subset_order(self.subset_seed, total)
         return SubsetSource(source, order[: len(self)]), SubsetSource(source, order[total - self.holdout :])
 

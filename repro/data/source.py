@@ -12,8 +12,9 @@ from torch import Tensor
 
 from repro.data.pixels import fit_pixels, to_picture
 from repro.data.progress import slow_progress
+from repro.errors import UserError
 
-__all__ = ["ArraySource", "FittedSource", "ImageSource", "SubsetSource"]
+__all__ = ["ArraySource", "ClassSource", "FittedSource", "ImageSource", "SubsetSource"]
 
 
 class ImageSource(ABC):
@@ -122,3 +123,29 @@ class SubsetSource(ImageSource):
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Reads the chosen ones with these numbers."""
         return self.source.read(self.indices[indices])
+
+
+class ClassSource(SubsetSource):
+    """The images of some classes, in their order; the classes become 0, 1, 2, ...
+
+    Args:
+        source: All of them.
+        classes: Numbers of the classes to keep, all different.
+
+    Raises:
+        UserError: a number that is no class of the source.
+    """
+
+    def __init__(self, source: ImageSource, classes: Sequence[int]) -> None:
+        known = len(source.class_names)
+        wrong = next((number for number in classes if not 0 <= number < known), None)
+        if wrong is not None:
+            raise UserError(
+                f"class {wrong} is not in the data: " + (f"give 0 to {known - 1}" if known else "it has none")
+            )
+        kept = torch.isin(source.labels, torch.tensor(classes))
+        super().__init__(source, kept.nonzero().flatten().numpy())
+        places = torch.zeros(known, dtype=torch.int64)
+        places[list(classes)] = torch.arange(len(classes))
+        self.labels = places[self.labels]
+        self.class_names = tuple(source.class_names[number] for number in classes)

@@ -8,13 +8,14 @@ import struct
 import numpy as np
 import pytest
 import torch
+from bank_files import write_bank
 from image_files import encoded, pictures, write_folder
 
 import repro.data.stream
 from repro import registry
 from repro.data.digits import Digits
 from repro.data.downloads import CIFAR10, MNIST
-from repro.data.order import flips_at
+from repro.data.order import flips_at, subset_order
 from repro.data.source import SubsetSource
 from repro.errors import UserError
 from repro.testing.data import check_data
@@ -72,6 +73,11 @@ def _build(name, tmp_path, monkeypatch, **common):
     if name == "LowRankMixture":
         common.pop("resize", None)
         return registry.build("data", name, samples=60, **common)
+    if name == "BankImages":
+        write_bank(tmp_path / "bank", 23, shard_size=4)
+        return registry.build("data", name, path=str(tmp_path / "bank"), **common)
+    if name == "HeldOut":
+        return registry.build("data", name, of=Digits(holdout=30), **common)
     return registry.build("data", name, **common)
 
 
@@ -325,3 +331,23 @@ def test_a_source_shared_out_of_memory_is_never_opened_twice(monkeypatch):
     data.images(), data.labels(), data.held_out(), data.fingerprint(), data.class_names, list(data.train_dataloader())
     data.prepare_data()
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("name", ["Digits", "CIFAR10", "MNIST", "ImageArchive", "LowRankMixture"])
+def test_chosen_classes_are_those_images_in_their_order_with_new_numbers(name, tmp_path, monkeypatch):
+    everything = _build(name, tmp_path, monkeypatch)
+    stored, labels = everything.open_source(), everything.open_source().labels
+    data = type(everything)(**registry.record_of(everything)["args"] | {"classes": [1, 0]})
+    rows = ((labels == 0) | (labels == 1)).nonzero().flatten()
+    assert 0 < len(data) == len(rows)
+    assert data.class_names == tuple(stored.class_names[number] for number in (1, 0))
+    order = np.argsort(subset_order(data.subset_seed, len(rows)))
+    assert torch.equal(data.images()[order], stored.read(rows.numpy()))
+    assert torch.equal(data.labels()[order], 1 - labels[rows])
+
+
+def test_chosen_classes_obey_the_laws_and_wrong_ones_are_told():
+    check_data(Digits(classes=[7, 2, 9], batch_size=12, holdout=5))
+    for classes, told in (([3, 10], "10 is not in the data: give 0 to 9"), ([], "different"), ([1, 1], "different")):
+        with pytest.raises(UserError, match=told):
+            Digits(classes=classes).images()
