@@ -57,6 +57,12 @@ class _Layout:
     def present(self) -> list[int]:
         return [shard for shard in range(self.count) if self.file("images", shard).is_file()]
 
+    def rows(self, shard: int) -> int:
+        return len(self.seeds(shard)) * self.manifest.images_per_seed
+
+    def images(self, shard: int) -> np.ndarray:
+        return self.read("images", shard, "uint8", (self.rows(shard), *self.manifest.image_shape))
+
     def read(self, kind: str, shard: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         file = self.file(kind, shard)
         try:
@@ -139,14 +145,10 @@ class Bank:
         if not shards:
             raise UserError(f"bank {path} holds no image yet; continue it with repro predict")
         for shard in shards:
-            rows = len(layout.seeds(shard)) * manifest.images_per_seed
-            layout.read("images", shard, "uint8", (rows, *manifest.image_shape))
+            layout.images(shard)
         labels = None
         if manifest.labels is not None:
-            parts = [
-                layout.read("labels", shard, "int64", (len(layout.seeds(shard)) * manifest.images_per_seed,))
-                for shard in shards
-            ]
+            parts = [layout.read("labels", shard, "int64", (layout.rows(shard),)) for shard in shards]
             labels = torch.from_numpy(np.concatenate(parts))
             if int(labels.min()) < 0 or int(labels.max()) >= manifest.num_classes:
                 raise UserError(
@@ -171,15 +173,26 @@ class Bank:
     def images(self) -> Tensor:
         """uint8, shape (n, C, H, W)."""
         if self._images is None:
-            shape = self.manifest.image_shape
-            images = torch.empty(len(self.seeds), *shape, dtype=torch.uint8)
+            images = torch.empty(len(self.seeds), *self.manifest.image_shape, dtype=torch.uint8)
             start = 0
             for shard in self._shards:
-                rows = len(self._layout.seeds(shard)) * self.manifest.images_per_seed
-                images.numpy()[start : start + rows] = self._layout.read("images", shard, "uint8", (rows, *shape))
-                start += rows
+                part = self._layout.images(shard)
+                images.numpy()[start : start + len(part)] = part
+                start += len(part)
             self._images = images
         return self._images
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Some images by their row, uint8 (k, C, H, W); of a bank on the disk, only the files they lie in are read."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self._images is not None:
+            return self._images[torch.from_numpy(rows)]
+        images = np.empty((len(rows), *self.manifest.image_shape), dtype=np.uint8)
+        places, inside = np.divmod(rows, self.manifest.shard_size * self.manifest.images_per_seed)
+        for place in np.unique(places):
+            chosen = places == place
+            images[chosen] = self._layout.images(self._shards[place])[inside[chosen]]
+        return torch.from_numpy(images)
 
     @functools.cached_property
     def fingerprint(self) -> str:
