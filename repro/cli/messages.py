@@ -140,7 +140,7 @@ _RULES: list[tuple[str, Callable[..., str]]] = [
         lambda p, key, name: _unknown_class(_Place(p.parser, key, None), name),
     ),
     (
-        r"Expected an instantiatable class, but (\S+) is abstract",
+        r"(?:- )?Expected an instantiatable class, but (\S+) is abstract",
         lambda p, path: f"{p.key} names no class; type {p.option} NAME, with its arguments under init_args",
     ),
     (

@@ -109,7 +109,10 @@ class PosteriorSampler(Sampler):
         """The images that are measured for some seeds, uint8 (n, C, H, W)."""
         images = self.truth.held_out()[0] if self.truth.holdout else self.truth.images()
         if self.observation is not None and self.observation >= len(images):
-            raise UserError(f"observation is {self.observation}; {type(self.truth).__name__} has {len(images)} images")
+            raise UserError(
+                f"observation is {self.observation}; {type(self.truth).__name__} has {len(images)} images, from 0 to "
+                f"{len(images) - 1}"
+            )
         return images[self._numbers(seeds, len(images))]
 
     def measurements(self, seeds: Sequence[int]) -> Tensor:

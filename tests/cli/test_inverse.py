@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import run_here
+from PIL import Image
 
 from repro.banks import Bank
 from repro.images import to_float
@@ -14,6 +16,16 @@ from repro.operators.masks import CentreMask
 from repro.registry import rebuild
 
 TEST = ("test", "--task", "inpaint", "--seeds", "0-3", "--trainer.enable_progress_bar", "false")
+
+BEST = """
+model:
+  class_path: Exact
+  init_args:
+    denoiser:
+      class_path: EmpiricalDenoiser
+      init_args: {images: {class_path: Digits, init_args: {subset: 50}}, kernel: EDM}
+    sampler: {class_path: Heun, init_args: {steps: 18}}
+"""
 
 
 def scores(out: str) -> dict[str, float]:
@@ -61,14 +73,29 @@ def test_projected_images_agree_with_their_measurements(trained: Path) -> None:
         (("--problem.operator", "CentreMsk"), "did you mean 'CentreMask'"),
         (("--problem.step", "2"), "did you mean 'step_size'"),
         (("--problem.operator", "MaskFile", "--problem.operator.path", "no.png"), "no mask at no.png"),
+        (
+            ("--problem.operator", "MaskFile", "--problem.operator.path", "mask.png"),
+            "mask.png is 9x8, the images are 8x8",
+        ),
         (("--problem.operator", "HighDynamicRange", "--problem.project", "true"), "is not linear"),
-        (("--problem.observation", "64"), "has 64 images"),
+        (
+            ("--problem.truth", "LowRankMixture"),
+            "3x4x4, the model's are 1x8x8; add --problem.truth.resize 8 --",
+        ),
+        (("--problem.observation", "64"), "has 64 images, from 0 to 63"),
+        (("--problem.observation", "-1"), "observation is -1; give at least 0"),
+        (("--problem.step_size", "-0.5"), "step_size is -0.5; give at least 0"),
+        (("--problem.noise", "-1"), "noise is -1; give at least 0"),
+        (("--problem.norm", "l3"), "l3"),
+        (("--problem.operator.side", "0.7"), "problem.operator names no class; type --problem.operator NAME"),
+        (("--problem.operator", "CentreMask", "--problem.operator.side", "1.5"), "side is 1.5"),
         (("--problem.operator", "Downsample", "--problem.operator.factor", "3"), "factor 3 does not divide"),
         (("--sampler", "RK45"), "takes no steps"),
         (("--task", "unconditional", "--problem.noise", "0.1"), "is for inverse tasks"),
     ],
 )
 def test_mistakes_are_one_line(trained: Path, words: tuple[str, ...], message: str) -> None:
+    Image.fromarray(np.arange(72, dtype=np.uint8).reshape(9, 8) * 3).save("mask.png")
     assert message in run_here(*TEST, "--ckpt_path", "runs/tiny", *words).mistake
 
 
@@ -77,3 +104,23 @@ def test_no_model_is_trained_for_an_inverse_task(trained: Path) -> None:
         "no model is trained for --task inpaint"
         in run_here("fit", "--config", "tiny.yaml", "--task", "inpaint").mistake
     )
+
+
+def test_the_empirical_optimum_needs_nothing_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images are training images: GL is 0."""
+    monkeypatch.chdir(tmp_path)
+    Path("best.yaml").write_text(BEST)
+    done = run_here(*TEST, "--config", "best.yaml", "--data", "Digits", "--data.subset", "50", "--descriptor", "Pixels")
+    assert done.code == 0, done
+    found = scores(done.out)
+    assert {"rp/truth", "psnr/truth", "residual/truth"} <= set(found)
+    assert "gl: 0.0000" in done.out
+    assert list(Path("runs/best").glob("inpaint-*.png"))
+
+
+def test_further_metrics_go_through_the_one_protocol(trained: Path) -> None:
+    done = run_here(*TEST, "--ckpt_path", "runs/tiny", "--metric", "MAEScore")
+    assert done.code == 0, done
+    assert "did you mean" in run_here(*TEST, "--ckpt_path", "runs/tiny", "--metric", "MAEScor").mistake
+    lonely = run_here(*TEST, "--ckpt_path", "runs/tiny", "--metric", "GeneralizationScore")
+    assert "GeneralizationScore" in lonely.mistake

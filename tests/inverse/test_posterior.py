@@ -9,10 +9,11 @@ import torch
 
 from repro import registry
 from repro.data.digits import Digits
-from repro.denoisers import Denoiser, GaussianDenoiser
+from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
-from repro.images import to_float
+from repro.images import to_float, to_uint8
 from repro.kernels import EDM, VP
+from repro.metrics.functional import generalization_score
 from repro.noise import NoiseStream, draw_noise
 from repro.operators.filters import Downsample, HighDynamicRange
 from repro.operators.masks import CentreMask
@@ -142,3 +143,29 @@ def test_rebuilt_from_its_record():
     again = registry.rebuild(registry.record_of(sampler))
     images = [each.sample(Smooth(EDM()), NoiseStream(SEEDS)) for each in (sampler, again)]
     assert torch.equal(*images)
+
+
+def test_the_exact_denoiser_restores_the_measured_training_image():
+    """With a strong pull every noise becomes the image that it measures; without one, some other training image."""
+    images = data().images()
+    optimum = EmpiricalDenoiser(images, VP(), chunk=7)
+
+    def nearest(step_size):
+        inner = DPMSolver(steps=100, order=3, final_denoise=True)
+        sampler = PosteriorSampler(inner, CentreMask(), data(), step_size=step_size)
+        drawn = to_uint8(sampler.sample(optimum, NoiseStream(range(20))))
+        assert generalization_score(drawn.flatten(1).float(), images.flatten(1).float(), 0.99) == 0
+        apart = (drawn.int()[:, None] - images.int()).flatten(2).abs().amax(2)
+        assert torch.equal(apart.amin(1), torch.zeros(20, dtype=torch.int32))
+        return apart.argmin(1)
+
+    assert torch.equal(nearest(10.0), torch.arange(20))
+    assert (nearest(0.0) == torch.arange(20)).float().mean() < 0.25
+
+
+def test_a_fixed_observation_of_the_training_set_is_what_the_exact_denoiser_draws():
+    sampler = PosteriorSampler(
+        DPMSolver(steps=100, order=3, final_denoise=True), CentreMask(), data(), observation=7, step_size=10.0
+    )
+    drawn = to_uint8(sampler.sample(EmpiricalDenoiser(data(), VP()), NoiseStream(range(30))))
+    assert torch.equal(drawn, data().images()[[7] * 30])
