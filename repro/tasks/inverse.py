@@ -75,8 +75,7 @@ class Inverse(Task):
         operator, truth = problem.operator or self.operator(), self._truth(module, problem)
         sampler = PosteriorSampler(module.sampler, **vars(problem) | {"operator": operator, "truth": truth})
         if tuple(sampler.truth.image_shape) != tuple(module.image_shape):
-            there, here = ("x".join(map(str, each.image_shape)) for each in (sampler.truth, module))
-            raise UserError(f"--problem.truth has images {there}, the model's are {here}; add --problem.truth.resize")
+            raise UserError(_misfit(sampler.truth.image_shape, module.image_shape))
         sampler.measurements([0])
         module.use_sampler(sampler)
 
@@ -110,6 +109,14 @@ class Inverse(Task):
     def _steered(self, module: GenerativeModule) -> PosteriorSampler:
         assert isinstance(module.sampler, PosteriorSampler), "prepare() comes first"
         return module.sampler
+
+
+def _misfit(truth: Sequence[int], model: Sequence[int]) -> str:
+    there, here = ("x".join(map(str, shape)) for shape in (truth, model))
+    size = "" if truth[1:] == model[1:] else f" --problem.truth.resize {model[1]}"
+    grey = " --problem.truth.grayscale true" if truth[0] > model[0] == 1 else ""
+    advice = f"add{size}{grey}" if truth[0] == model[0] or grey else "name other data"
+    return f"--problem.truth has images {there}, the model's are {here}; {advice}"
 
 
 class Inpaint(Inverse):
