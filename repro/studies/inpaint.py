@@ -20,6 +20,7 @@ from repro.errors import UserError
 from repro.figures import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
 from repro.images import to_float, to_uint8
 from repro.intervals import wilson_interval
+from repro.noise import parse_seeds
 from repro.operators.masks import CentreMask
 from repro.registry import rebuild
 from repro.samplers.dpm_solver import DPMSolver
@@ -93,6 +94,8 @@ class Inpaint(Study):
     def __init__(self, trained: str | None = None, observation: int = 0, seeds: str | None = None) -> None:
         if observation < 0:
             raise UserError(f"observation is {observation}; give the number of an image, at least 0")
+        if seeds is not None:
+            parse_seeds(seeds)
         self.trained, self.observation, self.seeds = trained, observation, seeds
 
     def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
@@ -106,10 +109,14 @@ class Inpaint(Study):
             else:
                 run = _run_there(Path(self.trained), name)
             for problem in _problems(self.observation):
-                bank, options = f"{problem.name}_{name}", (*_SAMPLER, *problem.words())
-                seconds = free if problem.side is None else steered
                 job = draw_job(
-                    folder, bank, self.seeds or SEEDS[scale], options, run=run, weights=name, seconds=seconds
+                    folder,
+                    f"{problem.name}_{name}",
+                    self.seeds or SEEDS[scale],
+                    (*_SAMPLER, *problem.words()),
+                    run=run,
+                    weights=name,
+                    seconds=free if problem.side is None else steered,
                 )
                 jobs[job.name] = job
         return longest_first(jobs)
