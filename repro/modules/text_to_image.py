@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from repro.noise import NoiseStream
 __all__ = ["TextToImage"]
 
 _CHOICES = {"DDIM": "DDIMScheduler", "DPMSolver": "DPMSolverMultistepScheduler"}
+_NOISY = ("DDPM", "Ancestral", "SDE", "LCM", "TCD")
 _DETERMINISTIC = (
     *_CHOICES.values(),
     "DPMSolverSinglestepScheduler",
@@ -67,7 +68,7 @@ class TextToImage(GenerativeModule):
         pipeline: str,
         prompt: str,
         negative_prompt: str = "",
-        scheduler: Literal["DDIM", "DPMSolver", "own"] = "DDIM",
+        scheduler: str = "DDIM",
         steps: int = 50,
         guidance: float = 7.5,
         size: int | None = None,
@@ -75,9 +76,12 @@ class TextToImage(GenerativeModule):
         super().__init__()
         check_extra("TextToImage")
         if scheduler not in (*_CHOICES, "own"):
-            noisy = "Ancestral" in scheduler or "SDE" in scheduler or scheduler.startswith("DDPM")
-            reason = ", which draws noise at each step" if noisy else ""
-            raise unknown(f"scheduler{reason}:", scheduler, (*_CHOICES, "own"))
+            if any(word in scheduler for word in _NOISY):
+                raise UserError(
+                    f"scheduler {scheduler} draws noise at each step, so that latent i alone would not settle image i; "
+                    "give DDIM, DPMSolver or own"
+                )
+            raise unknown("scheduler", scheduler, (*_CHOICES, "own"))
         if steps < 1:
             raise UserError(f"steps of TextToImage is {steps}; give at least 1")
         if not prompt.strip():

@@ -37,8 +37,8 @@ def autoencoder(seed: int = 0, latents: int = 4) -> AutoencoderKL:
     ).eval()
 
 
-def pipeline(folder: Path, seed: int = 0, scheduler: object = None) -> Path:
-    """A pipeline with images 3x32x32, saved in a folder."""
+def pipeline(folder: Path, seed: int = 0, scheduler: object = None, strength: float = 1.0) -> Path:
+    """A pipeline with images 3x32x32, saved in a folder; its network's answers are multiplied by ``strength``."""
     folder.mkdir()
     torch.manual_seed(seed)
     words = tokenizer(folder)
@@ -52,6 +52,8 @@ def pipeline(folder: Path, seed: int = 0, scheduler: object = None) -> Path:
         attention_head_dim=4,
         norm_num_groups=4,
     )
+    with torch.no_grad():
+        unet.conv_out.weight *= strength
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(words),
