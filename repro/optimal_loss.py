@@ -111,11 +111,12 @@ def losses_by_level(
         optimum: As :func:`optimum_of` gives it.
         data: The training data.
         levels: How many noise levels.
-        images: How many images: the first of the training set, with noises 0, 1, 2, ...
+        images: How many noised images: those of the training set in turn, with noises 0, 1, 2, ...
     """
     kernel, device = module.trained.kernel, module.device
-    chosen = data.images()[:images]
-    labels = data.labels()[:images].to(device) if module.num_classes else None
+    rows = torch.arange(images) % len(data)
+    chosen = data.images()[rows]
+    labels = data.labels()[rows].to(device) if module.num_classes else None
     noise = draw_noise(range(len(chosen)), chosen.shape[1:])
     for t in module.times.of_uniform((torch.arange(levels) + 0.5) / levels, kernel):
         losses = []
