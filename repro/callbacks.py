@@ -202,7 +202,7 @@ class OptimalLoss(L.Callback):
     @torch.no_grad()
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Diffusion, batch: Any, batch_idx: int) -> None:
         """Computes the optimum's loss at the draws of the step that follows, when that is logged."""
-        if pl_module._logs_now:
+        if pl_module.logs_now:
             images, labels = batch
             x_0 = pl_module.start_step(images)
             t, eps = pl_module.draws(x_0)

@@ -158,7 +158,7 @@ class ConsistencyModule(DenoiserModule):
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image at a fresh pair of times and a fresh noise, shape (B,)."""
-        if self._logs_now:
+        if self.logs_now:
             self.log_dict({"train/levels": float(self.levels_now), "train/target_decay": self.target_decay_now})
         t, s = self.pairs(torch.randint(self.levels_now - 1, (len(x_0),), device=x_0.device))
         return self.loss_at(self.trained, self.target, x_0, torch.randn_like(x_0), t, s, labels)

@@ -167,7 +167,7 @@ class GAN(OptimizedModule, GenerativeModule):
         Only the discriminator's steps are counted by the trainer.
         """
         images, _ = batch
-        x_0, logs = self.start_step(images), self._logs_now
+        x_0, logs = self.start_step(images), self.logs_now
         generator, discriminator = self.optimizers()
         if self.trainer.global_step % self.n_critic == 0:
             self.discriminator.requires_grad_(False)

@@ -162,7 +162,7 @@ class ProgressiveDistillation(DistillationModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step on uint8 images and labels."""
         loss = super().training_step(batch, batch_idx)
-        if self._logs_now:
+        if self.logs_now:
             self.log("train/student_steps", float(self.sampler.steps))
         return loss
 

@@ -92,7 +92,7 @@ class OptimizedModule(RecordedModule):
         update_average(self.average, self.trained, 0.0)
 
     @property
-    def _logs_now(self) -> bool:
+    def logs_now(self) -> bool:
         """Whether the current step is logged; never outside a trainer."""
         if self._trainer is None:
             return False
@@ -101,7 +101,7 @@ class OptimizedModule(RecordedModule):
 
     def note(self, **values: Tensor | float) -> None:
         """Logs values of the current step as ``train/NAME`` when it is a step that is logged."""
-        if self._logs_now:
+        if self.logs_now:
             self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def start_step(self, images: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class TrainedModule(OptimizedModule):
         x_0 = self.start_step(images)
         loss = self.loss(x_0, labels if self.num_classes else None).mean()
         self.images_seen += len(images) * self.trainer.world_size
-        if self._logs_now:
+        if self.logs_now:
             self.log("train/loss", loss, prog_bar=True)
         return loss
 

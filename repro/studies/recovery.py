@@ -165,7 +165,7 @@ def _compared(folder: Path, size: _Size, system: _System) -> Comparison:
 
 
 def _rows(name: str, found: Comparison) -> list[dict[str, Any]]:
-    """The teacher with each of the others: RP and MAE with intervals and shuffled noises, and is RP the student's?"""
+    """The teacher with each of the others: RP and MAE with intervals and shuffled noises, and GL on its own images."""
     rows = []
     for other, role in enumerate(found.names[1:], 1):
         row: dict[str, Any] = {"system": name, "with": role}
@@ -183,7 +183,7 @@ def _rows(name: str, found: Comparison) -> list[dict[str, Any]]:
 
 def _text(row: dict[str, Any]) -> str:
     same = row["p_value_to_student"]
-    compared = "" if same is None else f"; as likely as the student's: p = {same:.2g}"
+    compared = "" if same is None else f"; McNemar test against the student: p = {same:.2g}"
     return (
         f"{row['system']}: teacher - {row['with']}: RP {row['rp']:.3f} ({row['rp_low']:.3f}-{row['rp_high']:.3f}), "
         f"shuffled noises {row['rp_control']:.3f}; MAE {row['mae']:.3f} ({row['mae_low']:.3f}-{row['mae_high']:.3f}), "
