@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -15,6 +14,7 @@ from repro.charts import Curve, Panel, line_chart
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
 from repro.figures import above, beside, image_grid, rate_chart, rendered, save_pixels
+from repro.registry import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
@@ -70,19 +70,18 @@ class Conditional(Study):
         found.write(results)
         found.to_tensorboard(results)
         classes = [row for row in found.conditional_table() if row["score"] == "RP"]
-        between = [row for row in found.table() if row["score"] == "Between RP"]
-        plain = [_at_random(found, row) for row in between]
+        between = [_with_classes(found, row) for row in found.table() if row["score"] == "Between RP"]
         write_rows(folder / "conditional.csv", classes)
-        write_rows(folder / "between.csv", plain)
+        write_rows(folder / "between.csv", between)
         sheet = beside(
-            [above([rendered(each) for each in part]) for part in (_charts(found, classes, plain), _grids(found))]
+            [above([rendered(each) for each in part]) for part in (_charts(found, classes, between), _grids(found))]
         )
         save_pixels(sheet, picture)
         values = {_pair(row): row["rate"] for row in [*_means(classes), *between]}
         log_figure(results, self.name, sheet, values)
         return "\n".join(
             [
-                *_told(found, classes, plain),
+                *_told(found, classes, between),
                 "",
                 f"picture: {picture}",
                 f"tables: {folder}/*.csv, {results}",
@@ -99,12 +98,13 @@ def _means(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in classes if row["class"] == "mean"]
 
 
-def _at_random(found: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of between RP, with how often the most similar class is each class."""
-    place = found.names.index(row["first"]), found.names.index(row["second"])
-    outcome, labels = found.scores["Between RP"].outcomes[place], found.banks[place[1]].labels
-    nearest = np.bincount(labels.numpy()[outcome.second][outcome.matches], minlength=found.classes)
-    return dict(row) | {f"class_{label}": int(count) for label, count in enumerate(nearest)}
+def _with_classes(found: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of between RP, with how many of its matches are under the class of the nearest training image."""
+    place, other = found.names.index(row["first"]), found.names.index(row["second"])
+    outcome = found.scores["Between RP"].outcomes[place, other]
+    shown = rebuild(found.banks[place].manifest.data).labels()[found.memorization[place].index]
+    alike = (shown == found.banks[other].labels[outcome.second])[outcome.matches]
+    return dict(row) | {"same_class": int(alike.sum())}
 
 
 def _told(
@@ -126,9 +126,12 @@ def _told(
             f"highest control {control:.3f}"
         )
     yield ""
-    yield "Between RP: some class gives the unconditional image; control: other noises, as many classes"
+    yield "Between RP: some class gives the unconditional image; control: other noises, as many classes (an image shows"
+    yield "the class of the nearest training image)"
     for row in between:
-        yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
+        alike = counted(row["same_class"], row["count"]) if row["count"] else None
+        shown = "" if alike is None else f"; in {_rate(alike)} of them the class that it shows"
+        yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}{shown}"
     yield ""
     yield "RP of the unconditional systems"
     for row in found.table():

@@ -101,7 +101,7 @@ CONDITIONAL_SYSTEMS = {
     system.name: system
     for system in (
         System("EDM-cond", "edm_cond_cifar", 95),
-        System("Multistage-EDM-cond", "multistage_edm_cond_cifar", 125),
+        System("Multistage-EDM-cond", "multistage_edm_cond_cifar", 140),
         System("UViT-cond", "uvit_cond_cifar", 330, _V + _LONG),
     )
 }
