@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +81,7 @@ class Timm(Descriptor):
     def _network(self) -> nn.Module:
         import timm
 
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
