@@ -126,10 +126,11 @@ def test_models_that_cannot_be_guided_say_why():
 
 @pytest.mark.parametrize("name", names("networks"))
 def test_label_dropout_needs_classes_and_makes_a_null_class(name):
-    sizes = {"image_size": 16, "channels": 1, "width": 32}
+    sizes = {"image_size": 8, "channels": 1, "width": 16}
     sizes |= {"depth": 2} if name in ("UViT", "DiT", "MLP") else {"num_blocks": 1, "channel_mult": [1, 1]}
+    sizes |= {"channels_per_head": 16} if name == "ADM" else {}
     sizes |= {"heads": 2} if name in ("UViT", "DiT") else {}
-    sizes |= {"decoder_widths": 32} if name == "MultistageUNet" else {}
+    sizes |= {"decoder_widths": 16} if name == "MultistageUNet" else {}
     with pytest.raises(UserError, match=f"label_dropout is 0.1, but {name} has no classes; leave it out"):
         build("networks", name, **sizes, label_dropout=0.1)
     with pytest.raises(UserError, match=r"label_dropout is 1\.2; give a probability from 0 to 1"):
@@ -138,6 +139,6 @@ def test_label_dropout_needs_classes_and_makes_a_null_class(name):
     assert not build("networks", name, **sizes, num_classes=4).has_null_class
     network = build("networks", name, **sizes, num_classes=4, label_dropout=0.1).eval()
     assert network.has_null_class
-    x, level = torch.randn(2, 1, 16, 16), torch.tensor([0.1, 0.5])
+    x, level = torch.randn(2, 1, 8, 8), torch.tensor([0.1, 0.5])
     with torch.no_grad():
         assert torch.equal(network(x, level), network(x, level, torch.tensor([4, 4])))

@@ -100,11 +100,15 @@ def _names(given: Sequence[Path]) -> list[str]:
     return [str(path) for path in given]
 
 
+def _is_bank(path: Path) -> bool:
+    return (path / MANIFEST_NAME).is_file()
+
+
 def _banks(
     given: Sequence[Path], seeds: str | None, task: str | None, guidance: float, classes: str | None
 ) -> list[Bank]:
     """The banks, those of checkpoints drawn with the given seeds, or with those of the first bank."""
-    opened = {path: Bank.open(path) for path in given if (path / MANIFEST_NAME).is_file()}
+    opened = {path: Bank.open(path) for path in given if _is_bank(path)}
     if seeds is None:
         seeds = format_seeds(next(iter(opened.values())).manifest.seeds) if opened else _SEEDS
     if len(opened) == len(set(given)):
@@ -162,6 +166,11 @@ def run(command: str, arguments: list[str]) -> int:
         pair_metrics(config.metric, "")
         report = check_report_path(config.report) if config.report else None
         banks = _banks(given, config.seeds, config.task, config.guidance, config.classes)
+        steered = config.guidance != 1 or config.classes is not None
+        if steered and not any(
+            bank.labels is not None for bank, path in zip(banks, given, strict=True) if not _is_bank(path)
+        ):
+            raise UserError("guidance and classes are for checkpoints with classes, and there is none; leave them out")
         found = compare(
             banks,
             descriptor,

@@ -99,7 +99,8 @@ def test_tested_against_both_kinds(three: Path) -> None:
     assert done.out.partition("between_rp/tiny")[2].partition("\n")[0].endswith("n = 4")
 
 
-def test_compared_with_guidance(three: Path) -> None:
+def test_compared_with_guidance(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repro.comparison.files.comparison_figures", lambda comparison: ())
     done = run_here(
         "compare", "runs/dropping", "runs/tiny", "--seeds", "0-2", "--guidance", "1.5", "--output", "compared"
     )
@@ -125,6 +126,10 @@ MISTAKES = [
     (
         ("test", *FROM[1:], "runs/dropping", "--guidance", "2", "--reference", "runs/plain"),
         "runs/plain: guidance is 2, but the model has no null class",
+    ),
+    (
+        ("compare", "runs/tiny", "runs/tiny", "--seeds", "0-1", "--guidance", "2"),
+        "guidance and classes are for checkpoints with classes, and there is none",
     ),
     (
         ("fit", "--config", "tiny.yaml", "--model.network.label_dropout", "0.1"),
