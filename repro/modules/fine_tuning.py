@@ -41,6 +41,7 @@ class FineTuning(Diffusion):
 
     Attributes:
         takes_over_from: Name of the argument that says whose network is trained.
+        started: Whether the weights are the start's, or of later.
 
     Raises:
         UserError: no such file, one that holds no network that denoises, parameters that the network does not have;
@@ -64,12 +65,11 @@ class FineTuning(Diffusion):
         **training: Any,
     ) -> None:
         source = Source(start, "start")
-        self_starting = network is None
         sampler, times = sampler or source.sampler, times or source.times or UniformTimes()
         trained = taken_over(source, self, network, kernel, parameterization)
         super().__init__(trained.network, trained.kernel, trained.parameterization, sampler, times, **training)
         settle(self, sampler=sampler, times=times)
-        self.start, self.started = start, self_starting
+        self.start, self.started = start, network is None
         chosen = chosen_parameters(trained.network, parameters)
         for name, parameter in trained.network.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -83,13 +83,21 @@ class FineTuning(Diffusion):
         return self
 
     def setup(self, stage: str) -> None:
-        """Checks the data before training begins, and starts a network that was given from the start's weights."""
+        """Checks the data before training begins."""
         super().setup(stage)
-        if stage != "fit":
-            return
-        check_data("start", self, self.trainer.datamodule)
-        if not self.started and self.trainer.ckpt_path is None:
+        if stage == "fit":
+            check_data("start", self, self.trainer.datamodule)
+
+    def on_fit_start(self) -> None:
+        """Gives a network that was named the start's weights, unless training goes on."""
+        super().on_fit_start()
+        if not self.started:
             weights = Source(self.start, "start").with_network("network").network.state_dict()
             for denoiser in (self.trained, self.average):
                 load_weights(denoiser.network, weights, f"start {self.start}")
             self.started = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes progress back; the weights are there."""
+        super().on_load_checkpoint(checkpoint)
+        self.started = True

@@ -29,14 +29,14 @@ __all__ = ["Finetune"]
 
 
 class _Size(NamedTuple):
-    """Options that name the first and the second set, numbers of images N, overlays, options of trainings from scratch,
+    """Options that name the first and the second set, numbers of images N, overlays, further options of every training,
     seconds of a training and of a bank on one core (tiny) or GPU."""
 
     first: tuple[str, ...]
     second: tuple[str, ...]
     counts: tuple[int, ...]
     overlays: tuple[str, ...]
-    scratch: tuple[str, ...]
+    common: tuple[str, ...]
     seconds: tuple[float, float]
 
 
@@ -45,7 +45,7 @@ _COARSE = ("--data.resize", "16")
 _AS_TUNED = ("--data.batch_size", "128", "--trainer.max_steps", "1562500")
 _CIFAR = (("--data", "CIFAR100"), ("--data", "CIFAR10"))
 _SIZES = {
-    "tiny": _Size(_LOW, _HIGH, (16, 64, 256, 896), ("small/digits",), (), (55, 12)),
+    "tiny": _Size(_LOW, _HIGH, (16, 64, 256, 896), ("small/digits",), ("--data.batch_size", "64"), (60, 15)),
     "small": _Size(
         (*_CIFAR[0], *_COARSE), (*_CIFAR[1], *_COARSE), (64, 1024, 8192, 50_000), ("small/cifar",), (), (1800, 300)
     ),
@@ -88,18 +88,18 @@ class Finetune(Study):
             for config in ("finetune_cifar.yaml", "edm_cifar.yaml")
         )
         seconds, draw_seconds = size.seconds
-        jobs.append(fit_job(folder, _START, scratch, (*size.first, *size.scratch), seconds=seconds))
+        jobs.append(fit_job(folder, _START, scratch, (*size.first, *size.common), seconds=seconds))
         jobs.append(draw_job(folder, _START, SEEDS[scale], seconds=draw_seconds))
         for count in size.counts:
             for mode, seed in _TRAININGS:
                 number, name = str(seed + 1), _name(mode, seed, count)
-                options = (*size.second, "--data.subset", str(count))
+                options = (*size.second, "--data.subset", str(count), *size.common)
                 options += ("--seed_everything", number, "--model.seed", number, "--data.seed", number)
                 if mode == "tuned":
                     options += ("--model.start", str(run_of(folder, _START)))
                     jobs.append(fit_job(folder, name, tuned, options, [_START], seconds))
                 else:
-                    jobs.append(fit_job(folder, name, scratch, (*options, *size.scratch), (), seconds))
+                    jobs.append(fit_job(folder, name, scratch, options, (), seconds))
                 jobs.append(draw_job(folder, name, SEEDS[scale], seconds=draw_seconds))
         return longest_first({job.name: job for job in jobs})
 

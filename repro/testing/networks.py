@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro import registry
 from repro.errors import UserError
+from repro.modules.chosen import chosen_parameters
 
 __all__ = [
     "NOISE_LEVELS",
+    "check_attention",
     "check_conditions",
     "check_float64",
     "check_gradients",
@@ -38,7 +44,8 @@ def check_network(build: Callable[[], nn.Module], noise_levels: Sequence[float] 
     Raises:
         AssertionError: a law is broken; the message says which and how.
     """
-    for law in (check_gradients, check_conditions, check_rows, check_state, check_float64, check_inputs):
+    laws = (check_gradients, check_conditions, check_rows, check_state, check_float64, check_inputs, check_attention)
+    for law in laws:
         law(build, noise_levels)
     check_record(build)
     check_sizes(build)
@@ -126,6 +133,51 @@ def check_inputs(build: Callable[[], nn.Module], noise_levels: Sequence[float] =
     _assert_refused("a label above the last", network, x, levels, wrong + network.num_classes + 1)
     if not getattr(network, "has_null_class", False):
         _assert_refused("missing labels", network, x, levels, None)
+
+
+def check_attention(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """A network with attention layers declares their parameters, and not all of its own; one without declares none.
+
+    Attention layers are the modules that call torch's ``scaled_dot_product_attention``.
+    """
+    network = build().eval()
+    x, levels, labels = _batch(network, noise_levels)
+    try:
+        declared = chosen_parameters(network, "attention")
+    except UserError:
+        declared = set()
+    attending = set()
+    with torch.no_grad(), _attention_calls(network, attending):
+        network(x, levels, labels)
+    layers = tuple(f"{name}." for name in attending)
+    own = {name for name, _ in network.named_parameters() if name.startswith(layers)}
+    assert own <= declared, f"{min(own - declared)} belongs to an attention layer and is not declared to"
+    assert bool(own) == bool(declared), f"{min(declared)} is declared to be of attention, but nothing attends"
+    assert not own or len(declared) < len([*network.parameters()]), "every parameter is declared to be of attention"
+
+
+@contextlib.contextmanager
+def _attention_calls(network: nn.Module, found: set[str]) -> Iterator[None]:
+    """Adds the names of the modules that attend meanwhile."""
+    running, hooks, attend = [""], [], F.scaled_dot_product_attention
+
+    def left(*_: Any) -> None:
+        running.pop()
+
+    for name, module in network.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        hooks.append(module.register_forward_hook(left))
+
+    def seen(*arguments: Any, **options: Any) -> Tensor:
+        found.add(running[-1])
+        return attend(*arguments, **options)
+
+    try:
+        with mock.patch.object(F, "scaled_dot_product_attention", seen):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def check_record(build: Callable[[], nn.Module]) -> None:

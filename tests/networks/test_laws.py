@@ -106,6 +106,24 @@ class AnyLabel(Sound):
         pass
 
 
+class Mixer(nn.Linear):
+    def forward(self, tokens):
+        return nn.functional.scaled_dot_product_attention(super().forward(tokens), tokens, tokens)
+
+
+class AttendsInSecret(Sound):
+    def __init__(self):
+        super().__init__()
+        self.mixer = Mixer(4, 4)
+
+    def finish(self, answer):
+        return answer + self.mixer(answer.view(-1, 4, 4)).flatten(1)
+
+
+class OnlyDeclares(Sound):
+    attention_parameters = ("pixels.*",)
+
+
 @pytest.mark.parametrize(
     ("network", "law", "message"),
     [
@@ -119,6 +137,8 @@ class AnyLabel(Sound):
         (SinglePrecision, laws.check_float64, "answers in torch.float32"),
         (AnyShape, laws.check_inputs, "images with another number of channels"),
         (AnyLabel, laws.check_inputs, "labels that are too few"),
+        (AttendsInSecret, laws.check_attention, "mixer.bias belongs to an attention layer and is not declared"),
+        (OnlyDeclares, laws.check_attention, "pixels.bias is declared to be of attention, but nothing attends"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
