@@ -27,7 +27,7 @@ SMALL = {
 QUIET = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
 OVERLAYS = CONFIGS / "small"
 ALL = SYSTEMS | CONDITIONAL_SYSTEMS
-SYSTEM_CONFIGS = [f"{system.config}.yaml" for system in ALL.values()]
+SYSTEM_CONFIGS = [*(f"{system.config}.yaml" for system in ALL.values()), "finetune_cifar.yaml"]
 
 
 def shipped() -> list[Path]:
@@ -50,7 +50,8 @@ def train(config: str, *words: str) -> int:
     files = ("--config", str(CONFIGS / f"{config}.yaml"), "--config", str(OVERLAYS / "digits.yaml"))
     small = ("--data.batch_size", "4", "--trainer.max_steps", "2")
     assert main(["fit", *files, *small, *words, *QUIET]) == 0
-    return read_checkpoint(Path("runs") / config)["global_step"]
+    folder = words[words.index("--output") + 1] if "--output" in words else Path("runs") / config
+    return read_checkpoint(folder)["global_step"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -63,6 +64,13 @@ def test_a_system_trains_at_small_scale(name, workplace, monkeypatch):
     assert train(config, *short) == (7 if short else 2)
     status = json.loads((workplace / "runs" / config / "run.json").read_text())
     assert status["num_classes"] == (10 if name in CONDITIONAL_SYSTEMS else 0)
+
+
+def test_fine_tuning_trains_at_small_scale(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    train("edm_cifar", "--output", "runs/edm_cifar100")
+    assert train("finetune_cifar") == 2
+    assert read_checkpoint(Path("runs/finetune_cifar"))["repro"]["model"]["args"]["parameters"] == "attention"
 
 
 @pytest.mark.parametrize("overlay", sorted(OVERLAYS.iterdir()), ids=lambda path: path.stem)
