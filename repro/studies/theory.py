@@ -23,6 +23,7 @@ __all__ = ["Theory"]
 
 _LEVELS = 12
 _IMAGES = 512
+_SHOWN_LOSSES = (1e-4, 2.0)
 
 
 class Theory(MeasuringStudy):
@@ -93,6 +94,7 @@ def _losses(found: Mapping[str, Any]) -> dict[str, Any]:
         "trained_loss": found["trained"],
         "optimal_loss": found["optimal"],
         "excess": found["trained"] / found["optimal"] - 1,
+        "largest_gap": max(each["trained"] - each["optimal"] for each in found["levels"]),
         "levels_within_tenth": sum(each <= 0.1 for each in excess),
         "levels": len(excess),
     }
@@ -102,7 +104,8 @@ def _told(row: Mapping[str, Any]) -> str:
     return (
         f"{row['system']}, N = {row['N']:,}: RP with the optimum {row['rp']:.3f} ({row['low']:.3f}-{row['high']:.3f}, "
         f"shuffled {row['control']:.3f}, n = {row['n']:,}); loss {row['trained_loss']:.4g}, the optimum's "
-        f"{row['optimal_loss']:.4g} ({row['excess']:+.0%}); within 10 % in {row['levels_within_tenth']} "
+        f"{row['optimal_loss']:.4g} ({row['excess']:+.0%}); at most {row['largest_gap']:.2g} "
+        f"apart, within 10 % in {row['levels_within_tenth']} "
         f"of {row['levels']} levels"
     )
 
@@ -127,5 +130,5 @@ def _panels(
     return [
         Panel(likeness, "RP with the optimum", "training images N", "RP", limits=(0.0, 1.0)),
         Panel(losses, "training loss over the smallest possible", "training images N", "ratio", ("log", "log")),
-        Panel(by_level, "loss, level by level", "noise level sigma / alpha", "loss", ("log", "log")),
+        Panel(by_level, "loss, level by level", "noise level sigma / alpha", "loss", ("log", "log"), _SHOWN_LOSSES),
     ]
