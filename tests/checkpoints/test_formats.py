@@ -89,6 +89,7 @@ def test_edm_networks_in_their_wrappers(tmp_path, name):
     sign = -1 if "VEPrecond" in CASES[name]["record"]["class_name"] else 1
     assert error(sign * module.average.network(x.float(), level.float(), *more), OUTPUTS[name]) < 2e-5
     assert module.num_classes == CASES[name]["num_classes"]
+    assert module.takes_no_labels == (CASES[name]["record"].get("label_dropout", 0) > 0)
 
 
 def test_edm_training_states_hold_the_weights_of_the_last_step(tmp_path):
