@@ -31,7 +31,7 @@ _HOMES = {
     "build": "repro.registry:build",
     "compare": "repro.comparison:compare",
     "draw_noise": "repro.noise:draw_noise",
-    "load": "repro.checkpoints.native:load_module",
+    "load": "repro.loading:load",
     "names": "repro.registry:names",
     "sample": "repro.sampling:sample",
 }

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from repro.banks import Bank, format_seeds
 from repro.callbacks import HyperParameters, RunCheckpoint, SampleGrid, StepsBar, Throughput, WriteBank
-from repro.checkpoints.native import AtomicCheckpointIO, load_module
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import AtomicCheckpointIO
 from repro.data.base import ImageData
 from repro.descriptors import Descriptor, default_descriptor
 from repro.errors import UserError

@@ -11,8 +11,6 @@ from repro import registry
 from repro.checkpoints.formats.base import ForeignFile, Format
 from repro.errors import UserError, unknown
 from repro.modules.base import GenerativeModule
-from repro.modules.decoded import Decoded
-from repro.modules.diffusion import DenoiserModule
 
 __all__ = ["AUTO", "Imported", "format_of", "import_file"]
 
@@ -25,14 +23,12 @@ class Imported:
     """A model that came from another project's file.
 
     Attributes:
-        module: The model, in evaluation mode; with a decoder, if one was given, round it.
-        drawer: The model that the file holds.
+        module: The model, in evaluation mode.
         file: The file, with what was found and assumed.
         format: Name of its format.
     """
 
     module: GenerativeModule
-    drawer: DenoiserModule
     file: ForeignFile
     format: str
 
@@ -89,26 +85,22 @@ def format_of(file: ForeignFile, name: str = AUTO) -> str:
     raise UserError(f"{file.path} is of no known format ({', '.join(known)}); its names fit none of them")
 
 
-def import_file(
-    path: str | os.PathLike[str], format: str = AUTO, decoder: str | None = None, **options: Any
-) -> Imported:
+def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any) -> Imported:
     """The model in an author-released checkpoint.
 
     Args:
         path: The file.
         format: Name of its format, or ``auto``.
-        decoder: For a model of latents, what makes images of them: see :class:`~repro.modules.decoded.Decoded`.
         **options: What the file does not say; arguments of the format's class.
 
     Raises:
-        UserError: as :func:`format_of`; an unknown option; a file that is damaged, or leaves open what has no default;
-            a decoder that cannot be read or is for other latents.
+        UserError: as :func:`format_of`; an unknown option; a file that is damaged, or leaves open what has no default.
     """
     file = ForeignFile(Path(path))
     name = format_of(file, format)
     chosen: Format = registry.build("checkpoints", name, **options)
     try:
-        drawer = chosen.read(file)
+        module = chosen.read(file)
     except UserError:
         raise
     except _DAMAGE as error:
@@ -116,6 +108,5 @@ def import_file(
         raise UserError(
             f"cannot read {path} as {name}: its settings or tensors do not fit together ({reason})"
         ) from error
-    drawer.origin = f"{file.path.resolve()} ({name}, sha256 {file.sha256})"
-    module = drawer if decoder is None else Decoded(drawer, decoder)
-    return Imported(module.eval().requires_grad_(False), drawer, file, name)
+    module.origin = f"{file.path.resolve()} ({name}, sha256 {file.sha256})"
+    return Imported(module.eval().requires_grad_(False), file, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet
 from repro.errors import UserError
 from repro.files import write_text
+from repro.modules.decoded import Decoded
+from repro.modules.diffusion import DenoiserModule
 
 __all__ = ["run"]
 
@@ -97,8 +100,9 @@ def _as_config(record: Any) -> Any:
     return {key: _as_config(value) for key, value in record.items()}
 
 
-def _report(imported: Imported) -> list[str]:
-    module, drawer, file = imported.module, imported.drawer, imported.file
+def _report(imported: Imported, drawer: DenoiserModule) -> list[str]:
+    """What was found; ``drawer`` is the model of the file, without a decoder."""
+    module, file = imported.module, imported.file
     count = sum(parameter.numel() for parameter in drawer.average.parameters())
     classes = f"{module.num_classes} classes" if module.num_classes else "unconditional"
     lines = [
@@ -162,7 +166,14 @@ def run(command: str, arguments: list[str]) -> int:
         config = _parser(name, chosen).parse_args(arguments)
         check_claims(config)
         options = {option: build(config[option], option) for option in options_of(chosen)}
-        imported = import_file(bare[0], name, config.decoder, **options)
+        imported = import_file(bare[0], name, **options)
+        drawer = imported.module
+        if config.decoder is not None:
+            imported = replace(imported, module=Decoded(drawer, config.decoder).eval().requires_grad_(False))
         folder = _write(imported, config.output)
-    print("\n".join([*_report(imported), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]))
+    print(
+        "\n".join(
+            [*_report(imported, drawer), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]
+        )
+    )
     return 0

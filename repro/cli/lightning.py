@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro import registry
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.cli import resume, runs
 from repro.cli.classes import check_claims, class_of, load_classes, short_names, specs
 from repro.cli.configs import check_config_files, config_files, gathered

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from repro import registry
-from repro.checkpoints.native import load_weights, read_checkpoint
+from repro.checkpoints.native import read_checkpoint
+from repro.checkpoints.weights import load_weights
 from repro.cli import runs
 from repro.data.base import ImageData
 from repro.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.checkpoints.pretrained import autoencoder_in, autoencoder_of
 from repro.errors import UserError
 from repro.modules.base import GenerativeModule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from repro.checkpoints.native import load_weights
+from repro.checkpoints.weights import load_weights
 from repro.kernels import Kernel
 from repro.modules.chosen import chosen_parameters, frozen_norms
 from repro.modules.diffusion import Diffusion

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from repro import registry
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
 from repro.errors import UserError, nearest

@@ -11,7 +11,7 @@ import torch
 
 from repro.analysis import gradient_similarity, spectrum
 from repro.charts import Curve, Panel, line_chart
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
 from repro.figures import rendered, save_figure
 from repro.kernels import EDM

@@ -14,7 +14,7 @@ from torch import Tensor
 from repro.analysis import NoisePlane, RegionMap, local_lipschitz, region_agreement, region_map
 from repro.banks import Bank
 from repro.charts import plane_maps
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor
 from repro.descriptors.pixels import Pixels

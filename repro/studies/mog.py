@@ -13,7 +13,7 @@ from torch import Tensor
 from repro.analysis import score_error_by_ratio
 from repro.banks import Bank
 from repro.charts import Curve, Panel, line_chart
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import LowRankMixtureDenoiser
 from repro.figures import rendered, save_figure

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.comparison import Comparison, compare
 from repro.figures import above, beside, image_grid, rate_chart, rendered, save_pixels
 from repro.registry import rebuild

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from repro.charts import Curve, Panel, line_chart
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.comparison import compare
 from repro.figures import rendered, save_figure
 from repro.optimal_loss import losses_by_level, optimum_of

@@ -86,7 +86,7 @@ def test_decoded_images_are_the_librarys(files, family):
 def test_uvit_of_latents_is_under_the_levels_of_stable_diffusion(files):
     imported = import_file(files / "uvit-0.pt", heads=4)
     assert imported.file.assumed == {"kernel": "StableDiffusion", "null_class": True}
-    denoiser = imported.drawer.average
+    denoiser = imported.module.average
     steps = torch.tensor([1, 2, 500, 1000])
     t = steps.double() / 1000
     signal = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod

@@ -10,7 +10,8 @@ import torch
 from conftest import run_here
 
 from repro.banks import Bank
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.denoisers import GuidedDenoiser
 from repro.images import to_uint8
 from repro.noise import NoiseStream

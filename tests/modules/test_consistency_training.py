@@ -13,7 +13,8 @@ from test_training import assert_equal, state, trainer
 from torch import nn
 
 from repro import registry
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.denoisers import GaussianDenoiser, NetworkDenoiser
 from repro.errors import UserError

@@ -14,7 +14,8 @@ from lightning.fabric.utilities.distributed import _all_gather_ddp_if_available
 from scipy import fft, ndimage
 from torch import distributed, multiprocessing
 
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.descriptors.evaluation import detect_copies

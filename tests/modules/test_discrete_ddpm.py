@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.data.digits import Digits
 from repro.images import to_float, to_uint8
 from repro.kernels import DiscreteVP

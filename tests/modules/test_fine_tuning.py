@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from repro import registry
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.errors import UserError
 from repro.images import to_float

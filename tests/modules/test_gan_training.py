@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from test_training import assert_equal, trainer
 
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.errors import UserError

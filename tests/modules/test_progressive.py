@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from repro.callbacks import RunCheckpoint
-from repro.checkpoints.native import load_module, read_checkpoint
+from repro.checkpoints.loading import load_module
+from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.denoisers import GaussianDenoiser
 from repro.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from repro.analysis import score_error, spectrum
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.cli.main import main
 from repro.denoisers import LowRankMixtureDenoiser, UnderKernel
 from repro.kernels import EDM

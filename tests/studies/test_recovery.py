@@ -9,7 +9,7 @@ import torch
 from test_measuring import Here, rows
 
 from repro.banks import Bank
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.metrics.functional.similarity import cosine
 from repro.noise import parse_seeds
 from repro.registry import build, load, rebuild

@@ -7,7 +7,7 @@ import torch
 from test_measuring import Here, rows
 
 from repro.banks import Bank
-from repro.checkpoints.native import load_module
+from repro.checkpoints.loading import load_module
 from repro.images import to_float
 from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from repro import registry
-from repro.checkpoints.native import load_weights
 from repro.checkpoints.pickles import read_pickled
+from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
 from repro.files import sha256_of_file
 from repro.kernels import VP, DiscreteVP, Kernel, SubVP
