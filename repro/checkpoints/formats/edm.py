@@ -102,6 +102,8 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Diffu
     given = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
     tensors = state_of(wrapper)
     record = layout.settings(given)
+    # The code answers without a label whether or not that was trained; only a trained answer is worth drawing.
+    record["args"]["null_class"] = given.get("label_dropout", 0) > 0
     state = layout.state_dict(tensors, outline(file, record, tensors.values()))
     if wrapper.name == "VEPrecond":
         state = negated(state)

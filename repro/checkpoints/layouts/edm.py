@@ -91,7 +91,7 @@ def _wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": record["img_resolution"],
         "channels": channels,
         "num_classes": record.get("label_dim", 0),
-        "null_class": bool(record.get("label_dim", 0)) and record.get("label_dropout", 0) > 0,
+        "null_class": bool(record.get("label_dim", 0)),
         "out_channels": 2 * channels if doubled else channels,
     }
 
