@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from repro.banks import Bank, format_seeds
+from repro.checkpoints.loading import load_module
 from repro.cli import runs
 from repro.cli.classes import check_claims, load_classes
 from repro.cli.configs import gathered
@@ -165,12 +166,10 @@ def run(command: str, arguments: list[str]) -> int:
         check_mae_threshold(config.mae_threshold)
         pair_metrics(config.metric, "")
         report = check_report_path(config.report) if config.report else None
-        banks = _banks(given, config.seeds, config.task, config.guidance, config.classes)
         steered = config.guidance != 1 or config.classes is not None
-        if steered and not any(
-            bank.labels is not None for bank, path in zip(banks, given, strict=True) if not _is_bank(path)
-        ):
+        if steered and not any(load_module(path).num_classes for path in given if not _is_bank(path)):
             raise UserError("guidance and classes are for checkpoints with classes, and there is none; leave them out")
+        banks = _banks(given, config.seeds, config.task, config.guidance, config.classes)
         found = compare(
             banks,
             descriptor,

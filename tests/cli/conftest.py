@@ -74,3 +74,11 @@ def trained(workplace: Path) -> Path:
     done = run_here("fit", "--config", "tiny.yaml")
     assert done.code == 0, done
     return workplace
+
+
+@pytest.fixture(scope="module")
+def conditional(trained: Path) -> Path:
+    """The workplace with a conditional model too, runs/classes."""
+    done = run_here("fit", "--config", "tiny.yaml", "--task", "conditional", "--name", "classes")
+    assert done.code == 0, done
+    return trained

@@ -16,14 +16,6 @@ FROM = (*FIT, "--model.teacher", "runs/tiny")
 NETWORK = ("--model.network", "MLP", "--model.network.width", "8")
 
 
-@pytest.fixture(scope="module")
-def conditional(trained: Path) -> Path:
-    """The workplace with a conditional teacher too, runs/classes."""
-    done = run_here("fit", "--config", "tiny.yaml", "--task", "conditional", "--name", "classes")
-    assert done.code == 0, done
-    return trained
-
-
 def test_a_student_is_trained_resumed_validated_and_drawn_without_its_teacher(trained: Path) -> None:
     done = run_here(*FROM, "--data.holdout", "8", "--name", "student")
     assert done.code == 0, done

@@ -15,14 +15,6 @@ FIT = ("fit", "--task", "finetune", "--data", "Digits", "--data.batch_size", "8"
 FROM = (*FIT, "--model.start", "runs/tiny", "--model.parameters", "*.bias")
 
 
-@pytest.fixture(scope="module")
-def conditional(trained: Path) -> Path:
-    """The workplace with a conditional start too, runs/classes."""
-    done = run_here("fit", "--config", "tiny.yaml", "--task", "conditional", "--name", "classes")
-    assert done.code == 0, done
-    return trained
-
-
 def test_the_task_takes_fine_tuning_and_the_newest_fine_tuned_run(trained: Path) -> None:
     done = run_here(*FROM, "--data.subset", "16", "--name", "tuned")
     assert done.code == 0, done
