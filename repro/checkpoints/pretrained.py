@@ -43,7 +43,7 @@ def check_extra(what: str) -> None:
     """
     missing = [package for package in _EXTRA if importlib.util.find_spec(package) is None]
     if missing:
-        raise UserError(f"{what} needs {' and '.join(missing)}: pip install 'repro[diffusers]'")
+        raise UserError(f"{what} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def pipeline_in(name: str) -> Any:

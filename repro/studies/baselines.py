@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,10 +10,10 @@ from matplotlib.figure import Figure
 
 from repro.comparison import Comparison, compare
 from repro.figures import rate_chart, save_figure
-from repro.files import write_text
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job
+from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import bank_of, configs_folder, draw_job, fit_job
 
 __all__ = ["Baselines"]
@@ -148,11 +146,7 @@ class Baselines(Study):
             found.to_tensorboard(results)
             parts.append(f"Trained on {len(data):,} images of {group.data}\n\n{found}")
             rows += _rows(group, found)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(folder / "baselines.csv", table.getvalue())
+        write_rows(folder / "baselines.csv", rows)
         save_figure(_figure(rows), folder / "baselines.png")
         parts.append(_text(rows))
         parts.append(
@@ -168,22 +162,10 @@ def _rows(group: _Group, found: Comparison) -> list[dict[str, Any]]:
     pairs = [(2 * place, 2 * place + 1) for place in range(count)]
     pairs += [(2 * place, 2 * place + 2) for place in range(0, count, 2)]
     pairs.append((2 * count, 2 * count + 1))
-    rows = []
-    for one, other in pairs:
-        low, high = score.interval(one, other)
-        rows.append(
-            {
-                "data": group.data,
-                "first": found.names[one],
-                "second": found.names[other],
-                "rp": float(score.rates[one, other]),
-                "low": low,
-                "high": high,
-                "control": float(score.control_rates[one, other]),
-                "n": score.n,
-            }
-        )
-    return rows
+    return [
+        {"data": group.data, "first": found.names[one], "second": found.names[other], **rate_cells(score, one, other)}
+        for one, other in pairs
+    ]
 
 
 def _text(rows: list[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from repro.intervals import wilson_interval
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job
+from repro.studies.system_table import write_rows
 
 __all__ = ["DIGITS_HELD_OUT", "Descriptors"]
 
@@ -110,12 +110,8 @@ class Descriptors(Study):
 
 def _write(folder: Path, name: str, found: list[Detection]) -> None:
     rows = [row for each in found for row in each.rows()]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     stem = name.lower().replace(" ", "_")
-    write_text(folder / f"{stem}.csv", text.getvalue())
+    write_rows(folder / f"{stem}.csv", rows)
     write_text(folder / f"{stem}.json", json.dumps(rows, indent=1))
     save_figure(_figure(name, found), folder / f"{stem}.png")
 

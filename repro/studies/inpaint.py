@@ -28,7 +28,7 @@ from repro.samplers.posterior import PosteriorSampler
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
-from repro.studies.system_table import write_rows
+from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import SEEDS, SYSTEMS, bank_of, draw_job, run_of, training_jobs
 from repro.tasks.inverse import restoration_metrics
 
@@ -197,10 +197,8 @@ def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
 def _pair_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
     score, rows = found.scores["RP"], []
     for kind, (i, j) in _places(scale):
-        low, high = score.interval(i, j)
         row = {"problem": problem.name, "first": found.names[i], "second": found.names[j], "class": kind}
-        row |= {"rp": float(score.rates[i, j]), "low": low, "high": high}
-        rows.append(row | {"control": float(score.control_rates[i, j]), "n": score.n})
+        rows.append(row | rate_cells(score, i, j))
     return rows
 
 
@@ -236,10 +234,8 @@ def _restored_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[d
     score, last, rows = found.scores["RP"], len(found.names) - 1, []
     psnr, residual = (found.values[name].values[:, last] for name in ("PeakSignalNoiseRatio", "Residual"))
     for place, name in enumerate(_systems(scale)):
-        low, high = score.interval(place, last)
         row = {"problem": problem.name, "system": name, "psnr": float(psnr[place]), "residual": float(residual[place])}
-        row |= {"truth": float(score.rates[place, last]), "low": low, "high": high}
-        rows.append(row | {"control": float(score.control_rates[place, last]), "n": score.n})
+        rows.append(row | rate_cells(score, place, last, "truth"))
     return rows
 
 

@@ -18,7 +18,7 @@ from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
-from repro.studies.system_table import write_rows
+from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import bank_of, configs_folder, draw_job, fit_job
 
 __all__ = ["OPTIMUM", "SIZES", "Regimes", "Size", "System", "compared", "name_of", "regime_jobs"]
@@ -164,19 +164,9 @@ class Regimes(Study):
 def _pair_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
     rp, mae = found.scores["RP"], found.scores["MAE"]
     for one, other in rp.pairs():
-        low, high = rp.interval(one, other)
-        yield {
-            "N": count,
-            "first": found.names[one],
-            "second": found.names[other],
-            "rp": float(rp.rates[one, other]),
-            "low": low,
-            "high": high,
-            "control": float(rp.control_rates[one, other]),
-            "mae": float(mae.rates[one, other]),
-            "mae_control": float(mae.control_rates[one, other]),
-            "n": int(rp.totals[one, other]),
-        }
+        row = {"N": count, "first": found.names[one], "second": found.names[other], **rate_cells(rp, one, other)}
+        likeness = {"mae": mae.rates, "mae_control": mae.control_rates}
+        yield row | {key: float(rates[one, other]) for key, rates in likeness.items()}
 
 
 def _copy_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:

@@ -16,12 +16,13 @@ import torch
 
 from repro.banks import Bank
 from repro.comparison import Comparison
+from repro.comparison.results import PairCounts
 from repro.errors import UserError
 from repro.files import write_text
 from repro.intervals import wilson_interval
 from repro.registry import flat, rebuild
 
-__all__ = ["Facts", "as_text", "facts_of", "system_rows", "write_rows"]
+__all__ = ["Facts", "as_text", "facts_of", "rate_cells", "system_rows", "write_rows"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,18 @@ def _end(key: str, score: Any, first: int, second: int, name: str) -> dict[str, 
     count = int(score.counts[first, second])
     low, high = wilson_interval(count, score.n)
     return {key: count / score.n, f"{key}_with": name, f"{key}_from": low, f"{key}_to": high}
+
+
+def rate_cells(score: PairCounts, first: int, second: int, key: str = "rp") -> dict[str, Any]:
+    """Cells of a table for one pair of systems: the rate under ``key``, its 95 % interval, the control's rate, n."""
+    low, high = score.interval(first, second)
+    return {
+        key: float(score.rates[first, second]),
+        "low": low,
+        "high": high,
+        "control": float(score.control_rates[first, second]),
+        "n": int(score.totals[first, second]),
+    }
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from repro.studies.base import Scale
 from repro.studies.jobs import Job
 from repro.studies.measuring import MeasuringStudy, log_figure
 from repro.studies.regimes import OPTIMUM, SIZES, name_of, regime_jobs
-from repro.studies.system_table import write_rows
+from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import bank_of, run_of
 
 __all__ = ["Theory"]
@@ -80,11 +80,8 @@ _SUBTITLE = "RP with what the optimum draws; losses of the averaged weights on t
 def _row(folder: Path, scale: Scale, system: str, count: int) -> dict[str, Any]:
     size = SIZES[scale]
     banks = [bank_of(folder, name_of(name, count)) for name in (system, OPTIMUM)]
-    rp = compare(banks, size.descriptor, None, size.threshold).scores["RP"]
-    low, high = rp.interval(0, 1)
-    control = float(rp.control_rates[0, 1])
-    cells = {"rp": float(rp.rates[0, 1]), "low": low, "high": high, "control": control, "n": rp.n}
-    return {"system": system, "N": count, **cells}
+    found = compare(banks, size.descriptor, None, size.threshold)
+    return {"system": system, "N": count, **rate_cells(found.scores["RP"], 0, 1)}
 
 
 def _losses(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import json
 import pytest
 import torch
 
-pytest.importorskip("diffusers", reason="needs the extra: pip install 'repro[diffusers]'")
-pytest.importorskip("transformers", reason="needs the extra: pip install 'repro[diffusers]'")
+pytest.importorskip("diffusers", reason="needs the extra diffusers")
+pytest.importorskip("transformers", reason="needs the extra diffusers")
 
 from containers import foreign_shapes, state_dict_file
 from diffusers import AutoencoderKL, DDIMScheduler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("diffusers", reason="needs the extra: pip install 'repro[diffusers]'")
-pytest.importorskip("transformers", reason="needs the extra: pip install 'repro[diffusers]'")
+pytest.importorskip("diffusers", reason="needs the extra diffusers")
+pytest.importorskip("transformers", reason="needs the extra diffusers")
 
 from pipelines import pipeline
 
