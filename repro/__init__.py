@@ -24,16 +24,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bank": "repro.banks:Bank",
+    "Bank": "repro.banks.bank:Bank",
     "NoiseStream": "repro.noise:NoiseStream",
-    "Trainer": "repro.trainer:Trainer",
+    "Trainer": "repro.training.trainer:Trainer",
     "UserError": "repro.errors:UserError",
     "build": "repro.registry:build",
     "compare": "repro.comparison:compare",
     "draw_noise": "repro.noise:draw_noise",
-    "load": "repro.loading:load",
+    "load": "repro.checkpoints.load:load",
     "names": "repro.registry:names",
-    "sample": "repro.sampling:sample",
+    "sample": "repro.drawing.sampling:sample",
 }
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from repro.checkpoints.importing import import_file
 from repro.checkpoints.native import read_checkpoint
 from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
-from repro.modules.base import RecordedModule
+from repro.models.base import RecordedModule
 from repro.registry import rebuild
+from repro.released.importing import import_file
 
 __all__ = ["load_module"]
 
@@ -26,7 +26,7 @@ def load_module(
         path: A checkpoint, a run's folder (its newest checkpoint), or a file of another project.
         weights: Sample with the averaged weights (``ema``) or those of the last step (``raw``).
         format: Format of a file of another project (``repro plugins checkpoints``), or ``auto``.
-        **options: What such a file does not say; see :func:`repro.checkpoints.importing.import_file`.
+        **options: What such a file does not say; see :func:`repro.released.importing.import_file`.
 
     Raises:
         UserError: as :func:`~repro.checkpoints.native.read_checkpoint`; a record that cannot be rebuilt here; weights

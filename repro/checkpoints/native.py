@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from repro.errors import UserError, nearest
 from repro.files import write_whole
-from repro.modules.base import FORMAT
+from repro.models.base import FORMAT
 
 __all__ = ["AtomicCheckpointIO", "read_checkpoint"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from repro.banks import Bank, format_seeds
+from repro.banks.bank import Bank, format_seeds
+from repro.banks.manifest import MANIFEST_NAME
 from repro.checkpoints.loading import load_module
 from repro.cli import runs
 from repro.cli.classes import check_claims, load_classes
@@ -22,12 +23,11 @@ from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.images import to_uint8
-from repro.manifest import MANIFEST_NAME
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.registry import rebuild
-from repro.trainer import Trainer
+from repro.training.trainer import Trainer
 
 __all__ = ["run"]
 

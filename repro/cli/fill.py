@@ -12,7 +12,7 @@ from repro import registry
 from repro.cli.classes import class_of, specs
 from repro.data.base import ImageData
 from repro.errors import UserError
-from repro.modules.source import Source
+from repro.training.source import Source
 
 __all__ = ["build", "fill"]
 

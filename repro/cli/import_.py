@@ -12,8 +12,6 @@ from typing import Any
 import yaml
 
 from repro import registry
-from repro.checkpoints.formats.base import ForeignFile, Format
-from repro.checkpoints.importing import AUTO, Imported, format_of, import_file
 from repro.checkpoints.native import AtomicCheckpointIO
 from repro.cli import runs
 from repro.cli.classes import check_claims, load_classes, options_of
@@ -21,8 +19,10 @@ from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet
 from repro.errors import UserError
 from repro.files import write_text
-from repro.modules.decoded import Decoded
-from repro.modules.diffusion import DenoiserModule
+from repro.models.decoded import Decoded
+from repro.released.base import ForeignFile, Format
+from repro.released.importing import AUTO, Imported, format_of, import_file
+from repro.training.diffusion import DenoiserModule
 
 __all__ = ["run"]
 

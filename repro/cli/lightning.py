@@ -25,9 +25,9 @@ from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.files import write_text
-from repro.modules.base import RecordedModule
-from repro.tasks.problem import Problem
-from repro.trainer import Trainer
+from repro.inverse.problem import Problem
+from repro.models.base import RecordedModule
+from repro.training.trainer import Trainer
 
 __all__ = ["CommandLine", "run"]
 

@@ -15,7 +15,7 @@ from repro.checkpoints.weights import load_weights
 from repro.cli import runs
 from repro.data.base import ImageData
 from repro.errors import UserError
-from repro.modules.base import RecordedModule
+from repro.models.base import RecordedModule
 from repro.registry import differences, record_of
 
 __all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "option_of", "runs_that_fit", "with_config_of_run"]

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks import Bank, format_seeds
-from repro.intervals import wilson_interval
+from repro.banks.bank import Bank, format_seeds
 from repro.metrics.functional.curves import THRESHOLDS
+from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.paired import PairedTest
 from repro.metrics.protocol import is_paired
 

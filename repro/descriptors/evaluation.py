@@ -18,7 +18,7 @@ from torch import Tensor
 from repro.data.pixels import to_picture
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError, unknown
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
 
 __all__ = ["EDITS", "FALSE_POSITIVE_RATE", "Detection", "detect_copies", "edited_copies", "micro_average_precision"]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from repro.checkpoints.layouts import sscd as layout
 from repro.errors import UserError
 from repro.networks.sscd import SSCDNetwork
+from repro.released.sscd import layout as layout
 
 __all__ = ["fused", "prepacked", "read_released"]
 

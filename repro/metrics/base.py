@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.errors import UserError
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
 
 __all__ = ["CountMetric", "PairMetric", "RateMetric"]
 
@@ -120,7 +120,7 @@ class CountMetric(Metric):
             return self._counted()
 
     def intervals(self, confidence: float = 0.95) -> Tensor:
-        """Wilson interval of every rate, float64, shape (..., 2); see :func:`repro.intervals.wilson_interval`."""
+        """Wilson interval of every rate, float64, shape (..., 2); see :func:`repro.metrics.functional.intervals.wilson_interval`."""
         hits, total = (torch.as_tensor(count) for count in self.counts())
         pairs = zip(hits.flatten().tolist(), total.expand(hits.shape).flatten().tolist(), strict=True)
         limits = [wilson_interval(hit, n, confidence) if n else (0.0, 1.0) for hit, n in pairs]
@@ -141,7 +141,7 @@ class RateMetric(CountMetric):
         return int(hits), int(total)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of the rate; see :func:`repro.intervals.wilson_interval`."""
+        """Wilson interval of the rate; see :func:`repro.metrics.functional.intervals.wilson_interval`."""
         return wilson_interval(*self.counts(), confidence)
 
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks import Bank
-from repro.charts import Curve, Panel, line_chart
+from repro.banks.bank import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
-from repro.figures import above, beside, image_grid, rate_chart, rendered, save_pixels
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import above, beside, image_grid, rate_chart, rendered, save_pixels
 from repro.registry import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

@@ -16,9 +16,9 @@ from repro.descriptors.evaluation import EDITS, FALSE_POSITIVE_RATE, Detection, 
 from repro.descriptors.small import SmallSSCD
 from repro.descriptors.sscd import SSCD
 from repro.errors import UserError
-from repro.figures import rate_chart, save_figure
 from repro.files import write_text
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
+from repro.plots.figures import rate_chart, save_figure
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job

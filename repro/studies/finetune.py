@@ -9,15 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks import Bank
-from repro.charts import Curve, Panel, line_chart
+from repro.banks.bank import Bank
 from repro.comparison import Comparison, compare
 from repro.descriptors.base import features_of_bank
 from repro.descriptors.default import default_descriptor
 from repro.descriptors.pixels import Pixels
-from repro.figures import above, image_grid, rendered, save_pixels
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import above, image_grid, rendered, save_pixels
 from repro.registry import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

@@ -13,24 +13,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import PairCounts
 from repro.errors import UserError
-from repro.figures import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
 from repro.images import to_float, to_uint8
-from repro.intervals import wilson_interval
+from repro.inverse.operators.masks import CentreMask
+from repro.inverse.posterior import PosteriorSampler
+from repro.inverse.tasks import restoration_metrics
+from repro.metrics.functional.intervals import wilson_interval
 from repro.noise import parse_seeds
-from repro.operators.masks import CentreMask
+from repro.plots.figures import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
 from repro.registry import rebuild
 from repro.samplers.dpm_solver import DPMSolver
-from repro.samplers.posterior import PosteriorSampler
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
 from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import SEEDS, SYSTEMS, bank_of, draw_job, run_of, training_jobs
-from repro.tasks.inverse import restoration_metrics
 
 __all__ = ["Inpaint"]
 

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from repro.analysis import gradient_similarity, spectrum
-from repro.charts import Curve, Panel, line_chart
 from repro.checkpoints.loading import load_module
 from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
-from repro.figures import rendered, save_figure
 from repro.kernels import EDM
 from repro.noise import NoiseStream
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import rendered, save_figure
 from repro.registry import rebuild
 from repro.samplers.base import Step
 from repro.samplers.heun import Heun

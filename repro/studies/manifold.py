@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from repro.analysis import NoisePlane, RegionMap, local_lipschitz, region_agreement, region_map
-from repro.banks import Bank
-from repro.charts import plane_maps
+from repro.banks.bank import Bank
 from repro.checkpoints.loading import load_module
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
-from repro.figures import rendered, save_figure
 from repro.images import to_uint8
 from repro.metrics.functional.similarity import cosine, nearest
+from repro.plots.charts import plane_maps
+from repro.plots.figures import rendered, save_figure
 from repro.registry import build
 from repro.studies.base import Scale
 from repro.studies.jobs import Job

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from repro.analysis import score_error_by_ratio
-from repro.banks import Bank
-from repro.charts import Curve, Panel, line_chart
+from repro.banks.bank import Bank
 from repro.checkpoints.loading import load_module
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import LowRankMixtureDenoiser
-from repro.figures import rendered, save_figure
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import cosine, exceeds
 from repro.noise import draw_noise
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import rendered, save_figure
 from repro.registry import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job

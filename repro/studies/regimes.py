@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from repro.charts import Curve, Panel, line_chart
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
-from repro.figures import above, image_grid, rendered, save_pixels
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import above, image_grid, rendered, save_pixels
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

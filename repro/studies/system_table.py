@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
 from repro.comparison import Comparison
 from repro.comparison.results import PairCounts
 from repro.errors import UserError
 from repro.files import write_text
-from repro.intervals import wilson_interval
+from repro.metrics.functional.intervals import wilson_interval
 from repro.registry import flat, rebuild
 
 __all__ = ["Facts", "as_text", "facts_of", "rate_cells", "system_rows", "write_rows"]

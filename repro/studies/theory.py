@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from repro.charts import Curve, Panel, line_chart
 from repro.checkpoints.loading import load_module
 from repro.comparison import compare
-from repro.figures import rendered, save_figure
-from repro.optimal_loss import losses_by_level, optimum_of
+from repro.plots.charts import Curve, Panel, line_chart
+from repro.plots.figures import rendered, save_figure
 from repro.registry import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job
@@ -18,6 +17,7 @@ from repro.studies.measuring import MeasuringStudy, log_figure
 from repro.studies.regimes import OPTIMUM, SIZES, name_of, regime_jobs
 from repro.studies.system_table import rate_cells, write_rows
 from repro.studies.systems import bank_of, run_of
+from repro.training.optimal_loss import losses_by_level, optimum_of
 
 __all__ = ["Theory"]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
+from repro.banks.manifest import format_seeds
 from repro.errors import UserError
-from repro.manifest import format_seeds
-from repro.modules.base import GenerativeModule
+from repro.inverse.problem import Problem
+from repro.models.base import GenerativeModule
 from repro.noise import parse_seeds
 from repro.registry import Plugin
-from repro.tasks.problem import Problem
 
 __all__ = ["Task"]
 

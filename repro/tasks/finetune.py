@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from repro.modules.base import GenerativeModule
+from repro.models.base import GenerativeModule
 from repro.tasks.base import Conditional
 
 __all__ = ["Finetune"]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from repro import registry
-from repro.checkpoints.formats.base import ForeignFile
-from repro.checkpoints.importing import Imported, format_of, import_file
 from repro.errors import UserError
+from repro.released.base import ForeignFile
+from repro.released.importing import Imported, format_of, import_file
 
 __all__ = ["check_format"]
 

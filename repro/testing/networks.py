@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from repro import registry
 from repro.errors import UserError
-from repro.modules.chosen import chosen_parameters
+from repro.training.chosen import chosen_parameters
 
 __all__ = [
     "NOISE_LEVELS",

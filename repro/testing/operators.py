@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from repro.operators import Operator
+from repro.inverse.operators import Operator
 
 __all__ = ["check_operator"]
 

@@ -11,7 +11,7 @@ from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.kernels import EDM, VP
-from repro.modules.exact import Exact
+from repro.models.exact import Exact
 from repro.noise import draw_noise
 from repro.samplers.heun import Heun
 from repro.samplers.stochastic import Ancestral

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from repro import files
-from repro.banks import Bank, BankWriter, Manifest, format_seeds
+from repro.banks.bank import Bank, BankWriter, Manifest, format_seeds
 from repro.errors import UserError
 from repro.noise import parse_seeds
 
@@ -166,7 +166,7 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, torch
-from repro.banks import BankWriter
+from repro.banks.bank import BankWriter
 writer = BankWriter(sys.argv[1], {"seeds": range(4000), "image_shape": (3, 64, 64), "shard_size": 50})
 print("ready", flush=True)
 for seeds in writer.missing():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import CONFIG, run_here
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
 
 STUDENT = """
 model:

@@ -56,7 +56,7 @@ def test_plugins_of_an_unknown_group() -> None:
 
 
 def test_first_line_follows_imports_and_reports_what_is_missing() -> None:
-    assert first_line_of("repro.banks:Manifest") == first_line_of("repro.manifest:Manifest") != ""
+    assert first_line_of("repro.banks.bank:Manifest") == first_line_of("repro.banks.manifest:Manifest") != ""
     with pytest.raises(UserError, match=r"no module named 'repro.nowhere'"):
         first_line_of("repro.nowhere:Thing")
     with pytest.raises(UserError, match=r"repro.kernels has no 'VPP'; did you mean 'VP'"):

@@ -10,9 +10,9 @@ import torch
 from conftest import run_here
 from PIL import Image
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
 from repro.images import to_float
-from repro.operators.masks import CentreMask
+from repro.inverse.operators.masks import CentreMask
 from repro.registry import rebuild
 
 TEST = ("test", "--task", "inpaint", "--seeds", "0-3", "--trainer.enable_progress_bar", "false")

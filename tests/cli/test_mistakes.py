@@ -115,7 +115,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr("repro.modules.diffusion.Diffusion.training_step", fail)
+    monkeypatch.setattr("repro.training.diffusion.Diffusion.training_step", fail)
 
 
 def test_a_mistake_found_at_the_first_step_leaves_no_folder(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:

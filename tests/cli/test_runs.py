@@ -16,7 +16,7 @@ import yaml
 from conftest import run_here
 
 from repro import registry
-from repro.banks import Bank
+from repro.banks.bank import Bank
 from repro.checkpoints.native import read_checkpoint
 from repro.cli import compare
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from repro.banks import Bank, BankWriter
+from repro.banks.bank import Bank, BankWriter
 from repro.comparison import compare, counting, derangement
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.small import SmallSSCD
 from repro.errors import UserError
-from repro.figures import heat_map
-from repro.intervals import wilson_interval
 from repro.metrics import PairMetric, ReproducibilityScore
 from repro.metrics.functional import generalization_score, mae_score, nearest, reproducibility_score
+from repro.metrics.functional.intervals import wilson_interval
+from repro.plots.figures import heat_map
 
 N = 60
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
+from repro.banks.manifest import Manifest
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
-from repro.intervals import wilson_interval
-from repro.manifest import Manifest
 from repro.metrics import functional
+from repro.metrics.functional.intervals import wilson_interval
 
 NOISES, CLASSES = 40, 3
 LABELS = torch.arange(CLASSES).repeat(NOISES)

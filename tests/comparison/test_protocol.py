@@ -8,14 +8,14 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
+from repro.banks.manifest import Manifest
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
+from repro.drawing.scores import Scores
 from repro.errors import UserError
-from repro.manifest import Manifest
 from repro.metrics import FrechetDistance, GeneralizationScore, ReproducibilityScore, functional
 from repro.metrics.protocol import pair_metrics
-from repro.tasks.scores import Scores
 
 N = 50
 

@@ -13,10 +13,10 @@ import torch
 from browser import DRIVER, PROGRAM, dumped, opened
 from PIL import Image
 
-from repro.banks import Bank
+from repro.banks.bank import Bank
+from repro.banks.manifest import Manifest
 from repro.comparison import compare
 from repro.errors import UserError
-from repro.manifest import Manifest
 from repro.metrics import PairMetric
 
 N = 50

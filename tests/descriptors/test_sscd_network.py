@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from repro.checkpoints.layouts import sscd as layout
 from repro.descriptors.released import fused, prepacked, read_released
 from repro.descriptors.sscd import SSCD
 from repro.errors import UserError
 from repro.networks.sscd import GeM, SSCDNetwork
+from repro.released.sscd import layout as layout
 
 ORACLE = Path(__file__).parents[1] / "oracles" / "sscd"
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -8,8 +8,8 @@ from PIL import Image
 
 from repro import registry
 from repro.errors import UserError
-from repro.operators.filters import Downsample, GaussianBlur, HighDynamicRange, MotionBlur
-from repro.operators.masks import CentreMask, MaskFile, RandomMask
+from repro.inverse.operators.filters import Downsample, GaussianBlur, HighDynamicRange, MotionBlur
+from repro.inverse.operators.masks import CentreMask, MaskFile, RandomMask
 from repro.testing.operators import check_operator
 
 

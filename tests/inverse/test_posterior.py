@@ -12,16 +12,16 @@ from repro.data.digits import Digits
 from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
 from repro.images import to_float, to_uint8
+from repro.inverse.operators.filters import Downsample, HighDynamicRange
+from repro.inverse.operators.masks import CentreMask
+from repro.inverse.posterior import PosteriorSampler
 from repro.kernels import EDM, VP
 from repro.metrics.functional import generalization_score
 from repro.noise import NoiseStream, draw_noise
-from repro.operators.filters import Downsample, HighDynamicRange
-from repro.operators.masks import CentreMask
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
 from repro.samplers.ode import RK45
-from repro.samplers.posterior import PosteriorSampler
 from repro.samplers.stochastic import Ancestral
 
 SEEDS = [3, 1, 8]

@@ -7,11 +7,11 @@ import pytest
 import recorded_baselines as recorded
 import torch
 
-from repro.checkpoints.layouts import gan as layout
 from repro.errors import UserError
 from repro.networks import gan
 from repro.networks.gan import LOSSES, ConvDiscriminator, ConvGenerator, ResidualDiscriminator, ResidualGenerator
 from repro.networks.layers.spectral import SpectralConv2d, SpectralLinear
+from repro.released.mimicry import layout as layout
 
 CASES = {name: case for name, case in recorded.cases().items() if "class" in case["record"]}
 OUT = recorded.outputs()

@@ -8,12 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from repro import registry
-from repro.checkpoints.layouts import dit, multistage_transformers, uvit
 from repro.errors import UserError
 from repro.networks.dit import DiT, guided_output
 from repro.networks.layers.stages import Stages
 from repro.networks.layers.tokens import Attention, PatchEmbedding, sincos_positions, unpatch
 from repro.networks.uvit import UViT
+from repro.released.dit import layout as dit
+from repro.released.multistage import transformer_layout as multistage_transformers
+from repro.released.uvit import layout as uvit
 from repro.testing import networks as laws
 
 LAYOUTS = {"uvit": uvit, "dit": dit, "multistage_transformers": multistage_transformers}

@@ -7,8 +7,11 @@ import recorded_unets
 import torch
 
 from repro import networks
-from repro.checkpoints.layouts import consistency, edm, multistage, score_sde
 from repro.errors import UserError
+from repro.released.consistency import layout as consistency
+from repro.released.edm import layout as edm
+from repro.released.multistage import layout as multistage
+from repro.released.score_sde import layout as score_sde
 
 CASES = recorded_unets.cases()
 SCORE_SDE = CASES["score_sde_ncsnpp_ve"]

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from repro import networks
-from repro.checkpoints.layouts import multistage, score_sde
+from repro.released.multistage import layout as multistage
+from repro.released.score_sde import layout as score_sde
 
 CASES = recorded_unets.cases()
 OUTPUTS = recorded_unets.outputs()
 
 
 def layout_of(case):
-    return importlib.import_module(f"repro.checkpoints.layouts.{case['layout']}")
+    return importlib.import_module(f"repro.released.{case['layout']}.layout")
 
 
 def build(case):

@@ -6,9 +6,9 @@ import pytest
 import recorded_baselines as recorded
 import torch
 
-from repro.checkpoints.layouts import vae as layout
 from repro.errors import UserError
 from repro.networks.vae import VAE, log_bernoulli, log_logistic_bins, log_normal, to_pixels
+from repro.released.vae_vampprior import layout as layout
 
 CASES = {name: case for name, case in recorded.cases().items() if "input_size" in case["record"]}
 OUT = recorded.outputs()

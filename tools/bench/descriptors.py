@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.transforms import v2
 
-from repro.checkpoints.layouts import sscd as layout
 from repro.descriptors.released import prepacked
 from repro.descriptors.sscd import SSCD
 from repro.networks.sscd import GeM, SSCDNetwork
+from repro.released.sscd import layout as layout
 
 SIZES = {
     "resnet50": {"layers": [3, 4, 6, 3], "num_classes": 512},

@@ -16,12 +16,12 @@ from collections.abc import Callable
 import torch
 
 from repro.kernels import EDM
-from repro.modules.diffusion import Diffusion
-from repro.modules.ema import update_average
-from repro.modules.times import LogNormalTimes
 from repro.networks.song_unet import SongUNet
 from repro.parameterizations import EDMPreconditioning
 from repro.samplers.heun import Heun
+from repro.times import LogNormalTimes
+from repro.training.diffusion import Diffusion
+from repro.training.ema import update_average
 
 
 def step_of(options: argparse.Namespace, half: bool, channels_last: bool, compiled: bool) -> Callable[[], None]:

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from parity_checks.fixture import Check, Fixture, Recorded
-from repro.checkpoints.layouts import consistency as layout
 from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.kernels import EDM
-from repro.modules.consistency import ConsistencyDistillation, ConsistencyModule, ConsistencyTraining
-from repro.modules.consistency_losses import adaptive_decay, distance, progressive_levels, weight
-from repro.modules.halving import two_step_target
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
+from repro.released.consistency import layout as layout
 from repro.samplers.base import Run
 from repro.samplers.consistency import Consistency
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
 from repro.samplers.steps import FixedSteps, time_grid
+from repro.training.consistency import ConsistencyDistillation, ConsistencyModule, ConsistencyTraining
+from repro.training.consistency_losses import adaptive_decay, distance, progressive_levels, weight
+from repro.training.halving import two_step_target
 
 __all__ = [
     "CubicMidpoint",

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import dit as layout
 from repro.networks.dit import guided_output
+from repro.released.dit import layout as layout
 
 __all__ = ["dit"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from parity_checks.dpm_solver import MixtureDenoiser
 from parity_checks.fixture import Check, Fixture
 from repro.denoisers import Denoiser
+from repro.inverse.operators import Operator
+from repro.inverse.operators.filters import GaussianBlur
+from repro.inverse.posterior import residual_gradient
 from repro.kernels import EDM
-from repro.operators import Operator
-from repro.operators.filters import GaussianBlur
-from repro.samplers.posterior import residual_gradient
 
 __all__ = ["posterior_sampling"]
 

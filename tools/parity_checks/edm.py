@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from parity_checks.fixture import Check, Fixture, Recorded, Watched
-from repro.checkpoints.layouts import edm as edm_layout
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
 from repro.kernels import EDM, VP, Kernel
 from repro.parameterizations import EDMPreconditioning, Eps
+from repro.released.edm import layout as edm_layout
 from repro.samplers.base import Sampler
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import gan as layout
 from repro.networks import gan as networks
+from repro.released.mimicry import layout as layout
 
 __all__ = ["gan"]
 

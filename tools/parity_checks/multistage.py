@@ -8,10 +8,11 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import multistage, multistage_transformers
 from repro.denoisers import NetworkDenoiser
 from repro.kernels import EDM, VP
 from repro.parameterizations import EDMPreconditioning, Eps
+from repro.released.multistage import layout as multistage
+from repro.released.multistage import transformer_layout as multistage_transformers
 
 __all__ = ["multistage_edm", "multistage_score_sde"]
 

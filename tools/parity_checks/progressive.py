@@ -16,10 +16,10 @@ from parity_checks.fixture import Check, Fixture
 from repro.denoisers import Denoiser
 from repro.errors import UserError
 from repro.kernels import DiscreteVP, Kernel
-from repro.modules.halving import two_step_target
 from repro.parameterizations import V
 from repro.samplers.base import Run
 from repro.samplers.euler import Euler
+from repro.training.halving import two_step_target
 
 __all__ = ["ClippedDDIM", "VTeacher", "progressive_distillation"]
 

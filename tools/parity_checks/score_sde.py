@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import score_sde as layout
 from repro.denoisers import NetworkDenoiser
 from repro.kernels import VE, VP, DiscreteVP, Kernel, SubVP
 from repro.parameterizations import Eps
+from repro.released.score_sde import layout as layout
 
 __all__ = ["flow_drift", "score_sde_marginals", "score_sde_network"]
 

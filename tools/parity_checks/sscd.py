@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import sscd as layout
 from repro.networks.sscd import GeM, SSCDNetwork
+from repro.released.sscd import layout as layout
 
 __all__ = ["sscd_network", "sscd_parts"]
 

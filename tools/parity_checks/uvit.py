@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from parity_checks.fixture import Check, Fixture
 from parity_checks.score_sde import flow_drift
-from repro.checkpoints.layouts import uvit as layout
 from repro.denoisers import NetworkDenoiser
 from repro.kernels import VP
 from repro.parameterizations import Eps
+from repro.released.uvit import layout as layout
 
 __all__ = ["uvit"]
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from parity_checks.fixture import Check, Fixture
-from repro.checkpoints.layouts import vae as layout
 from repro.networks.vae import VAE
+from repro.released.vae_vampprior import layout as layout
 
 __all__ = ["vae"]
 

@@ -1,6 +1,5 @@
 """The scores as functions of features or images; each class of :mod:`repro.metrics` calls the same ones."""
 
-from repro.intervals import wilson_interval
 from repro.metrics.functional.conditional import (
     ConditionalRates,
     between_matches,
@@ -10,6 +9,7 @@ from repro.metrics.functional.conditional import (
 from repro.metrics.functional.curves import generalization_curve, reproducibility_curve
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
 from repro.metrics.functional.generalization import generalization_score, memorization_matches
+from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.mae import mae_matches, mae_score
 from repro.metrics.functional.paired import PairedTest, mcnemar_test, paired_reproducibility_test
 from repro.metrics.functional.reproducibility import (

@@ -1,0 +1,1 @@
+"""Sample banks: folders of numbered images that say where they came from."""

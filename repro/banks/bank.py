@@ -1,0 +1,354 @@
+"""Sample banks: a folder with the uint8 images of numbered noises and a manifest that says where they came from.
+
+A bank is cut into shards of consecutive seeds. Each shard is a file that is there whole or not at all, so that an
+interrupted bank goes on where it stopped and several processes may write different shards at once::
+
+    manifest.json        format, model, sampler, kernel, task, labels, seeds, image shape, data
+    images-00000000.npy  uint8 (rows, C, H, W) of the first shard's seeds
+    labels-00000000.npy  int64 (rows,), conditional banks only
+
+A bank from elsewhere is data and no more: nothing in it is executed and no path in it is followed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.banks.manifest import MANIFEST_NAME, Manifest, format_seeds, read_manifest
+from repro.errors import UserError
+from repro.files import write_text, write_whole
+from repro.images import to_uint8
+from repro.registry import rebuild
+
+__all__ = ["Bank", "BankWriter", "Manifest", "format_seeds"]
+
+
+class _Layout:
+    """Which seeds stand in which file of a bank."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.count = -(-len(manifest.seeds) // manifest.shard_size)
+
+    def seeds(self, shard: int) -> list[int]:
+        size = self.manifest.shard_size
+        return self.manifest.seeds[shard * size : (shard + 1) * size]
+
+    @functools.cached_property
+    def shard_of(self) -> dict[int, int]:
+        size = self.manifest.shard_size
+        return {seed: shard for shard, seed in enumerate(self.manifest.seeds[::size])}
+
+    def file(self, kind: str, shard: int) -> Path:
+        return self.path / f"{kind}-{shard:08d}.npy"
+
+    def present(self) -> list[int]:
+        return [shard for shard in range(self.count) if self.file("images", shard).is_file()]
+
+    def rows(self, shard: int) -> int:
+        return len(self.seeds(shard)) * self.manifest.images_per_seed
+
+    def images(self, shard: int) -> np.ndarray:
+        return self.read("images", shard, "uint8", (self.rows(shard), *self.manifest.image_shape))
+
+    def read(self, kind: str, shard: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        file = self.file(kind, shard)
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(
+                f"bank {self.path}: {file.name} is missing or damaged ({reason}); "
+                "delete it and draw the bank again, only what is missing is drawn"
+            ) from error
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        if found != f"{dtype} {shape}" or not array.flags.c_contiguous:
+            raise UserError(
+                f"bank {self.path}: {file.name} holds {found}, the manifest says {dtype} {shape}; "
+                "delete it and draw the bank again"
+            )
+        return array
+
+
+class Bank:
+    """Images of numbered noises in memory, with their manifest.
+
+    Attributes:
+        images: uint8, shape (n, C, H, W); of a bank on the disk they are loaded once, at the first use.
+        seeds: Number of each image's noise, int64, shape (n,).
+        labels: Class of each image, int64, shape (n,), or None.
+        manifest: The :class:`Manifest`.
+        complete: False while shards are missing; the images are then those of the shards that are there.
+        path: The folder, or None for a bank in memory.
+
+    Example:
+        >>> bank = Bank.from_images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), seeds=[5, 6, 7])
+        >>> len(bank), bank.seeds.tolist(), bank.complete
+        (3, [5, 6, 7], True)
+    """
+
+    def __init__(
+        self,
+        images: Tensor | None,
+        manifest: Manifest,
+        labels: Tensor | None = None,
+        path: Path | None = None,
+        shards: Sequence[int] | None = None,
+    ) -> None:
+        self._images, self.manifest, self.labels, self.path = images, manifest, labels, path
+        self._layout = _Layout(path or Path(), manifest)
+        self._shards = list(range(self._layout.count)) if shards is None else list(shards)
+        self.complete = len(self._shards) == self._layout.count
+        seeds = [seed for shard in self._shards for seed in self._layout.seeds(shard)]
+        self.seeds = torch.tensor(seeds, dtype=torch.int64).repeat_interleave(manifest.images_per_seed)
+
+    @classmethod
+    def from_images(
+        cls, images: Tensor, seeds: Iterable[int] | None = None, labels: Tensor | None = None, **manifest: Any
+    ) -> Bank:
+        """A bank in memory.
+
+        Args:
+            images: uint8, shape (n, C, H, W).
+            seeds: Number of each image, 0 .. n - 1 when left out.
+            labels: Class of each image, or None.
+            **manifest: More keys of the :class:`Manifest`.
+        """
+        seeds = list(range(len(images))) if seeds is None else [int(seed) for seed in seeds]
+        record = Manifest(seeds=seeds, image_shape=tuple(images.shape[1:]), **manifest)
+        _check_rows(record, seeds, images, labels)
+        return cls(images, record, labels)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bank:
+        """The bank in a folder, checked against its manifest; images are read when they are first asked for.
+
+        Raises:
+            UserError: no bank there, no image yet, or a damaged file.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        layout = _Layout(path, manifest)
+        shards = layout.present()
+        if not shards:
+            raise UserError(f"bank {path} holds no image yet; continue it with repro predict")
+        for shard in shards:
+            layout.images(shard)
+        labels = None
+        if manifest.labels is not None:
+            parts = [layout.read("labels", shard, "int64", (layout.rows(shard),)) for shard in shards]
+            labels = torch.from_numpy(np.concatenate(parts))
+            if int(labels.min()) < 0 or int(labels.max()) >= manifest.num_classes:
+                raise UserError(
+                    f"bank {path}: labels run from {int(labels.min())} to {int(labels.max())}, "
+                    f"the manifest says {manifest.num_classes} classes"
+                )
+        return cls(None, manifest, labels, path, shards)
+
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike[str]) -> Bank:
+        """A bank in memory of samples that others released: see :func:`repro.banks.foreign.numbered_images`.
+
+        Raises:
+            UserError: nothing there, no image, images of several sizes, a broken file.
+        """
+        from repro.banks.foreign import numbered_images
+
+        images, seeds = numbered_images(path)
+        return cls.from_images(images, seeds, source=str(path))
+
+    @property
+    def images(self) -> Tensor:
+        """uint8, shape (n, C, H, W)."""
+        if self._images is None:
+            images = torch.empty(len(self.seeds), *self.manifest.image_shape, dtype=torch.uint8)
+            start = 0
+            for shard in self._shards:
+                part = self._layout.images(shard)
+                images.numpy()[start : start + len(part)] = part
+                start += len(part)
+            self._images = images
+        return self._images
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> Tensor:
+        """Some images by their row, uint8 (k, C, H, W); of a bank on the disk, only the files they lie in are read."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self._images is not None:
+            return self._images[torch.from_numpy(rows)]
+        images = np.empty((len(rows), *self.manifest.image_shape), dtype=np.uint8)
+        places, inside = np.divmod(rows, self.manifest.shard_size * self.manifest.images_per_seed)
+        for place in np.unique(places):
+            chosen = places == place
+            images[chosen] = self._layout.images(self._shards[place])[inside[chosen]]
+        return torch.from_numpy(images)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the images themselves, their seeds and labels: equal only for equal content."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for tensor in (self.images, self.seeds, self.labels):
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, or of the model, or ``bank``."""
+        if self.path is not None:
+            return self.path.resolve().name
+        return (self.manifest.model or {}).get("name", "bank")
+
+    def training_images(self) -> Tensor | None:
+        """The images that the model was trained on, uint8 (N, C, H, W); None when the manifest does not say.
+
+        Raises:
+            UserError: the manifest names data that cannot be had here.
+        """
+        return None if self.manifest.data is None else _images_of(json.dumps(self.manifest.data, sort_keys=True))
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __repr__(self) -> str:
+        size = "x".join(str(size) for size in self.manifest.image_shape)
+        state = "" if self.complete else f" of {len(self.manifest.seeds) * self.manifest.images_per_seed}"
+        seeds = format_seeds(self.manifest.seeds)[:40]
+        return f"Bank({self.name!r}, {len(self)}{state} images of {size}, seeds {seeds})"
+
+    def select(self, seeds: Sequence[int]) -> Bank:
+        """The images of some seeds only, in the order given, as a bank in memory.
+
+        Raises:
+            UserError: a seed that the bank does not hold.
+        """
+        place = {seed: row for row, seed in enumerate(self.seeds[:: self.manifest.images_per_seed].tolist())}
+        for seed in seeds:
+            if seed not in place:
+                raise UserError(
+                    f"bank {self.path or self.name} has no seed {seed}; it holds {format_seeds(list(place))[:60]}"
+                )
+        each = self.manifest.images_per_seed
+        rows = torch.tensor([place[seed] * each + image for seed in seeds for image in range(each)], dtype=torch.int64)
+        labels = None if self.labels is None else self.labels[rows]
+        chosen = Bank(self.images[rows], replace(self.manifest, seeds=list(seeds)), labels)
+        chosen.path = self.path
+        return chosen
+
+
+@functools.lru_cache(maxsize=4)
+def _images_of(data: str) -> Tensor:
+    return to_uint8(rebuild(json.loads(data)).images())
+
+
+def _check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
+    expected = (len(seeds) * manifest.images_per_seed, *manifest.image_shape)
+    if images.dtype != torch.uint8:
+        raise UserError(f"images of a bank are uint8, these are {images.dtype}; convert with repro.images.to_uint8")
+    if tuple(images.shape) != expected:
+        raise UserError(f"images have shape {tuple(images.shape)}; {len(seeds)} seeds of this bank make {expected}")
+    if (labels is None) != (manifest.labels is None):
+        raise UserError("give labels exactly when the manifest has them: labels={'num_classes': ...}")
+    if labels is not None and (
+        tuple(labels.shape) != expected[:1] or int(labels.min()) < 0 or int(labels.max()) >= manifest.num_classes
+    ):
+        raise UserError(f"labels must be {expected[0]} integers from 0 to {manifest.num_classes - 1}")
+
+
+class BankWriter:
+    """Writes a bank shard by shard; the one way to make a bank on the disk.
+
+    An existing bank of the same manifest is continued, so the same call starts and resumes. Every process of a
+    distributed run makes its own writer on the same folder and asks for its own part.
+
+    Args:
+        path: The folder; made when it is missing.
+        manifest: What is going to be drawn, as a :class:`Manifest` or its keys.
+        shard_size: Seeds a file; a bank that exists keeps its own.
+
+    Raises:
+        UserError: the folder holds a bank of other samples (the message names the keys that differ), or it cannot
+            be written.
+
+    Example:
+        >>> writer = BankWriter("runs/bank", {"seeds": range(1000), "image_shape": (1, 8, 8)})  # doctest: +SKIP
+        >>> for seeds in writer.missing():  # doctest: +SKIP
+        ...     writer.write(seeds, to_uint8(model.generate(seeds)))
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], manifest: Manifest | Mapping[str, Any], shard_size: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        wanted = manifest if isinstance(manifest, Manifest) else Manifest(**manifest)
+        if shard_size is not None:
+            wanted = replace(wanted, shard_size=int(shard_size))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {path}: {error.strerror}; name another one") from error
+        if not (self.path / MANIFEST_NAME).exists():
+            with suppress(FileExistsError):
+                write_text(self.path / MANIFEST_NAME, json.dumps(wanted.record(), indent=1), overwrite=False)
+        self.manifest = read_manifest(self.path)
+        if differences := self.manifest.differences(wanted):
+            raise UserError(
+                f"{self.path} holds a bank of other samples: {'; '.join(differences)}; "
+                "name another folder, or delete this one"
+            )
+        self._layout = _Layout(self.path, self.manifest)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is on the disk."""
+        return len(self._layout.present()) == self._layout.count
+
+    def missing(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
+        """The seeds that are still to be drawn, one list a shard.
+
+        Args:
+            rank: Number of this process; shard s belongs to process ``s % world_size``, whatever is there already.
+            world_size: Number of processes.
+        """
+        present = set(self._layout.present())
+        return [
+            self._layout.seeds(shard) for shard in range(rank, self._layout.count, world_size) if shard not in present
+        ]
+
+    def write(self, seeds: Sequence[int], images: Tensor, labels: Tensor | None = None) -> None:
+        """Writes one shard, whole or not at all.
+
+        Args:
+            seeds: One of the lists that :meth:`missing` gave.
+            images: uint8, shape (len(seeds) * images_per_seed, C, H, W).
+            labels: Class of each image when the bank is conditional.
+
+        Raises:
+            UserError: seeds that are no shard, images that do not fit, or a disk that is full.
+        """
+        seeds = [int(seed) for seed in seeds]
+        shard = self._layout.shard_of.get(seeds[0]) if seeds else None
+        if shard is None or self._layout.seeds(shard) != seeds:
+            raise UserError(f"seeds {format_seeds(seeds)[:60]} are no shard of {self.path}; write what missing() lists")
+        _check_rows(self.manifest, seeds, images, labels)
+        if labels is not None:
+            _write_array(self._layout.file("labels", shard), labels.to(torch.int64))
+        _write_array(self._layout.file("images", shard), images)
+
+
+def _write_array(path: Path, tensor: Tensor) -> None:
+    array = tensor.detach().cpu().contiguous().numpy()
+    with write_whole(path) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)

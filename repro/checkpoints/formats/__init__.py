@@ -1,1 +1,0 @@
-"""Formats of author-released checkpoints, each a plug-in of the group ``repro.checkpoints``."""

@@ -1,0 +1,1 @@
+"""Drawing images of numbered noises, in memory or into banks."""

@@ -1,0 +1,1 @@
+"""What draws images from numbered noises."""

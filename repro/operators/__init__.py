@@ -1,5 +1,0 @@
-"""Forward operators of inverse problems: what is measured of an image."""
-
-from repro.operators.base import Operator
-
-__all__ = ["Operator"]

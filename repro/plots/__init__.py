@@ -1,0 +1,1 @@
+"""Drawings: plain functions from arrays to matplotlib figures."""

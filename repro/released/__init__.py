@@ -1,0 +1,1 @@
+"""Files that other projects released: one folder a project."""

@@ -1,0 +1,242 @@
+"""The contract of formats: which files are theirs, and the module that such a file holds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from repro import registry
+from repro.checkpoints.weights import load_weights
+from repro.errors import UserError
+from repro.files import sha256_of_file
+from repro.kernels import VP, DiscreteVP, Kernel, SubVP
+from repro.parameterizations import Eps, Parameterization
+from repro.registry import Plugin
+from repro.released.pickles import read_pickled
+from repro.samplers.base import Sampler
+from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
+from repro.training.diffusion import DenoiserModule, Diffusion
+
+__all__ = [
+    "ForeignFile",
+    "Format",
+    "fill",
+    "negated",
+    "outline",
+    "tensors_of",
+    "variance_preserving",
+    "without_prefix",
+]
+
+_SAME_BYTES, _FIRST_TIME = 2, 1e-5
+
+
+class ForeignFile:
+    """A file of another project, and what was found in it.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        found: What it holds, in a few words; filled in by the format that reads it.
+        assumed: Options that the file does not settle, with the values that were taken; filled in likewise.
+
+    Raises:
+        UserError: there is no such file, or it is a folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix in (".pkl", ".pth", ".pt", ".ckpt"))
+            hint = f", for example {inside[-1]}" if inside else ""
+            raise UserError(f"{path} is a folder; name the checkpoint file in it{hint}")
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+        self.path, self.found = path, ""
+        self.assumed: dict[str, Any] = {}
+
+    @property
+    def content(self) -> Any:
+        """What the file holds as a pickle or a file of ``torch.save``; read once, executing nothing of it.
+
+        Raises:
+            UserError: as :func:`repro.released.pickles.read_pickled`.
+        """
+        content, error = self._read
+        if error is not None:
+            raise error
+        return content
+
+    @cached_property
+    def _read(self) -> tuple[Any, UserError | None]:
+        try:
+            return read_pickled(self.path), None
+        except UserError as error:
+            return None, error
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file's bytes."""
+        return sha256_of_file(self.path)
+
+
+class Format(Plugin, ABC):
+    """Base of the formats; one of them defines :meth:`recognises` and :meth:`read`.
+
+    Its name in the group ``repro.checkpoints`` is what ``--format`` takes. Its constructor takes what a file may not
+    say; there None stands for "what the file says, or else the released models' value", which :meth:`settle` looks up.
+
+    Args:
+        sampler: How images are drawn; by default as the paper draws from models of this format.
+
+    Attributes:
+        about: The format in a few words, for the list of ``repro import --help``.
+    """
+
+    about: ClassVar[str] = ""
+
+    def __init__(self, sampler: Sampler | None = None) -> None:
+        self.sampler = sampler
+
+    @abstractmethod
+    def recognises(self, file: ForeignFile) -> bool:
+        """Whether a file is of this format, and no other; it looks at names, not at values."""
+
+    @abstractmethod
+    def read(self, file: ForeignFile) -> DenoiserModule:
+        """The model in a file that was recognised, with averaged and raw weights where it has both.
+
+        Raises:
+            UserError: the file is not as it should be, or leaves something open for which there is no default; then
+                the message names the option to type.
+        """
+
+    def settle(self, file: ForeignFile, option: str, default: Any, why: str = "") -> Any:
+        """The value of an option: as given, or the default, which is noted as assumed.
+
+        Args:
+            file: The file that does not say it.
+            option: Name of a constructor's argument.
+            default: Its value when it was not given; None when there is none.
+            why: What is unusual about the file, for the message when there is none.
+
+        Raises:
+            UserError: neither a value nor a default.
+        """
+        given = getattr(self, option)
+        if given is not None:
+            return given
+        if default is None:
+            reason = f" ({why})" if why else ""
+            raise UserError(f"{file.path} does not say its {option.replace('_', ' ')}{reason}; type --{option} VALUE")
+        file.assumed[option] = default
+        return default
+
+    def diffusion(
+        self,
+        record: Mapping[str, Any],
+        kernel: Kernel,
+        parameterization: Parameterization,
+        sampler: Sampler,
+        times: TimeDistribution | None = None,
+    ) -> Diffusion:
+        """A diffusion model, without the file's weights.
+
+        Args:
+            record: Name and arguments of the network, from a layout's ``settings``.
+            kernel: Its kernel.
+            parameterization: What its output means.
+            sampler: The sampler, unless another was given.
+            times: How its training times were drawn; uniformly by default.
+        """
+        network = registry.build("networks", record["name"], **record["args"])
+        return Diffusion(network, kernel, parameterization, self.sampler or sampler, times)
+
+
+def outline(file: ForeignFile, record: Mapping[str, Any], tensors: Collection[Tensor]) -> nn.Module:
+    """The network of a record with shapes only, to translate the file's tensors for it before memory is taken.
+
+    Args:
+        file: The file, for messages.
+        record: Name and arguments of the network, from a layout's ``settings``.
+        tensors: The tensors of one network of the file.
+
+    Raises:
+        UserError: the tensors use the file's bytes more than once, or the network is larger than they are: the
+            settings in the file are not those of its weights.
+    """
+    shapes = [tensor.shape for tensor in tensors]
+    bytes_used = sum(tensor.nbytes for tensor in tensors)
+    if bytes_used > _SAME_BYTES * file.path.stat().st_size:
+        raise UserError(f"cannot read {file.path}: its tensors claim {bytes_used:,} bytes, more than it has")
+    left, elements = len(shapes), sum(shape.numel() for shape in shapes)
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left, elements
+        if parameter is not None:
+            left, elements = left - 1, elements - parameter.numel()
+        if min(left, elements) < 0:
+            raise UserError(f"cannot read {file.path}: its weights are fewer than those of the network it describes")
+
+    watch = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return registry.build("networks", record["name"], **record["args"])
+    finally:
+        watch.remove()
+
+
+def variance_preserving(name: str) -> tuple[Kernel, Parameterization, TimeDistribution]:
+    """Kernel, meaning of the output (the noise) and training times of a model by the kernel's name.
+
+    Args:
+        name: ``VP`` or ``SubVP``, where the network is shown 999 t, or ``DiscreteVP``, where it is shown DDPM's step.
+    """
+    if name == "DiscreteVP":
+        kernel = DiscreteVP()
+        return kernel, Eps(condition_scale=float(kernel.steps), condition_shift=-1.0), DiscreteTimes()
+    return {"VP": VP, "SubVP": SubVP}[name](t_min=_FIRST_TIME), Eps(), UniformTimes()
+
+
+def fill(module: DenoiserModule, averaged: Mapping[str, Tensor], raw: Mapping[str, Tensor] | None, file: Path) -> None:
+    """Loads the file's weights, under our names, into a module.
+
+    Args:
+        module: The module.
+        averaged: State dict of its network; it samples with these.
+        raw: State dict of the weights of the last step, where the file has them.
+        file: The file, for messages.
+    """
+    load_weights(module.average.network, averaged, str(file))
+    load_weights(module.trained.network, averaged if raw is None else raw, str(file))
+
+
+def tensors_of(content: Any) -> dict[str, Tensor] | None:
+    """The content as a state dict; None when it is none."""
+    if not isinstance(content, dict) or not content:
+        return None
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+        return None
+    return content
+
+
+def without_prefix(tensors: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
+    """The tensors under their names without the prefix that parallel training adds to them."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def negated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of one of our U-Nets (``SongUNet``, ``ADM``, ``MultistageUNet``) whose answer has the other sign.
+
+    Variance-exploding networks give the score times the noise level, which is minus the noise.
+    """
+    ends = (".head.conv.weight", ".head.conv.bias")
+    return {name: -tensor if name.endswith(ends) else tensor for name, tensor in state.items()}

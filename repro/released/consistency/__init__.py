@@ -1,0 +1,1 @@
+"""Released files of one project: consistency."""

@@ -1,0 +1,82 @@
+"""Checkpoints of facebookresearch/DiT: plain state dicts, and those of its training."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from repro.errors import unknown
+from repro.released.base import (
+    ForeignFile,
+    Format,
+    fill,
+    outline,
+    tensors_of,
+    variance_preserving,
+    without_prefix,
+)
+from repro.released.dit import layout as dit
+from repro.released.transformers import dit_record
+from repro.samplers.base import Sampler
+from repro.samplers.dpm_solver import DPMSolver
+from repro.training.diffusion import Diffusion
+
+__all__ = ["DiTFormat"]
+
+
+class DiTFormat(Format):
+    """DiT (facebookresearch/DiT): released ``DiT-*.pt``, and training checkpoints with ``model`` and ``ema``.
+
+    Shapes tell everything but the heads. Trained under DDPM's 1000 steps. The released models denoise latents, so what
+    they draw are latents of 4 channels, not pixels.
+
+    Args:
+        heads: Attention heads; by default those of the published network of the same width.
+        kernel: ``DiscreteVP``, or ``VP`` for a network that was told 999 t.
+        null_class: Whether the last row of the class table means "no class", as where labels were dropped in training.
+        sampler: How images are drawn, in place of DPM-Solver.
+
+    Raises:
+        UserError: an unknown kernel.
+    """
+
+    about: ClassVar[str] = "facebookresearch/DiT, a plain state dict, or entries 'model' and 'ema'"
+
+    def __init__(
+        self,
+        heads: int | None = None,
+        kernel: Literal["DiscreteVP", "VP"] | None = None,
+        null_class: bool | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        super().__init__(sampler)
+        if kernel not in (None, "DiscreteVP", "VP"):
+            raise unknown("kernel of dit", kernel, ("DiscreteVP", "VP"))
+        self.heads, self.kernel, self.null_class = heads, kernel, null_class
+
+    def recognises(self, file: ForeignFile) -> bool:
+        return _averaged(file.content) is not None
+
+    def read(self, file: ForeignFile) -> Diffusion:
+        tensors, last = _averaged(file.content), tensors_of(file.content.get("model"))
+        rows, null = len(tensors["y_embedder.embedding_table.weight"]), self.settle(file, "null_class", True)
+        given = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
+        record = dit.settings(given)
+        shape = outline(file, record, tensors.values())
+        averaged = dit.state_dict(tensors, shape)
+        raw = None if last is None else dit.state_dict(without_prefix(last), shape)
+        parts = variance_preserving(self.settle(file, "kernel", "DiscreteVP"))
+        t_end = 1e-3 if self.kernel == "VP" else None
+        module = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
+        fill(module, averaged, raw, file.path)
+        what = "" if given["in_channels"] in (1, 3) else f" on latents of {given['in_channels']} channels"
+        file.found = f"DiT of width {given['hidden_size']}{what}"
+        return module
+
+
+def _averaged(content: Any) -> dict[str, Tensor] | None:
+    """The averaged weights of a training checkpoint, or a plain state dict; None when it is no DiT's."""
+    held = content.get("ema", content) if isinstance(content, dict) else None
+    tensors = tensors_of(held)
+    return tensors if tensors is not None and "x_embedder.proj.weight" in tensors else None

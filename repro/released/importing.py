@@ -1,0 +1,112 @@
+"""Reading author-released checkpoints: which format a file has, and the model that it holds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro import registry
+from repro.errors import UserError, unknown
+from repro.models.base import GenerativeModule
+from repro.released.base import ForeignFile, Format
+
+__all__ = ["AUTO", "Imported", "format_of", "import_file"]
+
+AUTO = "auto"
+_DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model that came from another project's file.
+
+    Attributes:
+        module: The model, in evaluation mode.
+        file: The file, with what was found and assumed.
+        format: Name of its format.
+    """
+
+    module: GenerativeModule
+    file: ForeignFile
+    format: str
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The model as a checkpoint of this project, with where it came from."""
+        checkpoint: dict[str, Any] = {"state_dict": self.module.state_dict(), "global_step": 0}
+        self.module.on_save_checkpoint(checkpoint)
+        checkpoint["repro"]["imported"] = self.record()
+        return checkpoint
+
+    def record(self) -> dict[str, Any]:
+        """Where the model came from, as plain data."""
+        return {
+            "path": str(self.file.path.resolve()),
+            "sha256": self.file.sha256,
+            "format": self.format,
+            "found": self.file.found,
+            "assumed": self.file.assumed,
+        }
+
+
+def format_of(file: ForeignFile, name: str = AUTO) -> str:
+    """The name of a file's format.
+
+    Args:
+        file: The file.
+        name: The format that it should have, or ``auto``.
+
+    Raises:
+        UserError: an unknown format, or a file that is not of this one, of none, or of several; a file that cannot be
+            read, or that asks for something that no checkpoint needs.
+    """
+    known = registry.names("checkpoints")
+    if name not in (AUTO, *known):
+        raise unknown("format", name, [AUTO, *known])
+    fitting, refusal = [], None
+    for each in known if name == AUTO else [name, *(other for other in known if other != name)]:
+        try:
+            if registry.build("checkpoints", each).recognises(file):
+                fitting.append(each)
+        except UserError as error:
+            refusal = refusal or error
+        if fitting == [name]:
+            return name
+    if len(fitting) == 1 and name == AUTO:
+        return fitting[0]
+    if not fitting and refusal is not None:
+        raise refusal
+    if name != AUTO:
+        hint = f"; it looks like {fitting[0]}: type --format {fitting[0]}" if fitting else ""
+        raise UserError(f"{file.path} is not of the format {name}{hint}")
+    if fitting:
+        raise UserError(f"{file.path} could be {' or '.join(fitting)}; type --format {fitting[0]}, or another of them")
+    raise UserError(f"{file.path} is of no known format ({', '.join(known)}); its names fit none of them")
+
+
+def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any) -> Imported:
+    """The model in an author-released checkpoint.
+
+    Args:
+        path: The file.
+        format: Name of its format, or ``auto``.
+        **options: What the file does not say; arguments of the format's class.
+
+    Raises:
+        UserError: as :func:`format_of`; an unknown option; a file that is damaged, or leaves open what has no default.
+    """
+    file = ForeignFile(Path(path))
+    name = format_of(file, format)
+    chosen: Format = registry.build("checkpoints", name, **options)
+    try:
+        module = chosen.read(file)
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise UserError(
+            f"cannot read {path} as {name}: its settings or tensors do not fit together ({reason})"
+        ) from error
+    module.origin = f"{file.path.resolve()} ({name}, sha256 {file.sha256})"
+    return Imported(module.eval().requires_grad_(False), file, name)

@@ -1,0 +1,159 @@
+"""Checkpoints of yang-song/score_sde_pytorch: ``ddpm`` and ``ncsnpp`` under any of its equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from repro.errors import UserError, unknown
+from repro.kernels import VE, Kernel
+from repro.parameterizations import Eps, Parameterization
+from repro.released.base import (
+    ForeignFile,
+    Format,
+    fill,
+    negated,
+    outline,
+    tensors_of,
+    variance_preserving,
+    without_prefix,
+)
+from repro.released.module_lists import UNet, output_path, parts_of, read_encoder
+from repro.released.score_sde import layout as score_sde
+from repro.samplers.base import Sampler
+from repro.samplers.dpm_solver import DPMSolver
+from repro.samplers.ode import RK45
+from repro.times import TimeDistribution, UniformTimes
+from repro.training.diffusion import Diffusion
+
+__all__ = ["ScoreSDEFormat", "shadow_of", "trained_tensors"]
+
+KernelName = Literal["VP", "SubVP", "DiscreteVP", "VE"]
+_LARGEST_ASSUMED_DEPTH = 4
+
+
+class ScoreSDEFormat(Format):
+    """score_sde (yang-song/score_sde_pytorch): ``checkpoint_*.pth``, DDPM, DDPM++ and NCSN++.
+
+    Names and shapes tell the network; the averaged weights come from the list ``ema.shadow_params``. No file tells its
+    equation: networks with random frequencies are taken for VE, others for VP in continuous time.
+
+    Args:
+        kernel: ``VP``, ``SubVP``, ``DiscreteVP`` (DDPM's 1000 steps) or ``VE`` (noise levels from the file; with
+            sines at fixed frequencies its discrete form, interpolated between the levels).
+        image_size: Pixels a side; 32 for networks of up to four resolutions.
+        network: ``ddpm`` or ``ncsnpp``, where both have these layers.
+        fir: Whether resampling blocks filter with [1, 3, 3, 1]; by default as the rest of the network.
+        centred: VE: whether the network was fed images in [-1, 1]; else in [0, 1], as published.
+        sampler: How images are drawn; by default DPM-Solver, RK45 for SubVP and VE.
+
+    Raises:
+        UserError: an unknown kernel or network.
+    """
+
+    about: ClassVar[str] = "yang-song/score_sde_pytorch, entries 'model' and 'ema'"
+
+    def __init__(
+        self,
+        kernel: KernelName | None = None,
+        image_size: int | None = None,
+        network: Literal["ddpm", "ncsnpp"] | None = None,
+        fir: bool | None = None,
+        centred: bool | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        super().__init__(sampler)
+        if kernel not in (None, *get_args(KernelName)):
+            raise unknown("kernel of score_sde", kernel, get_args(KernelName))
+        if network not in (None, "ddpm", "ncsnpp"):
+            raise unknown("network of score_sde", network, ("ddpm", "ncsnpp"))
+        self.kernel, self.image_size, self.network, self.fir, self.centred = kernel, image_size, network, fir, centred
+
+    def recognises(self, file: ForeignFile) -> bool:
+        tensors = trained_tensors(file.content)
+        return tensors is not None and any(name.startswith("all_modules.") for name in tensors)
+
+    def read(self, file: ForeignFile) -> Diffusion:
+        tensors = trained_tensors(file.content)
+        unet, decoder = read_encoder(parts_of(tensors, "all_modules"))
+        kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
+        model = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
+        data = {"image_size": image_size_of(self, file, unet), "num_channels": unet.channels, "centered": True}
+        record = score_sde.settings({"model": model, "data": data})
+        if kernel == "VE":
+            record["args"] |= {"log_noise_level": False}
+        parts = self._variance_exploding(file, tensors, unet) if kernel == "VE" else variance_preserving(kernel)
+        shape = outline(file, record, tensors.values())
+        raw = score_sde.state_dict(tensors, shape)
+        averaged, shadow = raw, shadow_of(file.content)
+        if shadow is not None:
+            averaged = score_sde.state_dict(score_sde.with_shadow(tensors, shadow, shape), shape)
+        if kernel == "VE":
+            raw, averaged = negated(raw), negated(averaged)
+        module = self.diffusion(record, *parts[:2], _sampler(kernel), parts[2])
+        fill(module, averaged, raw, file.path)
+        file.found = f"{model['name']}, {'averaged' if shadow is not None else 'raw'} weights"
+        return module
+
+    def _model(self, file: ForeignFile, unet: UNet) -> dict[str, Any]:
+        either = not (unet.block_resampling or unet.filtered or unet.fourier or unet.input_path != "none")
+        name = (self.settle(file, "network", "ddpm") if either else self.network) or "ncsnpp"
+        model = unet.record(image_size_of(self, file, unet)) | {"name": name}
+        if name == "ncsnpp" and not unet.filtered:
+            model["fir"] = self.settle(file, "fir", False)
+        return model
+
+    def _variance_exploding(
+        self, file: ForeignFile, tensors: Mapping[str, Tensor], unet: UNet
+    ) -> tuple[Kernel, Parameterization, TimeDistribution]:
+        """Noise levels double when images in [0, 1] become images in [-1, 1]; the network is told the old ones."""
+        levels = tensors.get("sigmas")
+        if levels is None or levels.ndim != 1 or len(levels) < 2:
+            raise UserError(f"{file.path} has no table of noise levels ('sigmas'), which VE needs; type --kernel VP")
+        factor = 1.0 if self.settle(file, "centred", False) else 2.0
+        kernel = VE(factor * levels.min().item(), factor * levels.max().item())
+        if unet.fourier:
+            meaning = Eps("log_ratio", condition_scale=1.0, condition_shift=-math.log(factor))
+        else:
+            last = float(len(levels) - 1)
+            meaning = Eps("time", condition_scale=-last, condition_shift=last)
+        return kernel, meaning, UniformTimes()
+
+
+def image_size_of(chosen: Any, file: ForeignFile, unet: UNet) -> int:
+    """Pixels a side: as given, or CIFAR-10's for networks of no more resolutions than its own."""
+    levels = len(unet.level_widths)
+    assumed = 32 if levels <= _LARGEST_ASSUMED_DEPTH else None
+    return chosen.settle(file, "image_size", assumed, f"its network has {levels} resolutions")
+
+
+def trained_tensors(content: Any) -> dict[str, Tensor] | None:
+    """The entry ``model`` of a training checkpoint, or a plain state dict, under names without prefix."""
+    held = content.get("model", content) if isinstance(content, dict) else None
+    tensors = tensors_of(held)
+    return None if tensors is None else without_prefix(tensors)
+
+
+def shadow_of(content: Any) -> list[Tensor] | None:
+    """The averaged tensors of a training checkpoint; None when it has none.
+
+    Raises:
+        UserError: the entry ``ema`` is no list of tensors.
+    """
+    held = content.get("ema") if "model" in content else None
+    if held is None:
+        return None
+    shadow = held.get("shadow_params") if isinstance(held, dict) else None
+    if not isinstance(shadow, list) or not all(isinstance(tensor, torch.Tensor) for tensor in shadow):
+        raise UserError("the entry 'ema' of this checkpoint has no list of tensors 'shadow_params'")
+    return shadow
+
+
+def _sampler(kernel: str) -> Sampler:
+    if kernel in ("SubVP", "VE"):
+        return RK45(t_end=1e-3 if kernel == "SubVP" else 1e-5)
+    return DPMSolver(steps=20, order=3, t_end=None if kernel == "DiscreteVP" else 1e-4)

@@ -1,0 +1,1 @@
+"""Training modes: LightningModules that have a model, and what stands beside them in a training."""

@@ -1,0 +1,135 @@
+"""Training of copy-detection descriptors: views of one image come together, different images spread out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from repro.errors import UserError
+from repro.images import to_float
+from repro.networks.sscd import SSCDNetwork
+from repro.training.training import TrainedModule
+from repro.training.views import checked, edited
+
+__all__ = ["CopyDetection", "entropy_losses", "info_nce_losses"]
+
+
+class CopyDetection(TrainedModule):
+    r"""A descriptor trained without labels, as SSCD is.
+
+    Each image of a batch gives two edited views, with descriptors :math:`z_i` of unit length. With p(i) the other
+    view of the same image, and j over all other views of the batch (of all processes):
+
+    .. math:: L_i = -\log \frac{\exp(\langle z_i, z_{p(i)} \rangle / \tau)}
+        {\sum_{j \ne i} \exp(\langle z_i, z_j \rangle / \tau)} - \lambda \log \min_{j \ne i, p(i)} \| z_i - z_j \|
+
+    Images go into the network in [-1, 1] at their own size. What comes of it is a descriptor:
+    ``--descriptor SmallSSCD --descriptor.weights RUN``. It draws nothing.
+
+    Args:
+        image_size: Height and width of the images.
+        channels: Their channels.
+        widths, depths, block, stem, stem_width, dims: As of :class:`~repro.networks.sscd.SSCDNetwork`.
+        temperature: :math:`\tau`.
+        entropy: :math:`\lambda`, the weight of spreading out.
+        views: How views are edited, by name; see :data:`repro.training.views.DEFAULTS`.
+        **training: As for :class:`~repro.training.training.TrainedModule`.
+
+    Raises:
+        UserError: a size, weight or view outside its range.
+
+    Source: Pizzi et al. 2022, arXiv:2202.10261, equations 1 to 3.
+    """
+
+    trained: SSCDNetwork
+    average: SSCDNetwork
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        channels: int | None = None,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (3, 4, 6, 3),
+        block: str = "bottleneck",
+        stem: str = "full",
+        stem_width: int = 64,
+        dims: int = 512,
+        temperature: float = 0.05,
+        entropy: float = 30.0,
+        views: dict[str, float] | None = None,
+        **training: Any,
+    ) -> None:
+        if image_size is None or channels is None:
+            raise UserError("CopyDetection needs image_size and channels; give them, or let the data fill them in")
+        for name, value, legal in (("temperature", temperature, temperature > 0), ("entropy", entropy, entropy >= 0)):
+            if not legal:
+                raise UserError(f"{name} is {value}; it must be {'above' if name == 'temperature' else 'at least'} 0")
+        network = SSCDNetwork(channels, widths, depths, block, stem=stem, stem_width=stem_width, dims=dims)
+        super().__init__(network, **training)
+        self.image_shape, self.num_classes = (channels, image_size, image_size), 0
+        self.temperature, self.entropy, self.views = temperature, entropy, checked(views)
+
+    @property
+    def next_command(self) -> str:
+        """Compares with the descriptor."""
+        return "repro compare BANK BANK --descriptor SmallSSCD --descriptor.weights {run}"
+
+    def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
+        """Training loss of each image over two fresh views, shape (B,)."""
+        return self.loss_of(self.trained, x_0)
+
+    def loss_of(self, network: SSCDNetwork, x_0: Tensor) -> Tensor:
+        """Loss of each image under a network, shape (B,); in training among the views of all processes."""
+        count = len(x_0)
+        vectors = network(edited(torch.cat([x_0, x_0]), self.views))
+        pool, start = vectors, 0
+        if self.training and self._trainer is not None and self.trainer.world_size > 1:
+            pool, start = self.all_gather(vectors, sync_grads=True).flatten(0, 1), self.global_rank * len(vectors)
+        own = torch.arange(start, start + len(vectors), device=x_0.device)
+        other = torch.cat([own[count:], own[:count]])
+        losses = info_nce_losses(vectors, pool, own, other, self.temperature)
+        losses = losses + self.entropy * entropy_losses(vectors, pool, own, other)
+        return losses.unflatten(0, (2, count)).mean(0)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss of the averaged weights on held-out images, at fixed views."""
+        images, _ = batch
+        with torch.random.fork_rng():
+            torch.manual_seed(batch_idx)
+            loss = self.loss_of(self.average, to_float(images)).mean()
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(images))
+
+
+def info_nce_losses(vectors: Tensor, pool: Tensor, own: Tensor, other: Tensor, temperature: float) -> Tensor:
+    r"""Cross-entropy of finding the other view among all but the vector itself.
+
+    .. math:: -\log \frac{\exp(\langle z_i, z_{p(i)} \rangle / \tau)}
+        {\sum_{j \ne i} \exp(\langle z_i, z_j \rangle / \tau)}
+
+    Args:
+        vectors: Unit vectors :math:`z_i`, (n, d).
+        pool: All unit vectors :math:`z_j`, (m, d).
+        own: Place of each :math:`z_i` in the pool, (n,).
+        other: Place of its other view, (n,).
+        temperature: :math:`\tau`.
+
+    Returns:
+        Losses (n,).
+    """
+    similarity = (vectors @ pool.T / temperature).scatter(1, own[:, None], -torch.inf)
+    return F.cross_entropy(similarity, other, reduction="none")
+
+
+def entropy_losses(vectors: Tensor, pool: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    r"""Kozachenko and Leonenko's term: :math:`-\log \min_{j \ne i, p(i)} \| z_i - z_j \|`, shape (n,).
+
+    Arguments are those of :func:`info_nce_losses`. Its mean estimates minus the entropy of the descriptors, up to
+    constants.
+    """
+    hidden = torch.stack([own, other], dim=1)
+    nearest = (vectors @ pool.T).detach().scatter(1, hidden, -torch.inf).argmax(1)
+    return -(vectors - pool[nearest]).norm(dim=1).clamp(min=1e-8).log()

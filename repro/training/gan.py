@@ -1,0 +1,213 @@
+"""Generative adversarial networks: Wasserstein with gradient penalty, and spectrally normalised with hinge loss."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from repro.errors import UserError
+from repro.images import to_float
+from repro.models.base import GenerativeModule
+from repro.models.latents import latents, unconditional_shape
+from repro.networks.base import one_of
+from repro.networks.gan import (
+    LOSSES,
+    ConvDiscriminator,
+    ConvGenerator,
+    ResidualDiscriminator,
+    ResidualGenerator,
+    gradient_penalty,
+)
+from repro.noise import NoiseStream
+from repro.training.training import OptimizedModule
+
+__all__ = ["GAN"]
+
+
+class _Recipe(NamedTuple):
+    loss: str
+    penalised: bool
+    spectral_norm: bool
+    pooling: str
+
+
+_RECIPES = {
+    "wgan_gp": _Recipe("wasserstein", penalised=True, spectral_norm=False, pooling="mean"),
+    "sngan": _Recipe("hinge", penalised=False, spectral_norm=True, pooling="sum"),
+}
+_ARCHITECTURES = ("residual", "conv")
+
+
+class GAN(OptimizedModule, GenerativeModule):
+    r"""A generator trained against a discriminator; image i is the generator's answer to the first normals of noise i.
+
+    ``loss="wgan_gp"``: the discriminator D lowers
+    :math:`E\,D(\tilde x) - E\,D(x) + \lambda E (\|\nabla D(\hat x)\| - 1)^2`, without normalisation, and
+    ``loss="sngan"``: :math:`E \max(0, 1 - D(x)) + E \max(0, 1 + D(\tilde x))`, spectrally normalised; the generator
+    lowers :math:`-E\,D(\tilde x)` in both. A training step is a discriminator step on one batch; before the first of
+    every ``n_critic`` of them the generator takes one too. Several devices need
+    ``--trainer.strategy ddp_find_unused_parameters_true``.
+
+    Args:
+        image_size: Pixels a side: 4 to 7 times a power of two above 1, such as 8, 16, 28 or 32.
+        channels: Channels of the images.
+        num_classes: 0 or null; the model is unconditional.
+        loss: "wgan_gp" or "sngan".
+        architecture: "residual", or "conv" (like DCGAN) for generator and discriminator.
+        latent: Length of the latent vector.
+        width: Channels of the generator: of every residual block, or of the last transposed convolution.
+        discriminator_width: Channels of the discriminator: of every residual block, or of the first convolutions; by
+            default ``width``.
+        n_critic: Discriminator steps for each generator step.
+        penalty: Weight of the gradient penalty of "wgan_gp".
+        generator_batch: Latents of a generator step, in multiples of the batch.
+        lr_decay: Images over which the learning rate falls linearly to 0; 0 keeps it.
+        optimizer_args: Further arguments of both optimisers; Adam has ``betas: [0, 0.9]`` unless they are given.
+        ema_halflife: Half-life of the generator's averaged weights, in images; 0 samples with those of the last step.
+        **training: As for :class:`~repro.training.training.OptimizedModule`.
+
+    Attributes:
+        trained: The generator.
+        discriminator: The discriminator.
+
+    Raises:
+        UserError: a size that does not fit, an unknown option, or a value outside its range.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1; Miyato et al. 2018, arXiv:1802.05957.
+
+    Example:
+        >>> GAN(8, 1, loss="wgan_gp", width=4, latent=16).sample(range(3)).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        channels: int | None = None,
+        num_classes: int | None = None,
+        loss: str = "sngan",
+        architecture: str = "residual",
+        latent: int = 128,
+        width: int = 128,
+        discriminator_width: int | None = None,
+        n_critic: int = 5,
+        penalty: float = 10.0,
+        generator_batch: int = 1,
+        lr_decay: int = 0,
+        optimizer_args: dict[str, Any] | None = None,
+        ema_halflife: float = 0,
+        **training: Any,
+    ) -> None:
+        shape = unconditional_shape("GAN", image_size, channels, num_classes)
+        recipe = _RECIPES[one_of("loss of GAN", loss, _RECIPES)]
+        discriminator_width = width if discriminator_width is None else discriminator_width
+        for name, value, least in (
+            ("latent", latent, 1),
+            ("width", width, 1),
+            ("discriminator_width", discriminator_width, 1),
+            ("n_critic", n_critic, 1),
+            ("penalty", penalty, 0),
+            ("generator_batch", generator_batch, 1),
+            ("lr_decay", lr_decay, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} of GAN is {value}; give at least {least}")
+        if one_of("architecture of GAN", architecture, _ARCHITECTURES) == "residual":
+            generator = ResidualGenerator(image_size, channels, latent, width)
+            discriminator = ResidualDiscriminator(
+                image_size, channels, discriminator_width, None, recipe.spectral_norm, recipe.pooling
+            )
+        else:
+            generator = ConvGenerator(image_size, channels, latent, width)
+            discriminator = ConvDiscriminator(image_size, channels, discriminator_width, recipe.spectral_norm)
+        if training.get("optimizer", "Adam") == "Adam":
+            optimizer_args = {"betas": (0.0, 0.9)} | (optimizer_args or {})
+        super().__init__(generator, optimizer_args=optimizer_args, ema_halflife=ema_halflife, **training)
+        self.automatic_optimization = False
+        self.image_shape = shape
+        self.discriminator = discriminator
+        if self.channels_last:
+            self.discriminator.to(memory_format=torch.channels_last)
+        self.losses, self.penalty = LOSSES[recipe.loss], penalty if recipe.penalised else 0.0
+        self.n_critic, self.generator_batch, self.lr_decay = n_critic, generator_batch, lr_decay
+        self._notes: dict[str, Tensor | float] = {}
+
+    @torch.no_grad()
+    def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
+        """Images of numbered noises, (n, C, H, W) in [-1, 1]; see :func:`~repro.models.latents.latents`."""
+        return self.average(latents(noise, self.average.latent).to(self.device, self.dtype))
+
+    def generator_loss(self, count: int) -> Tensor:
+        """The generator's loss at ``count`` fresh latents, shape ()."""
+        return self.losses.generator(self.discriminator(self._fakes(count)))
+
+    def discriminator_losses(self, x_0: Tensor) -> dict[str, Tensor]:
+        """The parts of the discriminator's loss on images (B, C, H, W) in [-1, 1] and as many generated ones.
+
+        Returns:
+            ``loss_d``, and ``gradient_penalty`` with its weight where there is one; shape () each.
+        """
+        with torch.no_grad():
+            fakes = self._fakes(len(x_0))
+        parts = {"loss_d": self.losses.discriminator(*self.discriminator(torch.cat([x_0, fakes])).chunk(2))}
+        if self.penalty:
+            mix = torch.rand(len(x_0), device=x_0.device)
+            parts["gradient_penalty"] = gradient_penalty(self.discriminator, x_0, fakes, mix, self.penalty)
+        return parts
+
+    def _fakes(self, count: int) -> Tensor:
+        return self.trained(torch.randn(count, self.trained.latent, device=self.device))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One discriminator step on uint8 images, after a generator step where its turn has come.
+
+        Only the discriminator's steps are counted by the trainer.
+        """
+        images, _ = batch
+        x_0, logs = self.start_step(images), self.logs_now
+        generator, discriminator = self.optimizers()
+        if self.trainer.global_step % self.n_critic == 0:
+            self.discriminator.requires_grad_(False)
+            self._backward(generator, {"loss_g": self.generator_loss(self.generator_batch * len(x_0))})
+            self.discriminator.requires_grad_(True)
+            self.trainer.strategy.optimizer_step(generator.optimizer, lambda: None)
+        self._backward(discriminator, self.discriminator_losses(x_0))
+        discriminator.step()
+        seen = len(images) * self.trainer.world_size
+        self.images_seen += seen
+        self.update_average(seen)
+        if logs:
+            for name, value in self._notes.items():
+                self.log(f"train/{name}", value, prog_bar=name.startswith("loss"))
+
+    def _backward(self, optimizer: LightningOptimizer, parts: dict[str, Tensor]) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(sum(parts.values()))
+        self.note(**{name: part.detach() for name, part in parts.items()})
+
+    def note(self, **values: Tensor | float) -> None:
+        """Keeps values until the next step that is logged: the generator's steps are seldom among those."""
+        self._notes |= values
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """The discriminator's loss on held-out images against images of the averaged generator at fixed latents."""
+        images, _ = batch
+        z = torch.randn(len(images), self.average.latent, generator=torch.Generator().manual_seed(batch_idx))
+        real, fake = (self.discriminator(x) for x in (to_float(images), self.average(z.to(self.device, self.dtype))))
+        self.log("val/loss_d", self.losses.discriminator(real, fake), sync_dist=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser over the generator and one over the discriminator."""
+        return [self.optimizer_over(self.trained), self.optimizer_over(self.discriminator)]
+
+    def name_of(self, optimizer: torch.optim.Optimizer) -> str:
+        """``_g`` for the generator's optimiser, ``_d`` for the discriminator's."""
+        return "_g" if optimizer is self.trainer.optimizers[0] else "_d"
+
+    def learning_rate(self) -> float:
+        """The learning rate of the next step, from the images seen."""
+        left = max(0.0, 1 - self.images_seen / self.lr_decay) if self.lr_decay else 1.0
+        return super().learning_rate() * left
