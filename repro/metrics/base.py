@@ -120,7 +120,7 @@ class CountMetric(Metric):
             return self._counted()
 
     def intervals(self, confidence: float = 0.95) -> Tensor:
-        """Wilson interval of every rate, float64, shape (..., 2); see :func:`repro.metrics.functional.intervals.wilson_interval`."""
+        """Wilson interval of every rate, float64, shape (..., 2)."""
         hits, total = (torch.as_tensor(count) for count in self.counts())
         pairs = zip(hits.flatten().tolist(), total.expand(hits.shape).flatten().tolist(), strict=True)
         limits = [wilson_interval(hit, n, confidence) if n else (0.0, 1.0) for hit, n in pairs]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_here
+from commands import run_here
 
 from repro.banks.bank import Bank
 from repro.checkpoints.loading import load_module

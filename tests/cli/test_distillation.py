@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import run_here
+from commands import run_here
 
 DATA = ("--data", "Digits", "--data.batch_size", "8", "--data.subset", "40")
 TRAINER = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, run_here
+from commands import CONFIG, run_here
 
 from repro.banks.bank import Bank
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_here
+from commands import run_here
 
 from repro.cli import helptext
 from repro.cli.main import COMMANDS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_here
+from commands import run_here
 from PIL import Image
 
 from repro.banks.bank import Bank

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, run_here
+from commands import CONFIG, run_here
 
 from repro.errors import UserError
 

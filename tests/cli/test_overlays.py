@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import run_here
+from commands import run_here
 
 from repro.cli.overlays import with_class_settings
 from repro.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import run_here
+from commands import run_here
 
 from repro import registry
 from repro.banks.bank import Bank

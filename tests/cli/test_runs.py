@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import run_here
+from commands import run_here
 
 from repro import registry
 from repro.banks.bank import Bank

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import torch
+from study_runs import Here, rows
 
 from repro.analysis import score_error, spectrum
 from repro.checkpoints.loading import load_module
@@ -18,33 +18,6 @@ from repro.noise import NoiseStream, draw_noise
 from repro.registry import load
 from repro.samplers.heun import Heun
 from repro.studies import jacobian, manifold, mog, trio
-from repro.studies.jobs import is_done
-
-QUIET = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_steps")
-
-
-class Here:
-    """Runs the jobs in this process, trainings cut short."""
-
-    def __init__(self, steps):
-        self.steps, self.ran = str(steps), []
-
-    def run(self, jobs, folder):
-        (folder / "jobs").mkdir(parents=True, exist_ok=True)
-        done = set()
-        for job in jobs:
-            assert done.issuperset(job.after)
-            done.add(job.name)
-            if not is_done(job, folder):
-                short = (*QUIET, self.steps) if job.command[0] == "fit" else ()
-                assert main([*job.command, *short]) == 0
-                (folder / "jobs" / f"{job.name}.done").touch()
-                self.ran.append(job.name)
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture

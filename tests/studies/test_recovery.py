@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from test_measuring import Here, rows
+from study_runs import Here, rows
 
 from repro.banks.bank import Bank
 from repro.checkpoints.loading import load_module

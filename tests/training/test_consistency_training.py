@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 from consistency_models import SHAPE, Closed, distilled, small, trained_on_data
-from test_training import assert_equal, state, trainer
 from torch import nn
+from trainings import assert_equal, state, trainer
 
 from repro import registry
 from repro.checkpoints.loading import load_module

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from test_training import assert_equal, trainer
+from trainings import assert_equal, state_of_all, trainer
 
 from repro.checkpoints.loading import load_module
 from repro.checkpoints.native import read_checkpoint
@@ -31,18 +31,6 @@ def small(**settings):
     return GAN(8, 1, **(arguments | settings))
 
 
-def state_of(folder):
-    checkpoint = read_checkpoint(folder)
-    moments = {
-        f"optimizer{which}.{i}.{key}": value
-        for which, optimizer in enumerate(checkpoint["optimizer_states"])
-        for i, slots in optimizer["state"].items()
-        for key, value in slots.items()
-    }
-    images_seen = torch.tensor(checkpoint["repro"]["images_seen"])
-    return {**checkpoint["state_dict"], **moments, "images_seen": images_seen}
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("architecture", ["residual", "conv"])
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, loss, architecture):
@@ -55,8 +43,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, loss, architecture):
     torch.manual_seed(99)
     last = tmp_path / "halves" / "checkpoints" / "last.ckpt"
     trainer(tmp_path / "halves", 10).fit(fresh, datamodule=Digits(**data), ckpt_path=last)
-    whole = state_of(tmp_path / "whole")
-    assert_equal(whole, state_of(tmp_path / "halves"))
+    whole = state_of_all(tmp_path / "whole")
+    assert_equal(whole, state_of_all(tmp_path / "halves"))
     assert {"optimizer0.0.exp_avg_sq", "optimizer1.0.exp_avg_sq"} <= whole.keys()
     assert ("discriminator.head.u" in whole) == (loss == "sngan")
     assert read_checkpoint(tmp_path / "whole")["global_step"] == 10
@@ -65,8 +53,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, loss, architecture):
 def test_two_runs_are_equal_and_another_seed_is_not(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         trainer(tmp_path / name, 3).fit(small(seed=seed), datamodule=Digits(batch_size=8))
-    assert_equal(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
-    assert any(not torch.equal(x, state_of(tmp_path / "c")[key]) for key, x in state_of(tmp_path / "a").items())
+    assert_equal(state_of_all(tmp_path / "a"), state_of_all(tmp_path / "b"))
+    assert any(not torch.equal(x, state_of_all(tmp_path / "c")[key]) for key, x in state_of_all(tmp_path / "a").items())
 
 
 def written_out(gan, batches, loss):

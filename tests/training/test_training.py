@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from trainings import assert_equal, state, trainer
 
 from repro.checkpoints.loading import load_module
 from repro.checkpoints.native import read_checkpoint
@@ -26,7 +27,6 @@ from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, UniformTimes
 from repro.training.diffusion import Diffusion
 from repro.training.ema import ema_decay, update_average
-from repro.training.trainer import Trainer
 
 
 def small(**settings):
@@ -34,31 +34,6 @@ def small(**settings):
     network = settings.pop("network", None) or MLP(8, 1, width=16, depth=1)
     arguments = {"times": LogNormalTimes(), "lr": 1e-2, "ema_halflife": 200, "lr_warmup": 100} | settings
     return Diffusion(network, EDM(), EDMPreconditioning(), Heun(4), **arguments)
-
-
-def trainer(folder, steps, **settings):
-    arguments = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return Trainer(max_steps=steps, default_root_dir=folder, **(arguments | settings))
-
-
-def state(folder):
-    checkpoint = read_checkpoint(folder)
-    return {
-        **checkpoint["state_dict"],
-        **{
-            f"optimizer.{i}.{key}": value
-            for i, slots in checkpoint["optimizer_states"][0]["state"].items()
-            for key, value in slots.items()
-        },
-        "images_seen": torch.tensor(checkpoint["repro"]["images_seen"]),
-        "step": torch.tensor(checkpoint["global_step"]),
-    }
-
-
-def assert_equal(one, other):
-    assert one.keys() == other.keys()
-    different = [key for key in one if not torch.equal(one[key], other[key])]
-    assert not different, different
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from test_gan_training import state_of
-from test_training import assert_equal, trainer
+from trainings import assert_equal, state_of_all, trainer
 
 from repro.checkpoints.loading import load_module
 from repro.checkpoints.native import read_checkpoint
@@ -88,8 +87,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, prior):
     torch.manual_seed(99)
     last = tmp_path / "halves" / "checkpoints" / "last.ckpt"
     trainer(tmp_path / "halves", 10).fit(fresh, datamodule=Digits(**data), ckpt_path=last)
-    whole = state_of(tmp_path / "whole")
-    assert_equal(whole, state_of(tmp_path / "halves"))
+    whole = state_of_all(tmp_path / "whole")
+    assert_equal(whole, state_of_all(tmp_path / "halves"))
     assert ("trained.pseudo" in whole) == (prior == "vamp")
     assert read_checkpoint(tmp_path / "whole")["global_step"] == 10
 

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-
-sys.path.append(str(Path(__file__).parents[1] / "networks"))
-
 import recorded_transformers
 import recorded_unets
+import torch
+from torch import Tensor, nn
 
 from repro import registry
 from repro.released.consistency import layout as consistency
