@@ -21,6 +21,8 @@ from repro.studies.jobs import LocalExecutor, remaining
 
 __all__ = ["run"]
 
+_SCALES = "How large: minutes, hours without a GPU (cpu), hours with one (small), or as in the paper."
+
 
 def _parser(study: type[Study] | None) -> Parser:
     """The options of every study, and the constructor arguments of one."""
@@ -32,7 +34,7 @@ def _parser(study: type[Study] | None) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("study", type=str, metavar="NAME", help="Which study (repro plugins studies).")
-    parser.add_argument("--scale", type=Scale, default="tiny", help="How large: minutes, hours, or as in the paper.")
+    parser.add_argument("--scale", type=Scale, default="tiny", help=_SCALES)
     parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
     parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default.")
     parser.add_argument("--dry_run", action="store_true", help="Print the jobs and their estimated cost, and stop.")
@@ -91,6 +93,8 @@ def run(command: str, arguments: list[str]) -> int:
         warn_of_broken(broken)
         if config.scale not in get_args(Scale):
             raise unknown("scale", config.scale, get_args(Scale))
+        if config.scale not in chosen.scales:
+            raise UserError(f"study {config.study} has no scale {config.scale}; choose {', '.join(chosen.scales)}")
         study = load("studies", config.study)(**{name: build(config[name], name) for name in own})
         folder = Path(config.output or f"runs/{config.study}_{config.scale}")
         if folder.exists() and not folder.is_dir():

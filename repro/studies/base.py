@@ -11,7 +11,7 @@ from repro.studies.jobs import Executor, Job
 
 __all__ = ["Scale", "Study"]
 
-Scale = Literal["tiny", "small", "paper"]
+Scale = Literal["tiny", "cpu", "small", "paper"]
 
 
 class Study(Plugin, ABC):
@@ -20,10 +20,12 @@ class Study(Plugin, ABC):
     Attributes:
         name: The study's registered name, as in ``repro study NAME``.
         figure: Which figure of the paper it redraws.
+        scales: The scales that it has.
     """
 
     name: ClassVar[str]
     figure: ClassVar[str]
+    scales: ClassVar[tuple[Scale, ...]] = ("tiny", "small", "paper")
 
     @abstractmethod
     def jobs(self, folder: Path, scale: Scale) -> list[Job]:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from matplotlib.figure import Figure
@@ -22,11 +22,11 @@ from repro.plots.figures import above, heat_map, image_grid, rendered, save_pixe
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.system_table import Facts, as_text, facts_of, system_rows, write_rows
-from repro.studies.systems import SEEDS, SYSTEMS, System, bank_of, draw_job, run_of, training_jobs
+from repro.studies.systems import SEEDS, SYSTEMS, System, bank_of, draw_job, image_words, run_of, training_jobs
 
 __all__ = ["Similarity"]
 
-_GPU_DRAW_SECONDS = 600.0
+_GPU_DRAW_SECONDS, _CPU_DRAW_SECONDS = 600.0, 150.0
 _GRID_ROWS = 8
 _THRESHOLD_OF_DIGITS = 0.95
 
@@ -55,22 +55,26 @@ class Similarity(Study):
     """RP and MAE of every pair of systems on the same noises, with their chance levels.
 
     Without inputs the twenty systems of Table 1 are trained: at the scale ``tiny`` on the 8 x 8 digits with narrow
-    networks, at ``small`` on CIFAR-10 with narrow networks, at ``paper`` with the paper's settings. On the digits,
-    systems that the paper trains to predict the noise predict v, which learns the same in fewer steps; each
-    progressive student learns from the one before, and DDPMv5 draws with DDPMv4's weights, as everywhere.
+    networks, at ``cpu`` on CIFAR-10 at 16 x 16 with networks of a million parameters, at ``small`` on CIFAR-10 with
+    narrow networks, at ``paper`` with the paper's settings. At ``tiny`` and ``cpu``, systems that the paper trains to
+    predict the noise predict v, which learns the same in fewer steps, and each progressive student learns from the one
+    before. DDPMv5 draws with DDPMv4's weights, as everywhere.
 
     Args:
         inputs: What to compare instead, two or more: names of the paper's systems, banks, runs, checkpoints of any
             known format, or folders, archives and .npz files of images that others released.
-        seeds: Which noises; by default those of the first bank among the inputs, else 0-999, 0-1999 or, as in the
-            paper, 0-9999, by scale.
+        seeds: Which noises; by default those of the first bank among the inputs, else 0-999 (``tiny``, ``cpu``),
+            0-1999 or, as in the paper, 0-9999.
         descriptor: What makes two images alike; by default pixels on the digits, else as for ``repro compare``.
         threshold: Similarity above which two images are the same; by default 0.95 on the digits' pixels, else the
             descriptor's.
+        images: Folder or archive of images to train the paper's systems on instead of the scale's data, for example
+            of CIFAR-10 where torchvision cannot download it.
     """
 
     name: ClassVar[str] = "similarity"
     figure: ClassVar[str] = "1, 6, 12, 13 and 14"
+    scales: ClassVar[tuple[Scale, ...]] = get_args(Scale)
 
     def __init__(
         self,
@@ -78,8 +82,10 @@ class Similarity(Study):
         seeds: str | None = None,
         descriptor: Descriptor | None = None,
         threshold: float | None = None,
+        images: str | None = None,
     ) -> None:
         self.inputs = _inputs(list(SYSTEMS) if inputs is None else inputs)
+        self.data = () if images is None else image_words(images)
         self.seeds, self.descriptor, self.threshold = seeds, descriptor, threshold
 
     def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
@@ -90,8 +96,8 @@ class Similarity(Study):
             if item.kind == "system":
                 system = item.system
                 trained = SYSTEMS[system.weights or system.name]
-                jobs |= {job.name: job for job in training_jobs(folder, trained, scale)}
-                seconds = system.draw_seconds if scale == "tiny" else _GPU_DRAW_SECONDS
+                jobs |= {job.name: job for job in training_jobs(folder, trained, scale, self.data)}
+                seconds = {"tiny": system.draw_seconds, "cpu": _CPU_DRAW_SECONDS}.get(scale, _GPU_DRAW_SECONDS)
                 job = draw_job(folder, item.name, seeds, system.sampler, weights=trained.name, seconds=seconds)
                 jobs[job.name] = job
             elif item.kind == "model":

@@ -20,14 +20,21 @@ __all__ = [
     "configs_folder",
     "draw_job",
     "fit_job",
+    "image_words",
     "run_of",
     "training_jobs",
 ]
 
-SEEDS = {"tiny": "0-999", "small": "0-1999", "paper": "0-9999"}
+SEEDS = {"tiny": "0-999", "cpu": "0-999", "small": "0-1999", "paper": "0-9999"}
 """The noises that systems are compared on, by scale."""
 
-_OVERLAYS = {"tiny": ("small/digits.yaml",), "small": ("small/cifar.yaml",), "paper": ()}
+_OVERLAYS = {
+    "tiny": ("small/digits.yaml",),
+    "cpu": ("small/cifar16.yaml",),
+    "small": ("small/cifar.yaml",),
+    "paper": (),
+}
+_CPU_SECONDS = 1_000.0
 _GPU_SECONDS = {"small": 3_600.0, "paper": 250_000.0}
 
 
@@ -39,10 +46,12 @@ class System:
         name: As in the paper.
         config: Its config's file name; the paper's settings on CIFAR-10.
         seconds: Estimated time on one core to train it at the scale ``tiny``.
-        tiny: Words of ``repro fit`` at the scale ``tiny``, after ``digits/small.yaml``.
+        narrow: Words of ``repro fit`` at the scales ``tiny`` and ``cpu``.
+        tiny: Further words at the scale ``tiny``.
+        cpu: Further words at the scale ``cpu``.
         draw_seconds: The same to draw 1,000 images.
         teacher: Name of the system that it learns from, empty for none.
-        teacher_at_tiny: The same at the scale ``tiny``, where it is another one.
+        narrow_teacher: The same at the scales ``tiny`` and ``cpu``, where it is another one.
         weights: Name of the system whose weights it shares and draws with another sampler, empty for its own.
         sampler: Words of ``repro predict`` that choose that sampler.
     """
@@ -50,23 +59,26 @@ class System:
     name: str
     config: str
     seconds: float = 0.0
-    tiny: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
     draw_seconds: float = 10.0
     teacher: str = ""
-    teacher_at_tiny: str = ""
+    narrow_teacher: str = ""
     weights: str = ""
     sampler: tuple[str, ...] = ()
+    tiny: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
 
 
 _V = ("--model.parameterization", "V")
 _DEEP = (*_V, "--model.network.num_blocks", "2")
 _LONG = ("--trainer.max_steps", "4000", "--model.lr", "1e-3", "--model.ema_halflife", "40_000")
 _CT = (*_LONG, "--model.schedule_steps", "4000")
+_SLOW = ("--model.lr", "1e-3")
 _RK45 = ("--sampler", "RK45", "--sampler.t_end", "1e-3")
 
 
 def _halvings(first: int, stages: int) -> tuple[str, ...]:
-    """Students from ``first`` steps on."""
+    """Students from ``first`` steps on; a stage is 125 or 250 steps, the last one longer."""
     return ("--model.start_steps", str(first), "--trainer.max_steps", str(stages * 250))
 
 
@@ -86,10 +98,10 @@ SYSTEMS = {
         System("Multistagev3", "multistagev3_cifar", 165, _V),
         System("EDMv1", "edm_cifar", 95),
         System("EDMv2", "edmv2_cifar", 100),
-        System("UViT", "uvit_cifar", 330, _V + _LONG),
-        System("DiT", "dit_cifar", 65, _V),
+        System("UViT", "uvit_cifar", 330, _V, tiny=_LONG, cpu=_SLOW),
+        System("DiT", "dit_cifar", 65, _V, cpu=_SLOW),
         System("CD", "cd_cifar", 180, (), 5, "EDMv2"),
-        System("CT", "ct_cifar", 550, _CT, 5),
+        System("CT", "ct_cifar", 550, (), 5, tiny=_CT),
         System("Progressivev1", "progressivev1_cifar", 135, _halvings(8, 4), 5, "DDPMv3", "Progressivev2"),
         System("Progressivev2", "progressivev2_cifar", 75, _halvings(32, 2), 5, "DDPMv3", "Progressivev3"),
         System("Progressivev3", "progressivev3_cifar", 75, _halvings(128, 2), 15, "DDPMv3"),
@@ -102,7 +114,7 @@ CONDITIONAL_SYSTEMS = {
     for system in (
         System("EDM-cond", "edm_cond_cifar", 95),
         System("Multistage-EDM-cond", "multistage_edm_cond_cifar", 140),
-        System("UViT-cond", "uvit_cond_cifar", 330, _V + _LONG),
+        System("UViT-cond", "uvit_cond_cifar", 330, _V, tiny=_LONG, cpu=_SLOW),
     )
 }
 """The class-conditional ones (section 4.1) by name."""
@@ -118,6 +130,17 @@ def configs_folder() -> Path:
         if folder.is_dir():
             return folder
     raise UserError("the folder configs of the repository is not here; run this in the repository's folder")
+
+
+def image_words(path: str) -> tuple[str, ...]:
+    """Words of ``repro fit`` that train on the images of a folder or an archive.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    if not Path(path).exists():
+        raise UserError(f"nothing is at {path}; give --images a folder, zip or tar of images")
+    return ("--data", "ImageArchive", "--data.path", path)
 
 
 def run_of(folder: Path, name: str) -> Path:
@@ -161,24 +184,26 @@ def fit_job(
     )
 
 
-def training_jobs(folder: Path, system: System, scale: Scale) -> Iterator[Job]:
+def training_jobs(folder: Path, system: System, scale: Scale, data: Sequence[str] = ()) -> Iterator[Job]:
     """The training of one of the paper's systems, under seeds of its own, that of its teachers first.
 
     Args:
         folder: The study's folder.
         system: One of :data:`SYSTEMS` or :data:`CONDITIONAL_SYSTEMS`.
-        scale: On the digits with a narrow network, on CIFAR-10 with a narrow network, or as in the paper.
+        scale: On the digits or on CIFAR-10 with a narrow network, or as in the paper.
+        data: Words of ``repro fit`` that choose other data than the scale's.
     """
-    tiny = scale == "tiny"
-    teacher = (tiny and system.teacher_at_tiny) or system.teacher
+    narrow = scale in ("tiny", "cpu")
+    teacher = (narrow and system.narrow_teacher) or system.teacher
     number = str([*SYSTEMS, *CONDITIONAL_SYSTEMS].index(system.name))
-    options = [*(system.tiny if tiny else ()), "--seed_everything", number]
+    words = {"tiny": system.narrow + system.tiny, "cpu": system.narrow + system.cpu}
+    options = [*words.get(scale, ()), *data, "--seed_everything", number]
     options += ["--model.seed", number, "--data.seed", number]
     if teacher:
-        yield from training_jobs(folder, SYSTEMS[teacher], scale)
+        yield from training_jobs(folder, SYSTEMS[teacher], scale, data)
         options += ["--model.teacher", str(run_of(folder, teacher))]
     configs = [configs_folder() / name for name in (f"{system.config}.yaml", *_OVERLAYS[scale])]
-    seconds = system.seconds if tiny else _GPU_SECONDS[scale]
+    seconds = {"tiny": system.seconds, "cpu": _CPU_SECONDS, **_GPU_SECONDS}[scale]
     yield fit_job(folder, system.name, configs, options, (teacher,) if teacher else (), seconds)
 
 

@@ -69,14 +69,31 @@ def test_each_training_has_its_own_seeds(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scale", "last"), [("tiny", "digits.yaml"), ("small", "cifar.yaml"), ("paper", "ddpmv3_cifar.yaml")]
+    ("scale", "last"),
+    [("tiny", "digits.yaml"), ("cpu", "cifar16.yaml"), ("small", "cifar.yaml"), ("paper", "ddpmv3_cifar.yaml")],
 )
 def test_scales_differ_by_their_overlay(tmp_path, scale, last):
     jobs = {job.name: job.command for job in Similarity(["ddpmv3", "EDMv1"]).jobs(tmp_path, scale)}
     fit = jobs["fit_DDPMv3"]
     configs = [following for word, following in itertools.pairwise(fit) if word == "--config"]
     assert configs[-1].endswith(last)
-    assert ("--model.parameterization" in fit) == (scale == "tiny")
+    assert ("--model.parameterization" in fit) == (scale in ("tiny", "cpu"))
+
+
+def test_given_images_are_what_systems_and_their_teachers_are_trained_on(tmp_path):
+    jobs = Similarity(["EDMv1", "CD"], images=str(tmp_path)).jobs(tmp_path / "study", "cpu")
+    fits = {job.name: " ".join(job.command) for job in jobs if job.name.startswith("fit_")}
+    assert set(fits) == {"fit_EDMv1", "fit_CD", "fit_EDMv2"}
+    assert all(f"--data ImageArchive --data.path {tmp_path} " in words for words in fits.values())
+    with pytest.raises(UserError, match="nothing is at"):
+        Similarity(["EDMv1", "CD"], images=str(tmp_path / "elsewhere"))
+
+
+def test_a_scale_that_a_study_lacks_is_refused(tmp_path, capsys):
+    words = ["study", "quickstart", "--scale", "cpu", "--output", str(tmp_path / "study")]
+    assert main(words) == 2
+    assert "study quickstart has no scale cpu; choose tiny, small, paper" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 def test_at_the_other_scales_students_learn_from_the_published_teacher(tmp_path):

@@ -112,7 +112,7 @@ def test_averages_forget_as_published():
 
 def test_teachers_are_there():
     for system in SYSTEMS.values():
-        for other in (system.teacher, system.teacher_at_tiny, system.weights):
+        for other in (system.teacher, system.narrow_teacher, system.weights):
             assert not other or other in SYSTEMS
         if system.teacher:
             assert model(system.name)["teacher"] == f"runs/{SYSTEMS[system.teacher].config}"
