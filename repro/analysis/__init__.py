@@ -1,21 +1,5 @@
 """What the studies measure on denoisers and samplers: Jacobians, maps of noise planes, errors of the score."""
 
-from repro.analysis.jacobian import Spectrum, gradient_similarity, jacobian, numerical_rank, spectra_along, spectrum
-from repro.analysis.manifold import NoisePlane, RegionMap, local_lipschitz, region_agreement, region_map
-from repro.analysis.score_error import score_error, score_error_by_ratio
+import lazy_loader
 
-__all__ = [
-    "NoisePlane",
-    "RegionMap",
-    "Spectrum",
-    "gradient_similarity",
-    "jacobian",
-    "local_lipschitz",
-    "numerical_rank",
-    "region_agreement",
-    "region_map",
-    "score_error",
-    "score_error_by_ratio",
-    "spectra_along",
-    "spectrum",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

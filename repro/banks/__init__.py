@@ -1,1 +1,5 @@
 """Sample banks: folders of numbered images that say where they came from."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

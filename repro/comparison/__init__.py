@@ -1,15 +1,5 @@
 """Comparison of sample banks: who draws the same image from the same noise, and who copies the training set."""
 
-from repro.comparison.counting import derangement
-from repro.comparison.results import Comparison, Memorization, Outcomes, PairCounts, PairValues
-from repro.comparison.scoring import compare
+import lazy_loader
 
-__all__ = [
-    "Comparison",
-    "Memorization",
-    "Outcomes",
-    "PairCounts",
-    "PairValues",
-    "compare",
-    "derangement",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,19 +5,6 @@ ask where a denoiser came from. Those with a closed form, the best possible answ
 denoisers like any other.
 """
 
-from repro.denoisers.base import Denoiser, UnderKernel
-from repro.denoisers.empirical import EmpiricalDenoiser
-from repro.denoisers.gaussian import GaussianDenoiser
-from repro.denoisers.guided import GuidedDenoiser
-from repro.denoisers.mixture import LowRankMixtureDenoiser
-from repro.denoisers.network import NetworkDenoiser
+import lazy_loader
 
-__all__ = [
-    "Denoiser",
-    "EmpiricalDenoiser",
-    "GaussianDenoiser",
-    "GuidedDenoiser",
-    "LowRankMixtureDenoiser",
-    "NetworkDenoiser",
-    "UnderKernel",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Descriptors: images to unit vectors; list them with ``repro plugins descriptors``."""
 
-from repro.descriptors.base import Descriptor, cached_features, features_of_bank
-from repro.descriptors.default import default_descriptor
+import lazy_loader
 
-__all__ = ["Descriptor", "cached_features", "default_descriptor", "features_of_bank"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Drawing images of numbered noises, in memory or into banks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Inverse problems: what is measured of an image, and sampling under a measurement."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

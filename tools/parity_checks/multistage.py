@@ -11,8 +11,7 @@ from parity_checks.fixture import Check, Fixture
 from repro.denoisers import NetworkDenoiser
 from repro.kernels import EDM, VP
 from repro.parameterizations import EDMPreconditioning, Eps
-from repro.released.multistage import layout as multistage
-from repro.released.multistage import transformer_layout as multistage_transformers
+from repro.released.multistage import layout as multistage, transformer_layout as multistage_transformers
 
 __all__ = ["multistage_edm", "multistage_score_sde"]
 

@@ -1,5 +1,5 @@
 """Forward operators of inverse problems: what is measured of an image."""
 
-from repro.inverse.operators.base import Operator
+import lazy_loader
 
-__all__ = ["Operator"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,8 +14,7 @@ from repro.errors import UserError
 from repro.released.base import ForeignFile, Format, fill, outline, variance_preserving
 from repro.released.edm.format import inner_name, read_wrapper, wrapper_of
 from repro.released.module_lists import output_path, parts_of, read_encoder
-from repro.released.multistage import layout as multistage
-from repro.released.multistage import transformer_layout as multistage_transformers
+from repro.released.multistage import layout as multistage, transformer_layout as multistage_transformers
 from repro.released.score_sde.format import image_size_of, shadow_of, trained_tensors
 from repro.released.transformers import dit_record, uvit_record
 from repro.samplers.base import Sampler

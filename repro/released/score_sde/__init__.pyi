@@ -1,0 +1,1 @@
+from .format import ScoreSDEFormat as ScoreSDEFormat
