@@ -11,14 +11,14 @@ from torch import Tensor
 
 from repro.data.base import Facts, ImageData
 from repro.data.source import ImageSource
+from repro.denoisers.mixture import mixture_bases
 from repro.errors import UserError
-from repro.mixtures import mixture_bases
 
 __all__ = ["LowRankMixture"]
 
 
 class LowRankMixture(ImageData):
-    """Samples of an equal mixture of Gaussians on random planes of low dimension; see :mod:`repro.mixtures`.
+    """Samples of an equal mixture of Gaussians on random planes of low dimension; see :mod:`repro.denoisers.mixture`.
 
     They are floats, as the denoiser takes them: n = C H W values of mean square d / n, a few beyond [-1, 1]. Their
     class is the component. ``subset`` takes N of them, ``holdout`` keeps some for estimates on fresh ones; with as many

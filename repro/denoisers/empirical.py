@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from repro.data.base import ImageData
 from repro.denoisers.base import Denoiser
 from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import Kernel
+
+if TYPE_CHECKING:
+    from repro.data.base import ImageData
 
 __all__ = ["EmpiricalDenoiser"]
 
