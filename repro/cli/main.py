@@ -60,14 +60,11 @@ def _dispatch(arguments: list[str]) -> int:
         guess = f"; did you mean 'repro {near}'?" if near else ";"
         raise UserError(f"unknown command {command!r}{guess} commands: {', '.join(COMMANDS)}")
 
-    def run() -> int:
-        return importlib.import_module(COMMANDS[command][0]).run(command, rest)
+    if command != "plugins":
+        from repro.cli.startup import import_lightning
 
-    if rest in (["-h"], ["--help"]):
-        from repro.cli.helptext import show_help
-
-        return show_help(command, run)
-    return run()
+        import_lightning()
+    return importlib.import_module(COMMANDS[command][0]).run(command, rest)
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from commands import run_here
 
-from repro.cli import helptext
 from repro.cli.main import COMMANDS
 from repro.cli.source import first_line_of
 from repro.errors import UserError
@@ -63,8 +61,7 @@ def test_first_line_follows_imports_and_reports_what_is_missing() -> None:
         first_line_of("repro.kernels:VPP")
 
 
-def test_help_of_fit_names_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+def test_help_of_fit_names_its_options() -> None:
     made = run_here("fit", "--help")
     assert made.code == 0
     for part in (
@@ -77,23 +74,3 @@ def test_help_of_fit_names_its_options(tmp_path: Path, monkeypatch: pytest.Monke
         "runs/NAME",
     ):
         assert part in made.out
-    assert run_here("fit", "--help") == made
-
-
-def test_help_page_is_kept_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
-    made = []
-
-    def make() -> None:
-        made.append(1)
-        print("the page")
-        raise SystemExit(0)
-
-    assert helptext.show_help("fit", make) == helptext.show_help("fit", make) == 0
-    assert len(made) == 1
-    monkeypatch.setenv("COLUMNS", "33")
-    helptext.show_help("fit", make)
-    assert len(made) == 2
-    (tmp_path / "help" / "fit.json").write_text("{broken")
-    helptext.show_help("fit", make)
-    assert len(made) == 3
