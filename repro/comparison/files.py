@@ -16,7 +16,7 @@ import torch
 from repro.comparison.text import as_text, condition, gl_condition
 from repro.errors import UserError
 from repro.files import write_text, write_whole
-from repro.plots.figures import curve_chart, heat_map, image_grid, nearest_grid, rate_chart, rendered, save_figure
+from repro.plots import curve_chart, heat_map, image_grid, nearest_grid, rate_chart, rendered, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

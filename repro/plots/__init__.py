@@ -1,4 +1,4 @@
-"""Drawings: plain functions from arrays to matplotlib figures."""
+"""Drawings: plain functions from arrays to matplotlib figures, without global state."""
 
 import lazy_loader
 

@@ -1,9 +1,7 @@
-from .charts import Curve as Curve, Panel as Panel, line_chart as line_chart, plane_maps as plane_maps
-from .figures import (
-    curve_chart as curve_chart,
-    heat_map as heat_map,
-    image_grid as image_grid,
-    nearest_grid as nearest_grid,
-    rate_chart as rate_chart,
-    save_figure as save_figure,
-)
+from .curves import Curve as Curve, Panel as Panel, curve_chart as curve_chart, line_chart as line_chart
+from .grids import image_grid as image_grid, nearest_grid as nearest_grid
+from .maps import plane_maps as plane_maps
+from .matrix import heat_map as heat_map
+from .rates import rate_chart as rate_chart
+from .sheets import above as above, beside as beside, rendered as rendered, save_pixels as save_pixels
+from .style import save_figure as save_figure

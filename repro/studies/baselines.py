@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from matplotlib.figure import Figure
 
 from repro.comparison import Comparison, compare
-from repro.plots.figures import rate_chart, save_figure
+from repro.plots import rate_chart, save_figure
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job

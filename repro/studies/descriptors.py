@@ -18,7 +18,7 @@ from repro.descriptors.sscd import SSCD
 from repro.errors import UserError
 from repro.files import write_text
 from repro.metrics.functional.intervals import wilson_interval
-from repro.plots.figures import rate_chart, save_figure
+from repro.plots import rate_chart, save_figure
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job

@@ -16,8 +16,7 @@ from repro.descriptors.default import default_descriptor
 from repro.descriptors.pixels import Pixels
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
-from repro.plots.charts import Curve, Panel, line_chart
-from repro.plots.figures import above, image_grid, rendered, save_pixels
+from repro.plots import Curve, Panel, above, image_grid, line_chart, rendered, save_pixels
 from repro.registry import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

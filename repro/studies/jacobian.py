@@ -14,8 +14,7 @@ from repro.checkpoints.loading import load_module
 from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
 from repro.kernels import EDM
 from repro.noise import NoiseStream
-from repro.plots.charts import Curve, Panel, line_chart
-from repro.plots.figures import rendered, save_figure
+from repro.plots import Curve, Panel, line_chart, rendered, save_figure
 from repro.registry import rebuild
 from repro.samplers.base import Step
 from repro.samplers.heun import Heun

@@ -20,8 +20,7 @@ from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.metrics.functional.similarity import cosine, nearest
-from repro.plots.charts import plane_maps
-from repro.plots.figures import rendered, save_figure
+from repro.plots import plane_maps, rendered, save_figure
 from repro.registry import build
 from repro.studies.base import Scale
 from repro.studies.jobs import Job

@@ -18,8 +18,7 @@ from repro.denoisers import LowRankMixtureDenoiser
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import cosine, exceeds
 from repro.noise import draw_noise
-from repro.plots.charts import Curve, Panel, line_chart
-from repro.plots.figures import rendered, save_figure
+from repro.plots import Curve, Panel, line_chart, rendered, save_figure
 from repro.registry import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job

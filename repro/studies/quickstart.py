@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from repro.comparison import Comparison, compare
-from repro.plots.figures import above, beside, heat_map, image_grid, rendered, save_pixels
+from repro.plots import above, beside, heat_map, image_grid, rendered, save_pixels
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
-from repro.plots.charts import Curve, Panel, line_chart
-from repro.plots.figures import above, image_grid, rendered, save_pixels
+from repro.plots import Curve, Panel, above, image_grid, line_chart, rendered, save_pixels
 from repro.registry import build
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

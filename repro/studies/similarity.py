@@ -18,7 +18,7 @@ from repro.comparison import Comparison, compare
 from repro.descriptors.base import Descriptor
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError, nearest
-from repro.plots.figures import above, heat_map, image_grid, rendered, save_pixels
+from repro.plots import above, heat_map, image_grid, rendered, save_pixels
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.system_table import Facts, as_text, facts_of, system_rows, write_rows

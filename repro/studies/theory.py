@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from repro.checkpoints.loading import load_module
 from repro.comparison import compare
-from repro.plots.charts import Curve, Panel, line_chart
-from repro.plots.figures import rendered, save_figure
+from repro.plots import Curve, Panel, line_chart, rendered, save_figure
 from repro.registry import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job

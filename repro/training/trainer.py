@@ -29,7 +29,7 @@ from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.models.base import GenerativeModule, RecordedModule
 from repro.noise import parse_seeds
-from repro.plots.figures import image_grid, save_figure
+from repro.plots import image_grid, save_figure
 from repro.registry import load, rebuild
 from repro.samplers.base import Sampler
 from repro.tasks.base import Conditional, Task

@@ -17,7 +17,6 @@ from repro.errors import UserError
 from repro.metrics import PairMetric, ReproducibilityScore
 from repro.metrics.functional import generalization_score, mae_score, nearest, reproducibility_score
 from repro.metrics.functional.intervals import wilson_interval
-from repro.plots.figures import heat_map
 
 N = 60
 
@@ -263,27 +262,6 @@ def test_figures_open(written, name):
         picture.load()
         assert min(picture.size) > 200
         assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 20
-
-
-@pytest.mark.parametrize("count", [2, 20])
-def test_a_heat_map_shows_each_number_inside_the_picture(count):
-    generator = np.random.default_rng(0)
-    values, below = generator.random((2, count, count))
-    figure = heat_map(values, [f"Progressivev{place}" for place in range(count)], "title", "subtitle", below)
-    matrix = figure.axes[0]
-    shown = {(round(text.get_position()[0]), round(text.get_position()[1])): text for text in matrix.texts}
-    assert len(shown) == count * (count - 1)
-    for (column, row), text in shown.items():
-        expected = values[row, column] if row < column else below[row, column]
-        assert float(text.get_text()) == pytest.approx(expected, abs=0.0051)
-    figure.canvas.draw()
-    page = figure.bbox
-    for text in [*figure.texts, *matrix.get_xticklabels(), *matrix.get_yticklabels()]:
-        box = text.get_window_extent()
-        assert page.x0 <= box.x0
-        assert box.x1 <= page.x1
-        assert page.y0 <= box.y0
-        assert box.y1 <= page.y1
 
 
 def test_drawing_leaves_no_global_state(found, tmp_path):
