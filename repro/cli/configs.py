@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-from repro.errors import UserError, nearest
+from repro.cli.named_configs import config_path
+from repro.cli.overlays import starts_from
+from repro.errors import UserError
 
 __all__ = ["check_config_files", "config_files", "gathered"]
 
@@ -18,18 +20,21 @@ _SPEC = {"class_path", "init_args", "dict_kwargs"}
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
-    """The config files that a command line names, in order.
+    """The config files that a command line names by name or path, in order.
+
+    Raises:
+        UserError: nothing is there; see :func:`repro.cli.named_configs.config_path`.
 
     Example:
-        >>> [str(path) for path in config_files(["--config", "a.yaml", "--config=b.yaml", "--data", "Digits"])]
-        ['a.yaml', 'b.yaml']
+        >>> [path.name for path in config_files(["--config", "edm_cifar", "--config=small/digits", "--data", "Digits"])]
+        ['edm_cifar.yaml', 'digits.yaml']
     """
     given = [
         following if word in ("--config", "-c") else word.partition("=")[2]
         for word, following in zip(arguments, [*arguments[1:], ""], strict=False)
         if word in ("--config", "-c") or word.startswith("--config=")
     ]
-    return [Path(path) for path in given if path and not path.lstrip().startswith("{")]
+    return [config_path(each) for each in given if each and not each.lstrip().startswith("{")]
 
 
 def gathered(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -58,21 +63,25 @@ def gathered(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
 def check_config_files(arguments: Sequence[str]) -> None:
     """Raises UserError for the first config file that is missing, unreadable, no YAML or badly nested."""
     for path in config_files(arguments):
-        settings = _read(path)
-        if not isinstance(settings, dict):
-            held = "nothing" if settings is None else f"a {type(settings).__name__}"
-            raise UserError(f"config file {path} holds {held}; it must hold settings, key: value")
-        _check_nesting(path, settings, "")
+        settings = _settings(path)
+        for start in starts_from(path, settings):
+            _settings(config_path(start))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    settings = _read(path)
+    if not isinstance(settings, dict):
+        held = "nothing" if settings is None else f"a {type(settings).__name__}"
+        raise UserError(f"config file {path} holds {held}; it must hold settings, key: value")
+    _check_nesting(path, settings, "")
+    return settings
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        folder = path.parent
-        kind = "is a folder, not a config file" if path.is_dir() else "does not exist"
-        names = sorted(file.name for file in folder.glob("*.y*ml")) if folder.is_dir() else []
-        near = nearest(path.name, names)
-        others = f"; there are {', '.join(names[:8])}" if names else ""
-        raise UserError(f"config file {path} {kind}{f'; did you mean {folder / near}?' if near else others}")
+    if path.is_dir():
+        names = sorted(file.name for file in path.glob("*.y*ml"))
+        inside = f"; there are {', '.join(names[:8])} in it" if names else ""
+        raise UserError(f"config file {path} is a folder, not a config file{inside}")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:

@@ -287,9 +287,9 @@ class CommandLine(LightningCLI):
             return resume.checkpoint_that_fits(self.config.ckpt_path, model)
         folder = next(resume.runs_that_fit(model, self.config.get("task")), None)
         if folder is None:
-            files = config_files(self.arguments)
+            config = resume.option_of(self.arguments, "--config") or "NAME"
             raise UserError(
-                f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {files[0] if files else 'FILE'}, "
+                f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {config}, "
                 "or name a checkpoint: --ckpt_path FILE"
             )
         if rank_zero_only.rank == 0:

@@ -40,7 +40,7 @@ def _help() -> str:
             "  repro COMMAND --help  what a command takes; every constructor argument is an option and a config key",
             "  repro --version       the installed version",
             "",
-            "For example: repro fit --config configs/edm_cifar.yaml; repro predict --seeds 0-999; repro compare A B",
+            "For example: repro fit --config edm_cifar; repro predict --seeds 0-999; repro compare A B",
         ]
     )
 

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro.cli.messages import one_line
-from repro.cli.overlays import with_class_settings
+from repro.cli.overlays import written_out
 from repro.errors import UserError
 
 __all__ = ["Parser", "quiet", "stoppable", "warn_of_broken"]
@@ -39,9 +39,9 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, telling the user's mistakes in one line."""
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Parses, with what config files say by class; a null read once on its way to a nested class stays a null."""
+        """Parses, configs named or built on others; a null read once on its way to a nested class stays a null."""
         if args is not None:
-            args = with_class_settings(args)
+            args = written_out(args)
             args = [f"{word.removesuffix('None')}null" if _NULL.fullmatch(word) else word for word in args]
         return super().parse_args(args, *rest, **more)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from repro.cli.named_configs import named_configs
 from repro.cli.source import first_line_of
 from repro.errors import UserError, unknown
 from repro.registry import GROUPS, Entry, entries
 
 __all__ = ["Row", "rows", "run"]
 
+_KINDS = (*GROUPS, "configs")
 _COLUMNS = ("group", "name", "class", "package", "version", "about")
 
 
@@ -32,29 +35,41 @@ class Row:
 
 
 def rows(group: str | None = None) -> list[Row]:
-    """The registered entries of one group, or of all of them.
+    """The registered entries of one group, or of all of them; the configs are a group too.
 
     Raises:
         UserError: unknown group.
     """
-    if group is not None and group not in GROUPS:
-        raise unknown("plug-in group", group, GROUPS)
-    return [row for each in ([group] if group else GROUPS) for row in _rows_of(entries(each))]
+    if group is not None and group not in _KINDS:
+        raise unknown("plug-in group", group, _KINDS)
+    return [row for each in ([group] if group else _KINDS) for row in _rows_of(each)]
 
 
-def _rows_of(found: list[Entry]) -> list[Row]:
+def _described(group: str) -> Iterator[Row]:
+    """Everything of one group with what it is about, or why it is broken."""
+    if group == "configs":
+        for config in named_configs():
+            entry = Entry(group, config.name, str(config.path or ""), config.package, config.version)
+            yield Row(entry, "" if config.problem else config.about, config.problem)
+        return
+    for entry in entries(group):
+        try:
+            yield Row(entry, first_line_of(entry.target), "")
+        except UserError as error:
+            yield Row(entry, "", str(error))
+
+
+def _rows_of(group: str) -> list[Row]:
+    described = list(_described(group))
+    found = [row.entry for row in described]
     claims = Counter(entry.name for entry in found)
     result = []
-    for entry in found:
-        about, problem = "", ""
-        try:
-            about = first_line_of(entry.target)
-        except UserError as error:
-            problem = str(error)
+    for row in described:
+        entry, problem = row.entry, row.problem
         if claims[entry.name] > 1:
             others = {each.package for each in found if each.name == entry.name and each != entry} or {entry.package}
             problem = f"{' and '.join(sorted(others))} claims this name too; uninstall one of them"
-        result.append(Row(entry, about, problem))
+        result.append(Row(entry, row.about, problem))
     return result
 
 
@@ -87,7 +102,7 @@ def run(command: str, arguments: list[str]) -> int:
         prog=f"repro {command}",
         description="Everything that has a name: use it in configs and on the command line. Nothing is imported.",
     )
-    parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(_KINDS)}; all by default")
     parser.error = _refuse
     listed = rows(parser.parse_args(arguments).group)
     if sys.stdout.isatty():
@@ -98,4 +113,4 @@ def run(command: str, arguments: list[str]) -> int:
 
 
 def _refuse(message: str) -> None:
-    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(GROUPS)}")
+    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(_KINDS)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repro.errors import UserError, nearest
 
-__all__ = ["first_line_of"]
+__all__ = ["first_line_of", "package_folder"]
 
 _MOST_HOPS = 8
 
@@ -33,6 +33,18 @@ def _find(module: str) -> ModuleSpec | None:
         found = (finder.find_spec(name, where) for finder in sys.meta_path if hasattr(finder, "find_spec"))
         spec = next((each for each in found if each is not None), None)
     return spec
+
+
+def package_folder(package: str) -> Path:
+    """Finds the folder of a package, importing neither it nor its parents.
+
+    Raises:
+        UserError: there is no such package.
+    """
+    spec = _find(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"no package named {package!r}")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 @functools.cache

@@ -147,7 +147,7 @@ def _of_file(path: Path) -> _Loaded:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"no descriptor at {path}; train one: repro fit --config configs/sscd_digits.yaml")
+        raise UserError(f"no descriptor at {path}; train one: repro fit --config sscd_digits")
     try:
         with safe_open(path, framework="pt") as file:
             settings, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

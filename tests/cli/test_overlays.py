@@ -6,7 +6,7 @@ import pytest
 import yaml
 from commands import run_here
 
-from repro.cli.overlays import with_class_settings
+from repro.cli.overlays import written_out
 from repro.errors import UserError
 
 SYSTEM = {
@@ -37,8 +37,8 @@ def written(word):
 
 @pytest.mark.parametrize("words", [["--config", "overlay.yaml"], ["--config=overlay.yaml"], ["-c", "overlay.yaml"]])
 def test_only_the_classes_that_are_there_are_set_and_win(files, words):
-    *before, after, last = with_class_settings(["--config", "system.yaml", *words, "--model.lr=3"])
-    assert before == ["--config", "system.yaml"]
+    *before, after, last = written_out(["--config", "system.yaml", *words, "--model.lr=3"])
+    assert before == ["--config=system.yaml"]
     assert last == "--model.lr=3"
     assert written(after) == {
         "model": {"lr": 0.5, "ema_halflife": 1000, "network": {"width": 8}, "kernel": {"sigma_max": 40.0}},
@@ -48,28 +48,50 @@ def test_only_the_classes_that_are_there_are_set_and_win(files, words):
 
 def test_a_later_file_may_change_the_class(files):
     (files / "other.yaml").write_text("model: {network: {class_path: UViT}}")
-    words = with_class_settings(["--config", "system.yaml", "--config", "other.yaml", "--config", "overlay.yaml"])
+    words = written_out(["--config", "system.yaml", "--config", "other.yaml", "--config", "overlay.yaml"])
     assert written(words[-1])["model"]["network"] == {"depth": 2}
 
 
 def test_other_words_stay_as_they_are(files):
-    words = ["--config", "system.yaml", "--config", "nothing.yaml", "--model", "Diffusion", "--config"]
-    assert with_class_settings(words) == words
+    words = ["--seeds", "0-9", "--config=system.yaml", "--model", "Diffusion", '--config={"a": 1}', "--config"]
+    assert written_out(words) == words
+
+
+@pytest.mark.parametrize("start", ["system.yaml", ["system.yaml", "overlay.yaml"]])
+def test_a_config_comes_after_those_that_it_starts_from(files, start):
+    (files / "mine.yaml").write_text(yaml.safe_dump({"config": start, "model": {"lr": 0.25}}))
+    done = run_here("fit", "--config", "mine.yaml", "--print_config")
+    model = yaml.safe_load(done.out)["model"]["init_args"]
+    assert (
+        model["network"]["init_args"] | {"width": 512 if start == "system.yaml" else 8}
+        == (model["network"]["init_args"])
+    )
+    assert model["lr"] == 0.25
+
+
+def test_a_config_may_start_from_a_shipped_one_and_have_settings_by_class(files):
+    (files / "mine.yaml").write_text(yaml.safe_dump({"config": "digits/mlp_edm", "by_class": {"MLP": {"width": 8}}}))
+    named, own = written_out(["--config", "mine.yaml"])
+    assert named.endswith("configs/digits/mlp_edm.yaml")
+    assert written(own) == {"model": {"network": {"width": 8}}}
 
 
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
         ({"by_class": {"MLPP": {"width": 8}}}, "by_class of config file bad.yaml 'MLPP'; did you mean 'MLP'"),
-        ({"by_class": {"UViT": {"depth": 8}}}, "has settings for UViT, and no config file before it names one of them"),
+        ({"by_class": {"UViT": {"depth": 8}}}, "has settings for UViT, and no config before it names one of them"),
         ({"by_class": {"MLP": 8}}, "by_class must be of the form"),
         ({"by_class": ["MLP"]}, "by_class must be of the form"),
+        ({"config": {"of": "edm_cifar"}}, "config must be the name of a config, or a list of names"),
+        ({"config": "edm_cifra"}, "unknown config 'edm_cifra'; did you mean 'edm_cifar'"),
+        ({"config": "bad.yaml"}, "starts from another one itself"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(files, overlay, message):
     (files / "bad.yaml").write_text(yaml.safe_dump(overlay))
     with pytest.raises(UserError, match=message) as caught:
-        with_class_settings(["--config", "system.yaml", "--config", "bad.yaml"])
+        written_out(["--config", "system.yaml", "--config", "bad.yaml"])
     assert "\n" not in str(caught.value)
 
 
