@@ -28,6 +28,7 @@ _NOISE = (
     r"The number of training batches .* is smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",
     r"Total length of `DataLoader` across ranks is zero",
+    r"The `srun` command is available on your system but is not used",
     r"Found \d+ module\(s\) in eval mode at the start of training",
 )
 

@@ -36,15 +36,17 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 def package_folder(package: str) -> Path:
-    """Finds the folder of a package, importing neither it nor its parents.
+    """Finds the folder of a package, or of a folder of data inside one, importing nothing.
 
     Raises:
         UserError: there is no such package.
     """
-    spec = _find(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"no package named {package!r}")
-    return Path(next(iter(spec.submodule_search_locations)))
+    top, *rest = package.split(".")
+    spec = _find(top)
+    for location in (spec and spec.submodule_search_locations) or ():
+        if (folder := Path(location, *rest)).is_dir():
+            return folder
+    raise UserError(f"no package named {package!r}")
 
 
 @functools.cache
