@@ -58,8 +58,9 @@ def _tree(module: str) -> tuple[ast.Module | None, bool]:
     package = spec.submodule_search_locations is not None
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None, package
+    stub = Path(spec.origin).with_suffix(".pyi")  # names that a package imports only when they are asked for
     try:
-        return ast.parse(Path(spec.origin).read_bytes(), spec.origin), package
+        return ast.parse((stub if stub.is_file() else Path(spec.origin)).read_bytes(), spec.origin), package
     except SyntaxError as error:
         raise UserError(f"{spec.origin}, line {error.lineno}: {error.msg}") from error
     except OSError as error:
