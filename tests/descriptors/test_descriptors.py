@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx_files import write_onnx
 from PIL import Image
 from torch import nn
 
@@ -46,6 +47,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sscd, "packaged_file", lambda weights: None)
     return tmp_path / "cache"
 
 
@@ -55,8 +57,15 @@ def random_images(*shape, seed=0):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", registry.names("descriptors"))
-def test_laws(name, channels, weights):
-    settings = {"SSCD": {"weights": weights}, "Timm": {"model": "test_resnet", "pretrained": False}}.get(name, {})
+def test_laws(name, channels, weights, tmp_path):
+    if name == "ONNX":
+        pytest.importorskip("onnxruntime")
+    network = write_onnx(tmp_path / "network.onnx", np.random.default_rng(0).normal(size=(12, 3, 4, 4)))
+    settings = {
+        "ONNX": {"path": str(network)},
+        "SSCD": {"weights": weights},
+        "Timm": {"model": "test_resnet", "pretrained": False},
+    }.get(name, {})
     laws.check_descriptor(registry.build("descriptors", name, **settings), (channels, 16, 16))
 
 
