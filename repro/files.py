@@ -1,26 +1,50 @@
-"""Files that appear whole or not at all, and the folder where downloads and computed features are kept."""
+"""Files that appear whole or not at all, JSON by strangers, and the folder where downloads and features are kept."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from repro.errors import UserError
 
-__all__ = ["cache_folder", "sha256_of_file", "write_text", "write_whole"]
+try:
+    import fcntl
+except ImportError:  # Windows: files are then written without locks
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "cache_folder",
+    "locked",
+    "make_folder",
+    "parse_json",
+    "read_json",
+    "sha256_of_file",
+    "sweep_parts",
+    "write_text",
+    "write_whole",
+]
+
+JSON_BYTES = 64 * 2**20
+JSON_DEPTH = 64
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM})
 
 
-@contextmanager
+@contextlib.contextmanager
 def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[BinaryIO]:
     """Opens a file for writing that takes its name only when it is complete and on the disk.
 
     The bytes go to a hidden file of the same folder, are flushed to the disk, and the file is then renamed. Whatever
-    goes wrong before (no space left, a signal, an exception of the caller) leaves the old file, or none.
+    goes wrong before (no space left, a signal, an exception of the caller) leaves the old file, or none. What a killed
+    process leaves is a part, which :func:`sweep_parts` removes.
 
     Args:
         path: The file; its folder must exist.
@@ -34,14 +58,16 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
         ...     file.write(b"whole")
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    aside: Path | None = None
     try:
         try:
-            with open(aside, "xb") as file:
+            file = _open_part(path)
+            aside = Path(file.name)
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            _publish(aside, path, overwrite)
+                _publish(aside, path, overwrite)  # while the part is still locked, so that nobody sweeps it
         except FileExistsError:
             raise
         except OSError as error:
@@ -50,8 +76,27 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
                 f"cannot write {path}: {reason}; nothing was changed there, make room or name another folder"
             ) from error
     finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+def _open_part(path: Path) -> BinaryIO:
+    """A new hidden file beside ``path``, locked for as long as it is open."""
+    while True:
+        file = open(path.with_name(f".{path.name}.{secrets.token_hex(6)}.part"), "xb")  # noqa: SIM115
+        if _lock(file.fileno(), wait=True) and os.fstat(file.fileno()).st_nlink == 0:  # swept before it was locked
+            file.close()
+            continue
+        return file
+
+
+def sweep_parts(folder: str | os.PathLike[str]) -> None:
+    """Removes the parts that killed processes left in a folder; those of living processes are locked and stay."""
+    for part in Path(folder).glob(".*.part"):
+        with contextlib.suppress(OSError), open(part, "rb") as file:
+            if _lock(file.fileno(), wait=False):
+                part.unlink(missing_ok=True)
 
 
 def _publish(aside: Path, path: Path, overwrite: bool) -> None:
@@ -66,18 +111,123 @@ def _publish(aside: Path, path: Path, overwrite: bool) -> None:
             if path.exists():
                 raise FileExistsError(path) from None
             os.replace(aside, path)
-    with suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk, where the file system can."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(number)
         finally:
-            os.close(folder)
+            os.close(number)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def write_text(path: str | os.PathLike[str], text: str, overwrite: bool = True) -> None:
     """Writes a UTF-8 text file whole or not at all; see :func:`write_whole`."""
     with write_whole(path, overwrite) as file:
         file.write(text.encode())
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder and those above it, where they are missing, and puts their names on the disk.
+
+    Raises:
+        UserError: it cannot be made (no permission, a file of that name, a disk that is full).
+    """
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _sync_folder(folder.parent)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror or error}; name another one") from error
+    return path
+
+
+def _lock(number: int, wait: bool) -> bool:
+    """Locks an open file against other processes; False when another one holds it or there are no locks here."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process is inside this block for an existing file, which may be replaced inside it.
+
+    Raises:
+        UserError: the file may not be written.
+    """
+    while True:
+        try:
+            file = open(path, "r+b")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}; name another folder") from error
+        with file:
+            _lock(file.fileno(), wait=True)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # else it was replaced while this one waited
+                yield
+                return
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The plain data in a JSON file that may come from anybody: at most 64 MiB and 64 levels deep.
+
+    Raises:
+        UserError: no such file, too large, too deep, or no JSON.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(JSON_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes | str, name: str) -> Any:
+    """Plain data of JSON text that may come from anybody: at most 64 MiB and 64 levels deep.
+
+    Args:
+        data: The text, as bytes in UTF-8 or as characters.
+        name: What the error calls it.
+
+    Raises:
+        UserError: too large, too deep, or no JSON.
+
+    Example:
+        >>> parse_json('{"labels": [1, 2]}', "dataset.json")
+        {'labels': [1, 2]}
+    """
+    if len(data) > JSON_BYTES:
+        raise UserError(f"{name} is larger than {JSON_BYTES >> 20} MiB; it is not read")
+    too_deep = UserError(f"{name} is nested more than {JSON_DEPTH} levels deep; it is not read")
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise too_deep from None
+    except ValueError as error:
+        raise UserError(f"{name} is damaged: {' '.join(str(error).split())[:100]}") from error
+    level = [content]
+    for _ in range(JSON_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inner for item in items]
+        if not level:
+            return content
+    raise too_deep
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

@@ -16,8 +16,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,60 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.banks.manifest import MANIFEST_NAME, Manifest, format_seeds, read_manifest
+from repro.banks.foreign import numbered_images
+from repro.banks.manifest import Manifest, format_seeds, read_manifest
+from repro.banks.shards import Shards
 from repro.errors import UserError
-from repro.files import write_text, write_whole
 from repro.images import to_uint8
 from repro.registry import rebuild
 
-__all__ = ["Bank", "BankWriter", "Manifest", "format_seeds"]
-
-
-class _Layout:
-    """Which seeds stand in which file of a bank."""
-
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
-        self.count = -(-len(manifest.seeds) // manifest.shard_size)
-
-    def seeds(self, shard: int) -> list[int]:
-        size = self.manifest.shard_size
-        return self.manifest.seeds[shard * size : (shard + 1) * size]
-
-    @functools.cached_property
-    def shard_of(self) -> dict[int, int]:
-        size = self.manifest.shard_size
-        return {seed: shard for shard, seed in enumerate(self.manifest.seeds[::size])}
-
-    def file(self, kind: str, shard: int) -> Path:
-        return self.path / f"{kind}-{shard:08d}.npy"
-
-    def present(self) -> list[int]:
-        return [shard for shard in range(self.count) if self.file("images", shard).is_file()]
-
-    def rows(self, shard: int) -> int:
-        return len(self.seeds(shard)) * self.manifest.images_per_seed
-
-    def images(self, shard: int) -> np.ndarray:
-        return self.read("images", shard, "uint8", (self.rows(shard), *self.manifest.image_shape))
-
-    def read(self, kind: str, shard: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        file = self.file(kind, shard)
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(
-                f"bank {self.path}: {file.name} is missing or damaged ({reason}); "
-                "delete it and draw the bank again, only what is missing is drawn"
-            ) from error
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        if found != f"{dtype} {shape}" or not array.flags.c_contiguous:
-            raise UserError(
-                f"bank {self.path}: {file.name} holds {found}, the manifest says {dtype} {shape}; "
-                "delete it and draw the bank again"
-            )
-        return array
+__all__ = ["Bank", "check_rows"]
 
 
 class Bank:
@@ -108,10 +61,10 @@ class Bank:
         shards: Sequence[int] | None = None,
     ) -> None:
         self._images, self.manifest, self.labels, self.path = images, manifest, labels, path
-        self._layout = _Layout(path or Path(), manifest)
-        self._shards = list(range(self._layout.count)) if shards is None else list(shards)
-        self.complete = len(self._shards) == self._layout.count
-        seeds = [seed for shard in self._shards for seed in self._layout.seeds(shard)]
+        self._files = Shards(path or Path(), manifest)
+        self._shards = list(range(self._files.count)) if shards is None else list(shards)
+        self.complete = len(self._shards) == self._files.count
+        seeds = [seed for shard in self._shards for seed in self._files.seeds(shard)]
         self.seeds = torch.tensor(seeds, dtype=torch.int64).repeat_interleave(manifest.images_per_seed)
 
     @classmethod
@@ -128,7 +81,7 @@ class Bank:
         """
         seeds = list(range(len(images))) if seeds is None else [int(seed) for seed in seeds]
         record = Manifest(seeds=seeds, image_shape=tuple(images.shape[1:]), **manifest)
-        _check_rows(record, seeds, images, labels)
+        check_rows(record, seeds, images, labels)
         return cls(images, record, labels)
 
     @classmethod
@@ -140,15 +93,15 @@ class Bank:
         """
         path = Path(path)
         manifest = read_manifest(path)
-        layout = _Layout(path, manifest)
-        shards = layout.present()
+        layout = Shards(path, manifest)
+        shards = layout.present(manifest.checksums)
         if not shards:
             raise UserError(f"bank {path} holds no image yet; continue it with repro predict")
         for shard in shards:
-            layout.images(shard)
+            layout.images(shard, verify=False)
         labels = None
         if manifest.labels is not None:
-            parts = [layout.read("labels", shard, "int64", (layout.rows(shard),)) for shard in shards]
+            parts = [layout.labels(shard) for shard in shards]
             labels = torch.from_numpy(np.concatenate(parts))
             if int(labels.min()) < 0 or int(labels.max()) >= manifest.num_classes:
                 raise UserError(
@@ -164,8 +117,6 @@ class Bank:
         Raises:
             UserError: nothing there, no image, images of several sizes, a broken file.
         """
-        from repro.banks.foreign import numbered_images
-
         images, seeds = numbered_images(path)
         return cls.from_images(images, seeds, source=str(path))
 
@@ -176,7 +127,7 @@ class Bank:
             images = torch.empty(len(self.seeds), *self.manifest.image_shape, dtype=torch.uint8)
             start = 0
             for shard in self._shards:
-                part = self._layout.images(shard)
+                part = self._files.images(shard)
                 images.numpy()[start : start + len(part)] = part
                 start += len(part)
             self._images = images
@@ -191,7 +142,7 @@ class Bank:
         places, inside = np.divmod(rows, self.manifest.shard_size * self.manifest.images_per_seed)
         for place in np.unique(places):
             chosen = places == place
-            images[chosen] = self._layout.images(self._shards[place])[inside[chosen]]
+            images[chosen] = self._files.images(self._shards[place])[inside[chosen]]
         return torch.from_numpy(images)
 
     @functools.cached_property
@@ -252,7 +203,8 @@ def _images_of(data: str) -> Tensor:
     return to_uint8(rebuild(json.loads(data)).images())
 
 
-def _check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
+def check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:
+    """Raises a UserError unless images and labels are what a manifest says of these seeds."""
     expected = (len(seeds) * manifest.images_per_seed, *manifest.image_shape)
     if images.dtype != torch.uint8:
         raise UserError(f"images of a bank are uint8, these are {images.dtype}; convert with repro.images.to_uint8")
@@ -264,91 +216,3 @@ def _check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels
         tuple(labels.shape) != expected[:1] or int(labels.min()) < 0 or int(labels.max()) >= manifest.num_classes
     ):
         raise UserError(f"labels must be {expected[0]} integers from 0 to {manifest.num_classes - 1}")
-
-
-class BankWriter:
-    """Writes a bank shard by shard; the one way to make a bank on the disk.
-
-    An existing bank of the same manifest is continued, so the same call starts and resumes. Every process of a
-    distributed run makes its own writer on the same folder and asks for its own part.
-
-    Args:
-        path: The folder; made when it is missing.
-        manifest: What is going to be drawn, as a :class:`Manifest` or its keys.
-        shard_size: Seeds a file; a bank that exists keeps its own.
-
-    Raises:
-        UserError: the folder holds a bank of other samples (the message names the keys that differ), or it cannot
-            be written.
-
-    Example:
-        >>> writer = BankWriter("runs/bank", {"seeds": range(1000), "image_shape": (1, 8, 8)})  # doctest: +SKIP
-        >>> for seeds in writer.missing():  # doctest: +SKIP
-        ...     writer.write(seeds, to_uint8(model.generate(seeds)))
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], manifest: Manifest | Mapping[str, Any], shard_size: int | None = None
-    ) -> None:
-        self.path = Path(path)
-        wanted = manifest if isinstance(manifest, Manifest) else Manifest(**manifest)
-        if shard_size is not None:
-            wanted = replace(wanted, shard_size=int(shard_size))
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {path}: {error.strerror}; name another one") from error
-        if not (self.path / MANIFEST_NAME).exists():
-            with suppress(FileExistsError):
-                write_text(self.path / MANIFEST_NAME, json.dumps(wanted.record(), indent=1), overwrite=False)
-        self.manifest = read_manifest(self.path)
-        if differences := self.manifest.differences(wanted):
-            raise UserError(
-                f"{self.path} holds a bank of other samples: {'; '.join(differences)}; "
-                "name another folder, or delete this one"
-            )
-        self._layout = _Layout(self.path, self.manifest)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every shard is on the disk."""
-        return len(self._layout.present()) == self._layout.count
-
-    def missing(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-        """The seeds that are still to be drawn, one list a shard.
-
-        Args:
-            rank: Number of this process; shard s belongs to process ``s % world_size``, whatever is there already.
-            world_size: Number of processes.
-        """
-        present = set(self._layout.present())
-        return [
-            self._layout.seeds(shard) for shard in range(rank, self._layout.count, world_size) if shard not in present
-        ]
-
-    def write(self, seeds: Sequence[int], images: Tensor, labels: Tensor | None = None) -> None:
-        """Writes one shard, whole or not at all.
-
-        Args:
-            seeds: One of the lists that :meth:`missing` gave.
-            images: uint8, shape (len(seeds) * images_per_seed, C, H, W).
-            labels: Class of each image when the bank is conditional.
-
-        Raises:
-            UserError: seeds that are no shard, images that do not fit, or a disk that is full.
-        """
-        seeds = [int(seed) for seed in seeds]
-        shard = self._layout.shard_of.get(seeds[0]) if seeds else None
-        if shard is None or self._layout.seeds(shard) != seeds:
-            raise UserError(f"seeds {format_seeds(seeds)[:60]} are no shard of {self.path}; write what missing() lists")
-        _check_rows(self.manifest, seeds, images, labels)
-        if labels is not None:
-            _write_array(self._layout.file("labels", shard), labels.to(torch.int64))
-        _write_array(self._layout.file("images", shard), images)
-
-
-def _write_array(path: Path, tensor: Tensor) -> None:
-    array = tensor.detach().cpu().contiguous().numpy()
-    with write_whole(path) as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.data)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from repro.errors import UserError, unknown
+from repro.files import locked, read_json, write_text
 from repro.noise import parse_seeds
 from repro.registry import differences
 
-__all__ = ["MANIFEST_NAME", "Manifest", "format_seeds", "read_manifest"]
+__all__ = ["MANIFEST_NAME", "Manifest", "add_checksums", "format_seeds", "read_manifest", "write_manifest"]
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
-_MOST_BYTES = 64 << 20
 _MOST_SEEDS = 20_000_000
 _PROVENANCE = ("source", "repro_version", "shard_size")
+_SHARD_NAME = re.compile(r"(images|labels)-\d{8}\.npy")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
@@ -41,8 +45,8 @@ def format_seeds(seeds: Sequence[int]) -> str:
 class Manifest:
     """What a bank holds and where it came from.
 
-    Two banks hold the same samples when all keys agree except ``source``, ``repro_version`` and ``shard_size``,
-    which only say how they came about.
+    Two banks hold the same samples when all keys agree except ``source``, ``repro_version``, ``shard_size`` and
+    ``checksums``, which only say how they came about.
 
     Args:
         seeds: Number of each noise, every one once; their order is the order of the images.
@@ -61,6 +65,7 @@ class Manifest:
         extra: More plain data of the task.
         shard_size: Seeds a file.
         repro_version: Version of this package that drew the bank; filled in.
+        checksums: SHA-256 of the array in each file of the bank that is there, by its name; None for a bank without.
     """
 
     seeds: list[int]
@@ -78,6 +83,7 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
     shard_size: int = 500
     repro_version: str = ""
+    checksums: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", parse_seeds(list(self.seeds)))
@@ -93,6 +99,9 @@ class Manifest:
             raise UserError(f"manifest: shard_size is {self.shard_size}; give at least 1")
         if self.labels is not None and not (_is_count(self.num_classes) and _is_count(self.images_per_seed)):
             raise UserError(f"manifest: labels are {self.labels!r:.80}; they need num_classes of at least 1")
+        for name, value in (self.checksums or {}).items():
+            if not (_SHARD_NAME.fullmatch(name) and isinstance(value, str) and _SHA256.fullmatch(value)):
+                raise UserError(f"manifest: checksum {value!r:.70} of {name!r:.40} is not the SHA-256 of a shard")
 
     @property
     def num_classes(self) -> int:
@@ -105,8 +114,8 @@ class Manifest:
         return (self.labels or {}).get("images_per_seed", 1)
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON data with the seeds as text; :meth:`from_record` reads it."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        """Plain JSON data with the seeds as text, without checksums; :meth:`from_record` reads it."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "checksums"}
         plain |= {"seeds": format_seeds(self.seeds), "image_shape": list(self.image_shape)}
         try:
             return {"format": FORMAT} | json.loads(json.dumps(plain, allow_nan=False))
@@ -164,6 +173,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "extra": (dict,),
     "shard_size": (int,),
     "repro_version": (str,),
+    "checksums": (dict, type(None)),
 }
 
 
@@ -205,20 +215,55 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of the bank in a folder, which may come from anybody.
 
     Raises:
-        UserError: there is none, it is damaged, or it says something that cannot be.
+        UserError: there is none, it is damaged, it was changed after it was written, or it says something that cannot
+            be.
     """
-    file = path / MANIFEST_NAME
-    if not file.is_file():
+    if not (path / MANIFEST_NAME).is_file():
         raise UserError(
             f"no sample bank at {path}: it holds no {MANIFEST_NAME}; draw one with repro predict --seeds 0-999"
         )
+    record = read_json(path / MANIFEST_NAME)
+    checksum = record.pop("checksum", None) if isinstance(record, dict) else None
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise UserError(f"manifest: it is larger than {_MOST_BYTES >> 20} MiB")
-        return Manifest.from_record(json.loads(file.read_text(encoding="utf-8")))
+        manifest = Manifest.from_record(record)
     except UserError as error:
         raise UserError(f"bank {path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"bank {path}: manifest.json is damaged ({error}); draw the bank again") from error
-    except OSError as error:
-        raise UserError(f"bank {path}: cannot read manifest.json: {error.strerror}") from error
+    if checksum not in (None, _checksum(record)):
+        raise UserError(
+            f"bank {path}: manifest.json was changed after it was written; get the bank again, or remove the line "
+            '"checksum" from it if the change is yours'
+        )
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest, overwrite: bool = True) -> None:
+    """Writes the manifest of the bank in a folder, with its own checksum, whole or not at all.
+
+    Raises:
+        FileExistsError: there is one, and ``overwrite`` is False.
+        UserError: it cannot be written.
+    """
+    record = manifest.record()
+    if manifest.checksums is not None:
+        record |= {"checksums": manifest.checksums}
+    _write_record(path, record, overwrite)
+
+
+def _write_record(path: Path, record: dict[str, Any], overwrite: bool = True) -> None:
+    if "checksums" in record:
+        record["checksum"] = _checksum(record)
+    write_text(path / MANIFEST_NAME, json.dumps(record, indent=1), overwrite)
+
+
+def add_checksums(path: Path, checksums: dict[str, str]) -> None:
+    """Adds the SHA-256 of files that are on the disk to the manifest; processes that write one bank take turns."""
+    with locked(path / MANIFEST_NAME):
+        record = read_json(path / MANIFEST_NAME)
+        if record.pop("checksum", None) != _checksum(record):
+            raise UserError(f"bank {path}: manifest.json was changed by another program; name another folder")
+        record["checksums"] = dict(sorted((record["checksums"] | checksums).items()))
+        _write_record(path, record)
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

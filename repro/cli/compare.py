@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from repro.banks.bank import Bank, format_seeds
+from repro.banks import Bank, format_seeds
 from repro.banks.manifest import MANIFEST_NAME
 from repro.checkpoints.loading import load_module
 from repro.cli import runs

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from tqdm import tqdm
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison.results import Outcomes, PairCounts, PairValues
 from repro.errors import UserError
 from repro.metrics.base import PairMetric

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repro.banks.bank import format_seeds
+from repro.banks import format_seeds
 from repro.comparison.sheets import Sheets, fitting_sheets
 from repro.comparison.text import condition, gl_condition
 from repro.errors import UserError

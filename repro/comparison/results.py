@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks.bank import Bank, format_seeds
+from repro.banks import Bank, format_seeds
 from repro.metrics.functional.curves import THRESHOLDS
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.paired import PairedTest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks.bank import Bank, format_seeds
+from repro.banks import Bank, format_seeds
 from repro.comparison.counting import between_scores, groups_of, metric_value, pair_scores
 from repro.comparison.results import Comparison, Memorization, PairValues
 from repro.descriptors import default_descriptor

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from repro.banks.bank import BankWriter
-from repro.banks.manifest import Manifest
+from repro.banks import BankWriter, Manifest
 from repro.models.base import GenerativeModule
 from repro.registry import record_of
 from repro.tasks.base import Task

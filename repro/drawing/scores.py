@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.descriptors.base import Descriptor, features_of_bank
 from repro.errors import UserError
 from repro.metrics import (

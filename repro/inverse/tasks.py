@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.images import to_float, to_uint8

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, above, beside, image_grid, line_chart, rate_chart, rendered, save_pixels

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison import Comparison, compare
 from repro.descriptors.base import features_of_bank
 from repro.descriptors.default import default_descriptor

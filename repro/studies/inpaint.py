@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import PairCounts
 from repro.errors import UserError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from repro.analysis import NoisePlane, RegionMap, local_lipschitz, region_agreement, region_map
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.checkpoints.loading import load_module
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repro.analysis import score_error_by_ratio
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.checkpoints.loading import load_module
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import LowRankMixtureDenoiser

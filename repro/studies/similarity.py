@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from repro.banks.bank import Bank, format_seeds
+from repro.banks import Bank, format_seeds
 from repro.banks.manifest import MANIFEST_NAME
 from repro.comparison import Comparison, compare
 from repro.descriptors.base import Descriptor

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison import Comparison
 from repro.comparison.results import PairCounts
 from repro.errors import UserError

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from repro.banks.bank import Bank
-from repro.banks.manifest import format_seeds
+from repro.banks import Bank, format_seeds
 from repro.errors import UserError
 from repro.inverse.problem import Problem
 from repro.models.base import GenerativeModule

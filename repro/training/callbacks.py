@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.utils import make_grid
 
-from repro.banks.bank import BankWriter
+from repro.banks import BankWriter
 from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError
 from repro.files import write_text

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from repro.banks.bank import Bank, format_seeds
+from repro.banks import Bank, format_seeds
 from repro.banks.manifest import MANIFEST_NAME
 from repro.checkpoints.loading import load_module
 from repro.checkpoints.native import AtomicCheckpointIO

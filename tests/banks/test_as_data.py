@@ -7,8 +7,7 @@ import pytest
 import torch
 from bank_files import write_bank
 
-from repro.banks.as_data import BankImages
-from repro.banks.bank import Bank
+from repro.banks import Bank, BankImages
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.data.held_out import HeldOut

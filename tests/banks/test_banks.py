@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from repro import files
-from repro.banks.bank import Bank, BankWriter, Manifest, format_seeds
+from repro.banks import Bank, BankWriter, Manifest, format_seeds
 from repro.errors import UserError
 from repro.noise import parse_seeds
 
@@ -166,7 +166,7 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
 
 KILLED = """
 import sys, torch
-from repro.banks.bank import BankWriter
+from repro.banks import BankWriter
 writer = BankWriter(sys.argv[1], {"seeds": range(4000), "image_shape": (3, 64, 64), "shard_size": 50})
 print("ready", flush=True)
 for seeds in writer.missing():
@@ -178,7 +178,7 @@ def test_a_killed_process_leaves_whole_shards_only(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, env=environment)
     process.stdout.readline()
-    while not list(tmp_path.glob("images-*.npy")):
+    while "images-" not in (tmp_path / "manifest.json").read_text():
         time.sleep(0.001)
     time.sleep(0.02)
     process.kill()
@@ -242,6 +242,7 @@ def claim_huge(path):
 def edit(**changes):
     def harm(path):
         record = json.loads((path / "manifest.json").read_text())
+        del record["checksum"]
         (path / "manifest.json").write_text(json.dumps(record | changes))
 
     return harm
@@ -279,7 +280,7 @@ def replace_manifest(text):
         (replace_manifest("{"), "damaged"),
         (replace_manifest("[1]"), "not the manifest"),
         (replace_manifest('{"format": 1}'), "seeds is missing"),
-        (replace_manifest("[" * 100_000), "damaged"),
+        (replace_manifest("[" * 100_000), "nested more than 64 levels deep"),
         (lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
         (lambda path: (path / "manifest.json").unlink(), "no sample bank"),
     ],
@@ -298,6 +299,7 @@ def test_labels_outside_the_classes(tmp_path):
     writer = BankWriter(tmp_path, keys(range(2), labels={"num_classes": 3}))
     writer.write([0, 1], images_of([0, 1]), torch.tensor([0, 2]))
     np.save(tmp_path / "labels-00000000.npy", np.array([0, 3]))
+    edit(checksums=None)(tmp_path)
     with pytest.raises(UserError, match="labels run from 0 to 3"):
         Bank.open(tmp_path)
 
@@ -326,3 +328,96 @@ def test_manifest_goes_through_json():
 def test_a_missing_seed_is_named():
     with pytest.raises(UserError, match="no seed 12; it holds 3-7"):
         Bank.from_images(images_of(range(5)), range(3, 8)).select([4, 12])
+
+
+def _flip_a_bit(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def test_one_changed_bit_of_the_images_is_refused(tmp_path):
+    write_bank(tmp_path)
+    _flip_a_bit(tmp_path / "images-00000001.npy", -7)
+    bank = Bank.open(tmp_path)
+    assert torch.equal(bank.read([0, 3]), images_of([0, 3]))
+    for read in (lambda: bank.images, lambda: bank.read([5]), lambda: bank.fingerprint, lambda: bank.select([0])):
+        with pytest.raises(UserError, match=r"images-00000001.npy was changed after it was written"):
+            read()
+
+
+def test_one_changed_bit_of_the_labels_is_refused(tmp_path):
+    writer = BankWriter(tmp_path, keys(range(2), labels={"num_classes": 3}))
+    writer.write([0, 1], images_of([0, 1]), torch.tensor([0, 2]))
+    _flip_a_bit(tmp_path / "labels-00000000.npy", -16)
+    with pytest.raises(UserError, match=r"labels-00000000.npy was changed after it was written"):
+        Bank.open(tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"guidance": 1.0', '"guidance": 1.5'), ('"width": 8', '"width": 9')])
+def test_a_changed_number_of_the_manifest_is_refused_unless_the_checksum_is_taken_away(tmp_path, old, new):
+    write_bank(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"manifest.json was changed after it was written; .* remove the line"):
+        Bank.open(tmp_path)
+    record = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({key: value for key, value in record.items() if key != "checksum"}))
+    assert torch.equal(Bank.open(tmp_path).images, images_of(range(10)))
+
+
+def _as_the_old_version_wrote(path):
+    record = json.loads((path / "manifest.json").read_text())
+    kept = {key: value for key, value in record.items() if key not in ("checksum", "checksums")}
+    (path / "manifest.json").write_text(json.dumps(kept))
+
+
+def test_a_bank_without_checksums_is_read_and_continued_and_says_so_once(tmp_path, caplog):
+    writer = BankWriter(tmp_path, keys())
+    writer.write([0, 1, 2, 3], images_of(range(4)))
+    _as_the_old_version_wrote(tmp_path)
+    again = BankWriter(tmp_path, keys())
+    assert again.missing() == [[4, 5, 6, 7], [8, 9]]
+    for seeds in again.missing():
+        again.write(seeds, images_of(seeds))
+    assert again.complete
+    assert torch.equal(Bank.open(tmp_path).images, images_of(range(10)))
+    assert torch.equal(Bank.open(tmp_path).images, images_of(range(10)))
+    assert [record.message for record in caplog.records if "has no checksums" in record.message] == [
+        f"bank {tmp_path} has no checksums: it was written by an older version, so changed bytes go unseen"
+    ]
+
+
+def test_a_shard_that_is_not_yet_in_the_manifest_is_drawn_again(tmp_path, monkeypatch):
+    writer = BankWriter(tmp_path, keys())
+    writer.write([0, 1, 2, 3], images_of(range(4)))
+    before = (tmp_path / "manifest.json").read_bytes()
+    writer.write([4, 5, 6, 7], images_of(range(4, 8)))
+    (tmp_path / "manifest.json").write_bytes(before)  # killed between the shard and the manifest
+    assert Bank.open(tmp_path).seeds.tolist() == [0, 1, 2, 3]
+    assert BankWriter(tmp_path, keys()).missing() == [[4, 5, 6, 7], [8, 9]]
+
+
+def test_writers_of_one_bank_take_turns_with_the_manifest(tmp_path):
+    code = (
+        "import sys, torch; from repro.banks import BankWriter; rank = int(sys.argv[2])\n"
+        "writer = BankWriter(sys.argv[1], {'seeds': range(120), 'image_shape': (1, 2, 2), 'shard_size': 2})\n"
+        "for seeds in writer.missing(rank, 3): writer.write(seeds, torch.full((2, 1, 2, 2), rank, dtype=torch.uint8))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path, str(rank)]) for rank in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    bank = Bank.open(tmp_path)
+    assert bank.complete
+    assert torch.equal(bank.images[:, 0, 0, 0].long(), torch.arange(120) // 2 % 3)
+
+
+def test_parts_of_killed_writers_are_swept_and_those_of_living_ones_stay(tmp_path):
+    (tmp_path / ".images-00000000.npy.0123456789ab.part").write_bytes(b"half")
+    with files.write_whole(tmp_path / "other.npy") as living:
+        write_bank(tmp_path)
+        assert [path.name for path in tmp_path.glob(".*.part")] == [os.path.basename(living.name)]
+        living.write(b"whole")
+    assert (tmp_path / "other.npy").read_bytes() == b"whole"
+    assert not list(tmp_path.glob(".*"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import run_here
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.checkpoints.loading import load_module
 from repro.checkpoints.native import read_checkpoint
 from repro.denoisers import GuidedDenoiser

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import CONFIG, run_here
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 
 STUDENT = """
 model:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from commands import run_here
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 
 TRAINER = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_steps", "2")
 FIT = ("fit", "--task", "finetune", "--data", "Digits", "--data.batch_size", "8", *TRAINER)

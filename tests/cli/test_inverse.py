@@ -10,7 +10,7 @@ import torch
 from commands import run_here
 from PIL import Image
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.images import to_float
 from repro.inverse.operators.masks import CentreMask
 from repro.registry import rebuild

@@ -12,7 +12,7 @@ import yaml
 from commands import run_here
 
 from repro import registry
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
 
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"

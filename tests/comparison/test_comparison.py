@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repro.banks.bank import Bank, BankWriter
+from repro.banks import Bank, BankWriter
 from repro.comparison import compare, counting, derangement
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.small import SmallSSCD

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro.banks.bank import Bank
-from repro.banks.manifest import Manifest
+from repro.banks import Bank, Manifest
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError

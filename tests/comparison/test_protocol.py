@@ -8,8 +8,7 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from repro.banks.bank import Bank
-from repro.banks.manifest import Manifest
+from repro.banks import Bank, Manifest
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
 from repro.drawing.scores import Scores

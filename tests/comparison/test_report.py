@@ -13,8 +13,7 @@ import torch
 from browser import DRIVER, PROGRAM, dumped, opened
 from PIL import Image
 
-from repro.banks.bank import Bank
-from repro.banks.manifest import Manifest
+from repro.banks import Bank, Manifest
 from repro.comparison import compare
 from repro.errors import UserError
 from repro.metrics import PairMetric

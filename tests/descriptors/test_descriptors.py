@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from repro import registry
-from repro.banks.bank import Bank, BankWriter
+from repro.banks import Bank, BankWriter
 from repro.descriptors import features_of_bank, sscd
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.sscd import SSCD

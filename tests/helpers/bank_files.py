@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repro.banks.bank import BankWriter
+from repro.banks import BankWriter
 
 
 def write_bank(

@@ -13,7 +13,7 @@ import yaml
 from containers import dit_checkpoint, edm_pickle, score_sde_checkpoint, state_dict_file
 
 import repro
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.cli.main import main
 from repro.registry import record_of
 from repro.released.importing import import_file

@@ -17,7 +17,7 @@ from pipelines import autoencoder, pipeline
 
 import repro
 from repro import registry
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.cli.main import main
 from repro.errors import UserError
 from repro.kernels import DiscreteVP

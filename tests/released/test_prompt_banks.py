@@ -11,7 +11,7 @@ from pipelines import pipeline
 
 import repro
 from repro import registry
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.cli.main import main
 
 TINY = ("--model.steps", "3", "--seeds", "0-39", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "no")

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from repro.banks.bank import BankWriter
+from repro.banks import BankWriter
 from repro.cli.main import main
 from repro.registry import load
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from study_runs import Here, rows
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.cli.main import main
 from repro.descriptors.pixels import Pixels
 from repro.metrics import functional

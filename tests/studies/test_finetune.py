@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repro.banks.bank import BankWriter
+from repro.banks import BankWriter
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.registry import load, record_of

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from repro.banks.bank import Bank, BankWriter
+from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from study_runs import Here, rows
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.checkpoints.loading import load_module
 from repro.metrics.functional.similarity import cosine
 from repro.noise import parse_seeds

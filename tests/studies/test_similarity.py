@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from repro import registry
-from repro.banks.bank import Bank, BankWriter
+from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.errors import UserError
 from repro.studies.similarity import Similarity

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from generalization import seconds
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
 from repro.metrics.functional import mae_score, reproducibility_score
