@@ -1,22 +1,22 @@
-"""The base of every data set: subsets, order, memory and loaders."""
+"""The base of every data set: what a plug-in writes, and what everybody asks of it."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from repro.data.order import subset_order
+from repro.data.lightning import LightningAdapter
 from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSource, SubsetSource
-from repro.data.stream import Batch, Batches, BatchStream
+from repro.data.split import Split, check_at_least
+from repro.data.stream import Batch, Batches, BatchStream, InOrder
 from repro.errors import UserError
 from repro.registry import Plugin
 
@@ -41,7 +41,7 @@ class Facts:
     num_classes: int
 
 
-class ImageData(LightningDataModule, Plugin, ABC):
+class ImageData(LightningAdapter, Plugin, ABC):
     """A set of images with labels, as Lightning's trainer, the banks and the scores use it.
 
     Images are uint8 in [0, 255], (C, H, W), unless the class says another ``dtype``: floats are what a model is shown,
@@ -94,8 +94,9 @@ class ImageData(LightningDataModule, Plugin, ABC):
         in_memory: bool | None = None,
     ) -> None:
         super().__init__()
-        _check("at least 1", 1, batch_size=batch_size, subset=subset, resize=resize)
-        _check("0, 1, 2, ...", 0, subset_seed=subset_seed, seed=seed, holdout=holdout, workers=workers)
+        check_at_least(1, batch_size=batch_size, resize=resize)
+        check_at_least(0, seed=seed, workers=workers)
+        self._split = Split(subset, subset_seed, holdout)
         self.batch_size, self.subset, self.subset_seed, self.seed = batch_size, subset, subset_seed, seed
         self.horizontal_flip, self.resize, self.grayscale = horizontal_flip, resize, grayscale
         self.holdout, self.workers, self.in_memory = holdout, workers, in_memory
@@ -107,7 +108,6 @@ class ImageData(LightningDataModule, Plugin, ABC):
         self._facts: Facts | None = None
         self._memory: tuple[ArraySource, ArraySource] | None = None
         self._fingerprint: str | None = None
-        self._limit_val_batches: int | float | None = None
 
     @abstractmethod
     def open_source(self) -> ImageSource:
@@ -125,16 +125,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
 
     def __len__(self) -> int:
         """N: how many images there are to train on."""
-        available = self._total - self.holdout
-        name = type(self).__name__
-        if available < 1:
-            raise UserError(f"holdout is {self.holdout} but {name} has {self._total} images; leave some to train on")
-        if self.subset is not None and self.subset > available:
-            held = f" of which {self.holdout} are held out" if self.holdout else ""
-            raise UserError(
-                f"subset is {self.subset} but {name} has {self._total} images{held}; give at most {available}"
-            )
-        return available if self.subset is None else self.subset
+        return self._split.size(self._total, type(self).__name__)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -176,15 +167,22 @@ class ImageData(LightningDataModule, Plugin, ABC):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def stream(self, length: int | None = None, rank: int = 0, world_size: int = 1) -> BatchStream:
-        """The training batches ``(images uint8 (b, C, H, W), labels int64 (b,))`` of one rank.
-
-        They begin at the module's ``images_seen`` when a trainer is attached, else at 0.
+    def stream(
+        self,
+        length: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        start: Callable[[], int] | None = None,
+        pin_memory: bool = False,
+    ) -> BatchStream:
+        """The training batches ``(images (b, C, H, W), labels int64 (b,))`` of one rank.
 
         Args:
             length: How many batches; None gives one pass, the last batch running into the next.
             rank: This rank takes rows ``rank, rank + world_size, ...`` of every batch.
             world_size: How many ranks share a batch.
+            start: Tells the position to begin at when the first batch is asked for; None begins at 0.
+            pin_memory: Whether batches are put where a GPU copies them from fastest.
 
         Raises:
             UserError: ``batch_size`` cannot be shared evenly.
@@ -198,51 +196,28 @@ class ImageData(LightningDataModule, Plugin, ABC):
         batches = Batches(self._parts()[0], self.seed, self.batch_size, self.horizontal_flip, rank, world_size)
         if length is None:
             length = math.ceil(len(self) / self.batch_size)
-        return BatchStream(batches, length, self._images_seen, self.workers, self._on_gpu())
+        return BatchStream(batches, length, start or _at_zero, self.workers, pin_memory)
 
-    def prepare_data(self) -> None:
-        """Finds, downloads and decodes what is missing, before training and on one process a machine."""
+    def held_out_batches(self, rank: int = 0, world_size: int = 1) -> Sequence[Batch]:
+        """The held-out images in order, each on one rank once.
+
+        Args:
+            rank: This rank takes images ``rank, rank + world_size, ...``
+            world_size: How many ranks share them.
+        """
+        held = self._parts()[1]
+        rows = np.arange(rank, len(held), world_size)
+        return InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1))
+
+    def prepare(self) -> None:
+        """Finds, downloads and decodes what is missing."""
         if self._memory is None:
             len(self)
             self._open().prepare()
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads what is kept in memory, so that a bad image is found before the first step.
-
-        Raises:
-            UserError: a validation run without held-out images; training without them goes on without validation.
-        """
-        if not self.holdout and stage == "validate":
-            raise UserError("no images are held out to validate on; give for example --data.holdout 1000")
+    def check(self) -> None:
+        """Loads what is kept in memory, so that a bad image is found before it is used."""
         self._parts()
-        if not self.holdout and self.trainer is not None:
-            self._limit_val_batches, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
-
-    def teardown(self, stage: str | None = None) -> None:
-        """Gives the trainer back as :meth:`setup` found it."""
-        if self._limit_val_batches is not None and self.trainer is not None:
-            self.trainer.limit_val_batches, self._limit_val_batches = self._limit_val_batches, None
-
-    def train_dataloader(self) -> BatchStream:
-        """The stream of the whole run: ``max_steps * accumulate_grad_batches`` batches are one Lightning epoch.
-
-        Without ``max_steps`` an epoch is one pass over the images.
-        """
-        trainer = self.trainer
-        if trainer is None:
-            return self.stream()
-        length = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else None
-        return self.stream(length, trainer.global_rank, trainer.world_size)
-
-    def val_dataloader(self) -> Sequence[Batch]:
-        """The held-out images in order, each on one rank once; nothing when none are held out."""
-        if not self.holdout:
-            return []
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        held = self._parts()[1]
-        rows = np.arange(rank, len(held), world_size)
-        return _InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1))
 
     @property
     def _known(self) -> Facts:
@@ -268,9 +243,9 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return self._source
 
     def _chosen(self) -> tuple[SubsetSource, SubsetSource]:
-        source, total = self._open(), self._total
-        order = subset_order(self.subset_seed, total)
-        return SubsetSource(source, order[: len(self)]), SubsetSource(source, order[total - self.holdout :])
+        source = self._open()
+        train, held = self._split.indices(self._total, type(self).__name__)
+        return SubsetSource(source, train), SubsetSource(source, held)
 
     def _loaded(self) -> tuple[ArraySource, ArraySource]:
         if self._memory is None:
@@ -291,30 +266,6 @@ class ImageData(LightningDataModule, Plugin, ABC):
         train.prepare()
         return train, held
 
-    def _images_seen(self) -> int:
-        trainer = self.trainer
-        return int(getattr(trainer.lightning_module, "images_seen", 0)) if trainer is not None else 0
 
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-def _check(legal: str, least: int, **given: int | None) -> None:
-    for name, value in given.items():
-        if value is not None and not least <= value < 2**63:
-            raise UserError(f"{name} is {value}; give {legal}")
-
-
-class _InOrder(Sequence[Batch]):
-    def __init__(self, source: ImageSource, batch_size: int) -> None:
-        self.source, self.batch_size = source, batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.source) / self.batch_size)
-
-    def __getitem__(self, index: int) -> Batch:
-        if index >= len(self):
-            raise IndexError(index)
-        first = index * self.batch_size
-        items = np.arange(first, min(first + self.batch_size, len(self.source)))
-        return self.source.read(items), self.source.labels[first : first + self.batch_size]
+def _at_zero() -> int:
+    return 0

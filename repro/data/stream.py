@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -13,7 +15,7 @@ from repro.data.order import flips_at, items_at
 from repro.data.source import ImageSource
 from repro.errors import UserError
 
-__all__ = ["Batch", "BatchStream", "Batches"]
+__all__ = ["Batch", "BatchStream", "Batches", "InOrder"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -131,3 +133,25 @@ class BatchStream:
                 f"cannot resume: the checkpoint was trained on another stream of data ({'; '.join(differing)}); "
                 "give the same data settings, or start a new run"
             )
+
+
+class InOrder(Sequence[Batch]):
+    """The images of a source in their order, each once.
+
+    Args:
+        source: The images.
+        batch_size: Images a batch; the last one may have fewer.
+    """
+
+    def __init__(self, source: ImageSource, batch_size: int) -> None:
+        self.source, self.batch_size = source, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.source) / self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        if index >= len(self):
+            raise IndexError(index)
+        first = index * self.batch_size
+        items = np.arange(first, min(first + self.batch_size, len(self.source)))
+        return self.source.read(items), self.source.labels[first : first + self.batch_size]

@@ -48,7 +48,12 @@ def _fit(data, module=None, ckpt_path=None, callbacks=(), **trainer):
     module = module or Witness()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        for foreign in ("callbacks used to create", "exists and is not empty", "enable_checkpointing"):
+        for foreign in (
+            "srun. command is available",
+            "callbacks used to create",
+            "exists and is not empty",
+            "enable_checkpointing",
+        ):
             warnings.filterwarnings("ignore", f".*{foreign}.*")
         built = Trainer(
             accelerator="cpu",
