@@ -239,8 +239,8 @@ def test_features_of_a_bank_are_computed_once(tmp_path, counting):
 
 def test_features_of_changed_images_are_computed_again(tmp_path, counting):
     first = features_of_bank(written_bank(tmp_path), counting())
-    np.save(tmp_path / "images-00000000.npy", random_images(6, 3, 16, 16, seed=9).numpy())
-    second = features_of_bank(Bank.open(tmp_path), counting())
+    (tmp_path / "images-00000000.npy").unlink()
+    second = features_of_bank(written_bank(tmp_path, seed=9), counting())
     assert Counting.calls == 2
     assert not torch.equal(first, second)
 
