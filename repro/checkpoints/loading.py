@@ -12,6 +12,7 @@ from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
 from repro.models.base import RecordedModule
 from repro.registry import rebuild
+from repro.released.addresses import local_path
 from repro.released.importing import import_file
 
 __all__ = ["load_module"]
@@ -34,7 +35,7 @@ def load_module(
     """
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}; it is 'ema' or 'raw'")
-    checkpoint, refusal = None, None
+    path, checkpoint, refusal = local_path(path), None, None
     if format == "auto" and not options:
         try:
             checkpoint = read_checkpoint(path)
@@ -67,8 +68,10 @@ def _imported(
 ) -> RecordedModule:
     """The model of a file of another project; what has our suffix is told of as a checkpoint of ours."""
     try:
-        return import_file(path, format, **options).module
+        imported = import_file(path, format, **options)
     except UserError:
         if refusal is not None and Path(path).suffix == ".ckpt":
             raise refusal from None
         raise
+    imported.tell()
+    return imported.module

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -160,7 +159,7 @@ def run(command: str, arguments: list[str]) -> int:
             raise UserError("name the released file: repro import FILE (formats: repro import --help)")
         if len(bare) > 1:
             raise UserError(f"one file at a time: {bare[0]} or {bare[1]}? options are written --key value")
-        name = format_of(ForeignFile(Path(bare[0])), format)
+        name = format_of(ForeignFile(bare[0]), format)
         load_classes()
         chosen = registry.load("checkpoints", name)
         config = _parser(name, chosen).parse_args(arguments)
@@ -171,6 +170,7 @@ def run(command: str, arguments: list[str]) -> int:
         if config.decoder is not None:
             imported = replace(imported, module=Decoded(drawer, config.decoder).eval().requires_grad_(False))
         folder = _write(imported, config.output)
+        imported.tell()
     print(
         "\n".join(
             [*_report(imported, drawer), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,9 @@ from repro.files import sha256_of_file
 from repro.kernels import VP, DiscreteVP, Kernel, SubVP
 from repro.parameterizations import Eps, Parameterization
 from repro.registry import Plugin
-from repro.released.pickles import read_pickled
+from repro.released.addresses import local_path
+from repro.released.containers import read_content
+from repro.released.state_dicts import StateDict, Weights, choose, shadow_in, state_dicts_in
 from repro.samplers.base import Sampler
 from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
 from repro.training.diffusion import DenoiserModule, Diffusion
@@ -28,47 +31,50 @@ __all__ = [
     "ForeignFile",
     "Format",
     "fill",
+    "named",
     "negated",
     "outline",
-    "tensors_of",
     "variance_preserving",
-    "without_prefix",
 ]
 
 _SAME_BYTES, _FIRST_TIME = 2, 1e-5
+_SUFFIXES = (".pkl", ".pth", ".pt", ".ckpt", ".safetensors")
 
 
 class ForeignFile:
-    """A file of another project, and what was found in it.
+    """A file of another project, and what a format found in it.
 
     Args:
-        path: The file.
+        path: The file, or an address ``hf://owner/name/file`` of one that is in the cache of ``huggingface_hub``.
 
     Attributes:
         path: The file.
         found: What it holds, in a few words; filled in by the format that reads it.
         assumed: Options that the file does not settle, with the values that were taken; filled in likewise.
+        unread: Names of the pickled classes and functions in it that are left unread, as keys.
 
     Raises:
-        UserError: there is no such file, or it is a folder.
+        UserError: there is no such file, or it is a folder, or an address that has to be downloaded first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        path = local_path(path)
         if path.is_dir():
-            inside = sorted(str(file) for file in path.iterdir() if file.suffix in (".pkl", ".pth", ".pt", ".ckpt"))
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
             hint = f", for example {inside[-1]}" if inside else ""
             raise UserError(f"{path} is a folder; name the checkpoint file in it{hint}")
         if not path.is_file():
             raise UserError(f"there is no file {path}")
         self.path, self.found = path, ""
         self.assumed: dict[str, Any] = {}
+        self.unread: dict[str, None] = {}
 
     @property
     def content(self) -> Any:
-        """What the file holds as a pickle or a file of ``torch.save``; read once, executing nothing of it.
+        """What the file holds: plain data, tensors and records; read once, executing nothing of it.
 
         Raises:
-            UserError: as :func:`repro.released.pickles.read_pickled`.
+            UserError: as :func:`repro.released.containers.read_content`.
         """
         content, error = self._read
         if error is not None:
@@ -78,9 +84,34 @@ class ForeignFile:
     @cached_property
     def _read(self) -> tuple[Any, UserError | None]:
         try:
-            return read_pickled(self.path), None
+            return read_content(self.path, self.unread), None
         except UserError as error:
             return None, error
+
+    @cached_property
+    def state_dicts(self) -> list[StateDict]:
+        """Every mapping from names to tensors in it, see :mod:`repro.released.state_dicts`."""
+        return state_dicts_in(self.content, self.path.name)
+
+    def weights(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:
+        """The weights whose names fit, without what stands in front of all of them; None when there are none.
+
+        Args:
+            fits: Whether names are those of the wanted network, for example :func:`named`.
+        """
+        return choose(self.state_dicts, fits)
+
+    @cached_property
+    def shadow(self) -> list[Tensor] | None:
+        """Averaged tensors that are kept as a list without names (``ema.shadow_params``); None when there are none.
+
+        Raises:
+            UserError: something of that name that is no list of tensors.
+        """
+        try:
+            return shadow_in(self.content)
+        except UserError as error:
+            raise UserError(f"cannot read {self.path}: {error}") from error
 
     @cached_property
     def sha256(self) -> str:
@@ -219,18 +250,9 @@ def fill(module: DenoiserModule, averaged: Mapping[str, Tensor], raw: Mapping[st
     load_weights(module.trained.network, averaged if raw is None else raw, str(file))
 
 
-def tensors_of(content: Any) -> dict[str, Tensor] | None:
-    """The content as a state dict; None when it is none."""
-    if not isinstance(content, dict) or not content:
-        return None
-    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
-        return None
-    return content
-
-
-def without_prefix(tensors: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
-    """The tensors under their names without the prefix that parallel training adds to them."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+def named(*names: str) -> Callable[[Mapping[str, Tensor]], bool]:
+    """Whether all of some names are there, for :meth:`ForeignFile.weights`."""
+    return lambda tensors: all(name in tensors for name in names)
 
 
 def negated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

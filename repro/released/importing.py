@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from repro import registry
 from repro.errors import UserError, unknown
 from repro.models.base import GenerativeModule
 from repro.released.base import ForeignFile, Format
+from repro.released.containers import kind_of
 
-__all__ = ["AUTO", "Imported", "format_of", "import_file"]
+__all__ = ["AUTO", "AssumedWarning", "Imported", "format_of", "import_file"]
 
 AUTO = "auto"
 _DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
@@ -39,6 +40,12 @@ class Imported:
         checkpoint["repro"]["imported"] = self.record()
         return checkpoint
 
+    def tell(self) -> None:
+        """Warns of what was assumed, if anything; the command line shows it on stderr."""
+        if self.file.assumed:
+            told = f"{self.file.path} ({self.file.found}) does not say everything"
+            warnings.warn(f"{told}: assumed {_assumptions(self.file)}", AssumedWarning, stacklevel=2)
+
     def record(self) -> dict[str, Any]:
         """Where the model came from, as plain data."""
         return {
@@ -48,6 +55,16 @@ class Imported:
             "found": self.file.found,
             "assumed": self.file.assumed,
         }
+
+
+class AssumedWarning(Warning):
+    """What was assumed about a file of another project that does not say it."""
+
+
+def _assumptions(file: ForeignFile, before: str = "") -> str:
+    """The assumed options as they would be typed; empty when there are none."""
+    options = [f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items()]
+    return before + " ".join(options) if options else ""
 
 
 def format_of(file: ForeignFile, name: str = AUTO) -> str:
@@ -82,7 +99,10 @@ def format_of(file: ForeignFile, name: str = AUTO) -> str:
         raise UserError(f"{file.path} is not of the format {name}{hint}")
     if fitting:
         raise UserError(f"{file.path} could be {' or '.join(fitting)}; type --format {fitting[0]}, or another of them")
-    raise UserError(f"{file.path} is of no known format ({', '.join(known)}); its names fit none of them")
+    why = "its names fit none of them"
+    if file.unread:
+        why = f"it names {next(iter(file.unread))[:80]!a}, which is not read; nothing of it was run"
+    raise UserError(f"{file.path}, {kind_of(file.path)}, is of no known format ({', '.join(known)}); {why}")
 
 
 def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any) -> Imported:
@@ -96,7 +116,7 @@ def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any
     Raises:
         UserError: as :func:`format_of`; an unknown option; a file that is damaged, or leaves open what has no default.
     """
-    file = ForeignFile(Path(path))
+    file = ForeignFile(path)
     name = format_of(file, format)
     chosen: Format = registry.build("checkpoints", name, **options)
     try:
@@ -108,5 +128,7 @@ def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any
         raise UserError(
             f"cannot read {path} as {name}: its settings or tensors do not fit together ({reason})"
         ) from error
-    module.origin = f"{file.path.resolve()} ({name}, sha256 {file.sha256})"
+    module.origin = (
+        f"{file.path.resolve()} ({name}, sha256 {file.sha256}; {file.found}{_assumptions(file, '; assumed ')})"
+    )
     return Imported(module.eval().requires_grad_(False), file, name)

@@ -29,6 +29,9 @@ _DTYPES = {
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.storage.UntypedStorage": torch.uint8,
 }
 _VALUES = {*_DTYPES, *map(str, _DTYPES.values())}
 _CLASS = re.compile(r"dnnlib\.util\.EasyDict|argparse\.Namespace|torch\.nn\.modules\.[a-z]+\.[A-Z]\w*")
@@ -75,19 +78,23 @@ class Machine:
     """Interprets a pickle; only :data:`_CALLS` may be called, and none of them copies what it is given.
 
     So what a pickle builds is not larger than the pickle, but for references. Keys are plain values, since hashing
-    nested ones could take for ever.
+    nested ones could take for ever; entries under others are left out. An object of any other class, and the result
+    of any other call, is a :class:`Record` with that name.
 
     Args:
         storage: Gives the storage of a persistent id: element type, key, number of elements. None: there are none.
         from_bytes: Reads a storage that is pickled as bytes. None: nothing may be named but types of storages.
+        unread: Takes the full names of the classes and functions that were not obeyed, in the order of their first use.
     """
 
     def __init__(
         self,
         storage: Callable[[torch.dtype, str, int], Storage] | None = None,
         from_bytes: Callable[[bytes], Any] | None = None,
+        unread: dict[str, None] | None = None,
     ) -> None:
         self.storage, self.from_bytes = storage, from_bytes
+        self.unread = {} if unread is None else unread
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -140,27 +147,32 @@ class Machine:
         return self.converted[id(given)][1]
 
     def put_name(self, module: Any, name: Any) -> None:
-        """Puts a global; refused unless checkpoints need it."""
+        """Puts a global, which is a name and nothing else."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name that is no text")
         full = f"{_OLD_MODULES.get(module, module)}.{name}"
-        legal = full in _VALUES or (self.from_bytes is not None and (full in _CALLS or _CLASS.fullmatch(full)))
-        if not legal:
-            raise Refused(f"it names {full[:80]!a}, which no checkpoint needs")
+        if self.from_bytes is None and full not in _VALUES:
+            raise Refused(f"it names {full[:80]!a} where only types of storages may stand")
         self.put(_Named(full))
 
     def put_new(self, cls: Any) -> None:
         """Puts an object of a class, without its state."""
-        if not isinstance(cls, _Named) or not _CLASS.fullmatch(cls.name):
-            raise Refused("it makes an object of something that is no class of a checkpoint")
-        self.put(Record(cls.name.rpartition(".")[2]))
+        self.put(self._opaque(cls))
 
     def call(self) -> None:
         """Replaces a function and its arguments by the result."""
         function, arguments = self.take(2)
-        if not isinstance(function, _Named) or function.name not in _CALLS or not isinstance(arguments, tuple):
-            raise Refused("it calls something that is no function of a checkpoint")
-        self.put(_CALLS[function.name](self, *arguments))
+        if isinstance(function, _Named) and function.name in _CALLS and isinstance(arguments, tuple):
+            self.put(_CALLS[function.name](self, *arguments))
+        else:
+            self.put(self._opaque(function))
+
+    def _opaque(self, cls: Any) -> Record:
+        """A record of something whose class or function is not obeyed; its arguments are dropped."""
+        full = cls.name if isinstance(cls, _Named) else "something without a name"
+        if not _CLASS.fullmatch(full):
+            self.unread[full] = None
+        return Record(full.rpartition(".")[2])
 
     def put_stored(self) -> None:
         """Replaces a persistent id by its storage."""
@@ -168,10 +180,15 @@ class Machine:
         if self.storage is None or not isinstance(identity, tuple) or len(identity) not in (5, 6):
             raise ValueError("a reference to something outside of it")
         kind, cls, key, _, numel, *view = identity
-        dtype = _DTYPES.get(cls.name) if isinstance(cls, _Named) else None
-        if kind != "storage" or dtype is None or type(numel) is not int or numel < 0 or view not in ([], [None]):
-            raise ValueError("a storage of an unknown type")
-        self.put(self.storage(dtype, str(_key(key)), numel))
+        if kind != "storage" or not isinstance(cls, _Named) or not isinstance(key, str | int):
+            raise ValueError("a storage without a type or a key")
+        if type(numel) is not int or numel < 0:
+            raise ValueError("a storage of negative size")
+        dtype = _DTYPES.get(cls.name)
+        if dtype is None or view not in ([], [None]):
+            self.put(self._opaque(cls))
+            return
+        self.put(self.storage(dtype, str(key), numel))
 
     def set_items(self, pairs: list[Any]) -> None:
         """Adds entries to the topmost dictionary."""
@@ -182,18 +199,19 @@ class Machine:
         items.update(_paired(pairs))
 
     def extend(self, items: list[Any]) -> None:
-        """Adds members to the topmost list."""
-        if not isinstance(self.stack[-1], list):
+        """Adds members to the topmost list; those of another object are left out."""
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+        elif not isinstance(self.stack[-1], Record):
             raise ValueError("members of something that is no list")
-        self.stack[-1].extend(items)
 
     def build(self) -> None:
-        """Gives the topmost object its attributes; those of a plain dictionary or a number's type are of no use."""
+        """Gives the topmost object its attributes, where they are a dictionary of names; others are left out."""
         (state,), target = self.take(1), self.stack[-1]
-        if not isinstance(target, dict | Record):
-            raise Refused("it sets attributes of something that is no object of a checkpoint")
-        if isinstance(target, Record) and target.name != _NUMBER:
-            target.state = _attributes(state)
+        if isinstance(state, tuple) and len(state) == 2:
+            state = state[0]
+        if isinstance(target, Record) and target.name != _NUMBER and _are_attributes(state):
+            target.state = state
 
     def drop(self) -> None:
         """Drops the topmost object or mark."""
@@ -203,24 +221,18 @@ class Machine:
             self.take(1)
 
 
-def _key(key: Any) -> Any:
-    if not isinstance(key, _KEYS):
-        raise ValueError(f"a key of type {type(key).__name__}")
-    return key
-
-
 def _paired(pairs: list[Any]) -> dict[Any, Any]:
-    return {_key(key): value for key, value in zip(pairs[::2], pairs[1::2], strict=True)}
+    return {key: value for key, value in zip(pairs[::2], pairs[1::2], strict=True) if isinstance(key, _KEYS)}
 
 
-def _attributes(state: Any) -> dict[str, Any]:
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise ValueError("the attributes of an object are no dictionary of names")
-    return state
+def _are_attributes(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(name, str) for name in state)
 
 
-def _tensor(_: Machine, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *more: Any) -> Tensor:
-    """A tensor over a storage, refused unless it lies inside and is no larger."""
+def _tensor(_: Machine, storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *more: Any) -> Any:
+    """A tensor over a storage, refused unless it lies inside and is no larger; over an unknown storage, a record."""
+    if isinstance(storage, Record):
+        return storage
     if not isinstance(storage, Storage) or len(size) > _MOST_DIMENSIONS:
         raise ValueError("a tensor without a storage, or of too many dimensions")
     if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
@@ -250,18 +262,31 @@ def _persistent(_: Machine, meta: Any) -> Record:
     meta = meta.items if isinstance(meta, Record) else meta
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
         raise ValueError("a persistent object without its class name")
-    return Record(meta["class_name"], _attributes(meta.get("state")))
+    state = meta.get("state")
+    return Record(meta["class_name"], state if _are_attributes(state) else {})
 
 
+def _subclass(machine: Machine, function: Any, cls: Any, arguments: Any, *more: Any) -> Any:
+    """A tensor with a class or attributes of its own, as the plain tensor."""
+    name = function.name if isinstance(function, _Named) else ""
+    if name not in _TENSORS or not isinstance(arguments, tuple):
+        return Record("a tensor of another kind")
+    return _CALLS[name](machine, *arguments)
+
+
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter")
 _NUMBER = "a number of numpy"
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda _: {},
+    "collections.OrderedDict": lambda _, pairs=(): _paired([part for key, value in pairs for part in (key, value)]),
+    "collections.defaultdict": lambda _, *parts: {},
     "builtins.set": lambda _, members=(): members,
     "torch.Size": lambda _, sizes: sizes,
     "torch.device": lambda _, *parts: Record("device"),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda _, data, *more: data,
+    "torch._utils._rebuild_parameter_with_state": lambda _, data, *more: data,
+    "torch._tensor._rebuild_from_type_v2": _subclass,
     "torch.storage._load_from_bytes": _storage_of_bytes,
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "numpy.dtype": lambda _, *parts: Record(_NUMBER),
@@ -270,8 +295,9 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _bytes_of_text,
 }
 _LITERALS = {
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
-    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "INT", "LONG", "FLOAT", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8",
 }  # fmt: skip
 _STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     "PROTO": lambda m, _: None,
@@ -309,6 +335,9 @@ _STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     "STACK_GLOBAL": lambda m, _: m.put_name(*m.take(2)),
     "REDUCE": lambda m, _: m.call(),
     "NEWOBJ": lambda m, _: m.put_new(m.take(2)[0]),
+    "NEWOBJ_EX": lambda m, _: m.put_new(m.take(3)[0]),
+    "OBJ": lambda m, _: m.put_new(m.marked()[0]),
+    "INST": lambda m, names: (m.marked(), m.put_name(*names.split(" ", 1)), m.put_new(m.take(1)[0])),
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.put_stored(),
 }

@@ -1,11 +1,11 @@
 """Files that other projects pickled, read without executing any of them.
 
 A pickle is a program: unpickling one runs whatever it names. Here the program is only looked at. Operations that build
-plain data are obeyed; a global is a name that is never imported; calling one of the few names that checkpoints need
-gives a tensor over bytes of the file, a plain container, or a :class:`Record` of what was there. Any other name is
-refused, so this is stricter than ``torch.load(weights_only=True)``, and it also reads what that refuses (modules, as
-EDM pickles them, and namespaces). Every tensor lies inside the file's own bytes, so a small file cannot ask for much
-memory.
+plain data are obeyed; a global is a name that is never imported; calling one of the few names that weights need
+gives a tensor over bytes of the file or a plain container. Whatever else was pickled beside them (configurations,
+paths, dates, random states, optimisers, whole modules) is a :class:`Record` with the name of its class, which a format
+refuses where it needs more. So this executes as little as ``torch.load(weights_only=True)``, and reads what that
+refuses. Every tensor lies inside the file's own bytes, so a small file cannot ask for much memory.
 
 Source: the two containers of ``torch.save``.
 """
@@ -35,27 +35,27 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def read_pickled(path: Path) -> Any:
+def read_pickled(path: Path, unread: dict[str, None] | None = None) -> Any:
     """What a pickle, or a file of ``torch.save`` in either container, holds: plain data, tensors and records.
 
     Args:
         path: The file. Tensors are views of it where its container allows; copy them before it changes.
+        unread: Takes the full names of classes and functions that are not obeyed, as its keys.
 
     Raises:
-        UserError: not such a file, damaged or cut off, or it asks for something that no checkpoint needs.
+        UserError: not such a file, damaged or cut off, or it asks for an operation that no checkpoint needs.
     """
+    unread = {} if unread is None else unread
     try:
-        if not path.stat().st_size:
-            raise UserError(f"{path} is empty")
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         if content[: len(_ZIP)] == _ZIP:
-            return _read_zip(content)
+            return _read_zip(content, unread)
         if content[: len(_PICKLE)] == _PICKLE:
-            return _read_stream(content, content)
+            return _read_stream(content, content, unread)
     except Refused as refusal:
         raise UserError(f"refused to read {path}: {refusal}; nothing of it was run") from refusal
     except _DAMAGE as error:
@@ -73,7 +73,7 @@ def _bytes(content: mmap.mmap | bytearray, offset: int, count: int) -> Tensor:
     return torch.frombuffer(content, dtype=torch.uint8, count=count, offset=offset)
 
 
-def _read_zip(content: mmap.mmap) -> Any:
+def _read_zip(content: mmap.mmap, unread: dict[str, None]) -> Any:
     """The zip container: ``NAME/data.pkl`` and one uncompressed member for each storage."""
     with zipfile.ZipFile(content) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -81,6 +81,8 @@ def _read_zip(content: mmap.mmap) -> Any:
     if len(programs) != 1:
         raise ValueError("a zip file without the members that torch.save writes")
     folder = programs[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in members:
+        raise Refused("it is a TorchScript program; save its state_dict() with torch.save")
 
     def member(name: str) -> Tensor:
         if name not in members:
@@ -101,19 +103,22 @@ def _read_zip(content: mmap.mmap) -> Any:
     if order in members and member(order).numpy().tobytes() != b"little":
         raise ValueError("written on a big-endian machine")
     program = member(programs[0]).numpy().tobytes()
-    return Machine(storage, _storage_of).run(io.BytesIO(program))
+    return Machine(storage, _storage_of, unread).run(io.BytesIO(program))
 
 
-def _read_stream(stream: BinaryIO | mmap.mmap, content: mmap.mmap | bytearray, nested: bool = False) -> Any:
+def _read_stream(
+    stream: BinaryIO | mmap.mmap, content: mmap.mmap | bytearray, unread: dict[str, None], nested: bool = False
+) -> Any:
     """A plain pickle, or torch's older container: magic number, version, platform, pickle, storage keys, bytes.
 
     Args:
         stream: The content as a file, at its start.
         content: The content.
+        unread: As for :func:`read_pickled`.
         nested: Whether it is a storage inside a plain pickle, of which only the older container is legal.
     """
     from_bytes = None if nested else _storage_of
-    first = Machine(from_bytes=from_bytes).run(stream)
+    first = Machine(from_bytes=from_bytes, unread=unread).run(stream)
     if not _is(first, _MAGIC):
         if nested:
             raise ValueError("a storage without its magic number")
@@ -133,7 +138,7 @@ def _read_stream(stream: BinaryIO | mmap.mmap, content: mmap.mmap | bytearray, n
             storages[key] = Storage(torch.empty(numel * dtype.itemsize, dtype=torch.uint8), dtype)
         return storages[key]
 
-    found, keys = Machine(storage, from_bytes).run(stream), Machine().run(stream)
+    found, keys = Machine(storage, from_bytes, unread).run(stream), Machine().run(stream)
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
         raise ValueError("its list of storages is not that of its tensors")
     _fill([storages[key] for key in keys], content, stream.tell())
@@ -156,4 +161,4 @@ def _fill(storages: list[Storage], content: mmap.mmap | bytearray, offset: int) 
 
 def _storage_of(data: bytes) -> Any:
     """The storage that a plain pickle holds as bytes of the older container."""
-    return _read_stream(io.BytesIO(data), bytearray(data), nested=True)
+    return _read_stream(io.BytesIO(data), bytearray(data), {}, nested=True)

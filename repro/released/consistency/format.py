@@ -12,7 +12,7 @@ from repro import registry
 from repro.errors import UserError, unknown
 from repro.kernels import EDM
 from repro.parameterizations import EDMPreconditioning
-from repro.released.base import ForeignFile, Format, fill, outline, tensors_of
+from repro.released.base import ForeignFile, Format, fill, named, outline
 from repro.released.consistency import layout as consistency
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
@@ -24,6 +24,7 @@ from repro.training.diffusion import DenoiserModule
 __all__ = ["ConsistencyFormat"]
 
 _SIZES = {(1, 2, 3, 4): 64, (1, 1, 2, 2, 4, 4): 256}
+_NAMES = named("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
 _CHANNELS_PER_HEAD, _CONDITION_SCALE = 64, 250.0
 
 
@@ -58,14 +59,16 @@ class ConsistencyFormat(Format):
         self.use, self.image_size, self.channels_per_head = use, image_size, channels_per_head
 
     def recognises(self, file: ForeignFile) -> bool:
-        tensors = tensors_of(file.content)
-        return tensors is not None and {"time_embed.0.weight", "input_blocks.0.0.weight"} <= tensors.keys()
+        return file.weights(_NAMES) is not None
 
     def read(self, file: ForeignFile) -> DenoiserModule:
-        tensors = tensors_of(file.content)
+        weights = file.weights(_NAMES)
+        tensors = weights.tensors
         given = self._record(file, tensors)
         record = consistency.settings(given)
-        state = consistency.state_dict(tensors, outline(file, record, tensors.values()))
+        shape = outline(file, record, tensors.values())
+        state = consistency.state_dict(tensors, shape)
+        raw = None if weights.raw is None else consistency.state_dict(weights.raw, shape)
         use = self.settle(file, "use", "denoiser" if file.path.name.startswith("edm") else "consistency")
         if use == "denoiser":
             meaning = EDMPreconditioning(condition_scale=_CONDITION_SCALE)
@@ -74,10 +77,11 @@ class ConsistencyFormat(Format):
             network = registry.build("networks", record["name"], **record["args"])
             sampler = self.sampler or Consistency()
             module = ConsistencyTraining(network, EDM(), sampler, condition_scale=_CONDITION_SCALE)
-        fill(module, state, None, file.path)
+        fill(module, state, raw, file.path)
         if use == "consistency":
             module.target.load_state_dict(module.average.state_dict())
-        file.found = f"U-Net of width {given['model_channels']}, as a {use}{' function' * (use == 'consistency')}"
+        what = f"as a {use}{' function' * (use == 'consistency')}"
+        file.found = f"U-Net of width {given['model_channels']}, {what}, {weights.kind}"
         return module
 
     def _record(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

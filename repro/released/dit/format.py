@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import ClassVar, Literal
 
 from repro.errors import unknown
-from repro.released.base import (
-    ForeignFile,
-    Format,
-    fill,
-    outline,
-    tensors_of,
-    variance_preserving,
-    without_prefix,
-)
+from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.dit import layout as dit
 from repro.released.transformers import dit_record
 from repro.samplers.base import Sampler
@@ -23,6 +13,9 @@ from repro.samplers.dpm_solver import DPMSolver
 from repro.training.diffusion import Diffusion
 
 __all__ = ["DiTFormat"]
+
+_NAMES = named("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight")
+_UNCLEAR_ROWS = (10, 100, 1000)
 
 
 class DiTFormat(Format):
@@ -34,7 +27,8 @@ class DiTFormat(Format):
     Args:
         heads: Attention heads; by default those of the published network of the same width.
         kernel: ``DiscreteVP``, or ``VP`` for a network that was told 999 t.
-        null_class: Whether the last row of the class table means "no class", as where labels were dropped in training.
+        null_class: Whether the last row of the class table means "no class", as where labels were dropped in training
+            (DiT's own does). Must be given for tables of 10, 100 and 1000 rows.
         sampler: How images are drawn, in place of DPM-Solver.
 
     Raises:
@@ -56,27 +50,23 @@ class DiTFormat(Format):
         self.heads, self.kernel, self.null_class = heads, kernel, null_class
 
     def recognises(self, file: ForeignFile) -> bool:
-        return _averaged(file.content) is not None
+        return file.weights(_NAMES) is not None and file.shadow is None
 
     def read(self, file: ForeignFile) -> Diffusion:
-        tensors, last = _averaged(file.content), tensors_of(file.content.get("model"))
-        rows, null = len(tensors["y_embedder.embedding_table.weight"]), self.settle(file, "null_class", True)
+        weights = file.weights(_NAMES)
+        tensors = weights.tensors
+        rows = len(tensors["y_embedder.embedding_table.weight"])
+        why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
+        null = self.settle(file, "null_class", None if rows in _UNCLEAR_ROWS else True, why)
         given = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
         record = dit.settings(given)
         shape = outline(file, record, tensors.values())
         averaged = dit.state_dict(tensors, shape)
-        raw = None if last is None else dit.state_dict(without_prefix(last), shape)
+        raw = None if weights.raw is None else dit.state_dict(weights.raw, shape)
         parts = variance_preserving(self.settle(file, "kernel", "DiscreteVP"))
         t_end = 1e-3 if self.kernel == "VP" else None
         module = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
         fill(module, averaged, raw, file.path)
         what = "" if given["in_channels"] in (1, 3) else f" on latents of {given['in_channels']} channels"
-        file.found = f"DiT of width {given['hidden_size']}{what}"
+        file.found = f"DiT of width {given['hidden_size']}{what}, {weights.kind}"
         return module
-
-
-def _averaged(content: Any) -> dict[str, Tensor] | None:
-    """The averaged weights of a training checkpoint, or a plain state dict; None when it is no DiT's."""
-    held = content.get("ema", content) if isinstance(content, dict) else None
-    tensors = tensors_of(held)
-    return tensors if tensors is not None and "x_embedder.proj.weight" in tensors else None

@@ -7,22 +7,19 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from repro.errors import UserError
 from repro.kernels import EDM, VP, DiscreteVP, Kernel
 from repro.parameterizations import EDMPreconditioning, Eps, Parameterization
 from repro.released.base import ForeignFile, Format, fill, negated, outline
 from repro.released.edm import layout as edm
 from repro.released.pickles import Record
+from repro.released.state_dicts import state_of
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, TimeDistribution, UniformTimes
 from repro.training.diffusion import Diffusion
 
 __all__ = ["EDMFormat", "inner_name", "read_wrapper", "wrapper_of"]
 
-_GROUPS = ("_parameters", "_buffers", "_modules")
-_MOST_PARTS, _DEEPEST = 100_000, 32
 _Parts = tuple[Kernel, Parameterization, TimeDistribution]
 
 
@@ -129,26 +126,3 @@ def _plain(value: Any, depth: int = 4) -> Any:
     if not isinstance(value, int | float | str | None):
         raise UserError(f"a setting in this pickle is a {type(value).__name__}; it should be plain data")
     return value
-
-
-def state_of(module: Record) -> dict[str, Tensor]:
-    """The state dict of a pickled module: its parameters and buffers, and those of the modules inside.
-
-    Raises:
-        UserError: it is no module, holds something else than modules, or itself.
-    """
-    found: dict[str, Tensor] = {}
-    waiting: list[tuple[str, Any]] = [("", module)]
-    for count in range(_MOST_PARTS):
-        if not waiting:
-            return found
-        prefix, record = waiting.pop()
-        groups = [record.state.get(group) for group in _GROUPS] if isinstance(record, Record) else []
-        if not groups or not all(isinstance(group, dict) for group in groups):
-            break
-        *held, inside = groups
-        found |= {f"{prefix}{name}": value for group in held for name, value in group.items() if value is not None}
-        waiting += [(f"{prefix}{name}.", part) for name, part in inside.items() if part is not None]
-        if prefix.count(".") > _DEEPEST or len(waiting) + len(found) + count > _MOST_PARTS:
-            break
-    raise UserError("the pickled module is damaged: it has parts that are no modules, or holds itself")

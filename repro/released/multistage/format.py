@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from repro.errors import UserError
-from repro.released.base import ForeignFile, Format, fill, outline, variance_preserving
+from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.edm.format import inner_name, read_wrapper, wrapper_of
 from repro.released.module_lists import output_path, parts_of, read_encoder
 from repro.released.multistage import layout as multistage, transformer_layout as multistage_transformers
-from repro.released.score_sde.format import image_size_of, shadow_of, trained_tensors
+from repro.released.score_sde.format import image_size_of
 from repro.released.transformers import dit_record, uvit_record
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
@@ -63,29 +63,27 @@ class MultistageFormat(Format):
         wrapper = wrapper_of(file.content)
         if wrapper is not None:
             return inner_name(wrapper) == "MultistageUNet"
-        tensors = trained_tensors(file.content)
-        if tensors is None:
-            return False
-        averaged = isinstance(file.content.get("ema"), dict) and "shadow_params" in file.content["ema"]
-        return any(name.startswith("de_modules.") for name in tensors) or (averaged and "pos_embed" in tensors)
+        if file.weights(_has_decoders) is not None:
+            return True
+        return file.weights(named("pos_embed")) is not None and file.shadow is not None
 
     def read(self, file: ForeignFile) -> Diffusion:
         if wrapper_of(file.content) is not None:
             return read_wrapper(self, file, multistage)
-        tensors = trained_tensors(file.content)
+        weights = file.weights(_has_decoders) or file.weights(named("pos_embed"))
+        tensors = weights.tensors
         layout, given = self._settings(file, tensors)
         record = layout.settings(given)
         shape = outline(file, record, tensors.values())
-        raw = layout.state_dict(tensors, shape)
-        averaged, shadow = raw, shadow_of(file.content)
-        if shadow is not None:
-            averaged = layout.state_dict(layout.with_shadow(tensors, shadow, shape), shape)
+        averaged, raw, kind = layout.state_dict(tensors, shape), None, weights.kind
+        if file.shadow is not None:
+            raw, kind = averaged, "averaged weights"
+            averaged = layout.state_dict(layout.with_shadow(tensors, file.shadow, shape), shape)
         parts = variance_preserving("VP")
         module = self.diffusion(record, *parts[:2], DPMSolver(t_end=1e-4), parts[2])
         fill(module, averaged, raw, file.path)
         stages = len(given["model"].get("de_nfs", [0]))
-        which = "averaged" if shadow is not None else "raw"
-        file.found = f"{given['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {which} weights"
+        file.found = f"{given['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {kind}"
         return module
 
     def _settings(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> tuple[ModuleType, dict[str, Any]]:
@@ -130,6 +128,10 @@ class MultistageFormat(Format):
         if len(boundaries) != stages - 1 or any(high <= low for low, high in pairwise(edges)):
             raise UserError(f"boundaries are {boundaries}; give {stages - 1} ascending times in (0, 1), as [0.4, 0.6]")
         return {"stage_num": stages, "stage_interval": [[[low, high]] for low, high in pairwise(edges)]}
+
+
+def _has_decoders(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("de_modules.") for name in tensors)
 
 
 def _stages(tensors: Mapping[str, Tensor]) -> int:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from repro.errors import UserError, unknown
@@ -18,9 +17,7 @@ from repro.released.base import (
     fill,
     negated,
     outline,
-    tensors_of,
     variance_preserving,
-    without_prefix,
 )
 from repro.released.module_lists import UNet, output_path, parts_of, read_encoder
 from repro.released.score_sde import layout as score_sde
@@ -30,7 +27,7 @@ from repro.samplers.ode import RK45
 from repro.times import TimeDistribution, UniformTimes
 from repro.training.diffusion import Diffusion
 
-__all__ = ["ScoreSDEFormat", "shadow_of", "trained_tensors"]
+__all__ = ["ScoreSDEFormat"]
 
 KernelName = Literal["VP", "SubVP", "DiscreteVP", "VE"]
 _LARGEST_ASSUMED_DEPTH = 4
@@ -74,11 +71,11 @@ class ScoreSDEFormat(Format):
         self.kernel, self.image_size, self.network, self.fir, self.centred = kernel, image_size, network, fir, centred
 
     def recognises(self, file: ForeignFile) -> bool:
-        tensors = trained_tensors(file.content)
-        return tensors is not None and any(name.startswith("all_modules.") for name in tensors)
+        return file.weights(_is_module_list) is not None
 
     def read(self, file: ForeignFile) -> Diffusion:
-        tensors = trained_tensors(file.content)
+        weights = file.weights(_is_module_list)
+        tensors = weights.tensors
         unet, decoder = read_encoder(parts_of(tensors, "all_modules"))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
         model = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
@@ -88,15 +85,16 @@ class ScoreSDEFormat(Format):
             record["args"] |= {"log_noise_level": False}
         parts = self._variance_exploding(file, tensors, unet) if kernel == "VE" else variance_preserving(kernel)
         shape = outline(file, record, tensors.values())
-        raw = score_sde.state_dict(tensors, shape)
-        averaged, shadow = raw, shadow_of(file.content)
-        if shadow is not None:
-            averaged = score_sde.state_dict(score_sde.with_shadow(tensors, shadow, shape), shape)
+        averaged, raw = score_sde.state_dict(tensors, shape), None
+        if file.shadow is not None:
+            raw, averaged = averaged, score_sde.state_dict(score_sde.with_shadow(tensors, file.shadow, shape), shape)
+        elif weights.raw is not None:
+            raw = score_sde.state_dict(weights.raw, shape)
         if kernel == "VE":
-            raw, averaged = negated(raw), negated(averaged)
+            raw, averaged = None if raw is None else negated(raw), negated(averaged)
         module = self.diffusion(record, *parts[:2], _sampler(kernel), parts[2])
         fill(module, averaged, raw, file.path)
-        file.found = f"{model['name']}, {'averaged' if shadow is not None else 'raw'} weights"
+        file.found = f"{model['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
         return module
 
     def _model(self, file: ForeignFile, unet: UNet) -> dict[str, Any]:
@@ -124,33 +122,15 @@ class ScoreSDEFormat(Format):
         return kernel, meaning, UniformTimes()
 
 
+def _is_module_list(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("all_modules.") for name in tensors)
+
+
 def image_size_of(chosen: Any, file: ForeignFile, unet: UNet) -> int:
     """Pixels a side: as given, or CIFAR-10's for networks of no more resolutions than its own."""
     levels = len(unet.level_widths)
     assumed = 32 if levels <= _LARGEST_ASSUMED_DEPTH else None
     return chosen.settle(file, "image_size", assumed, f"its network has {levels} resolutions")
-
-
-def trained_tensors(content: Any) -> dict[str, Tensor] | None:
-    """The entry ``model`` of a training checkpoint, or a plain state dict, under names without prefix."""
-    held = content.get("model", content) if isinstance(content, dict) else None
-    tensors = tensors_of(held)
-    return None if tensors is None else without_prefix(tensors)
-
-
-def shadow_of(content: Any) -> list[Tensor] | None:
-    """The averaged tensors of a training checkpoint; None when it has none.
-
-    Raises:
-        UserError: the entry ``ema`` is no list of tensors.
-    """
-    held = content.get("ema") if "model" in content else None
-    if held is None:
-        return None
-    shadow = held.get("shadow_params") if isinstance(held, dict) else None
-    if not isinstance(shadow, list) or not all(isinstance(tensor, torch.Tensor) for tensor in shadow):
-        raise UserError("the entry 'ema' of this checkpoint has no list of tensors 'shadow_params'")
-    return shadow
 
 
 def _sampler(kernel: str) -> Sampler:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from repro.errors import unknown
 from repro.kernels import DiscreteVP, Kernel
 from repro.parameterizations import Eps, Parameterization
-from repro.released.base import ForeignFile, Format, fill, outline, tensors_of, variance_preserving
+from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.transformers import uvit_record
 from repro.released.uvit import layout as uvit
 from repro.samplers.base import Sampler
@@ -18,7 +18,8 @@ from repro.training.diffusion import Diffusion
 __all__ = ["UViTFormat"]
 
 _KERNELS = ("VP", "DiscreteVP", "StableDiffusion")
-_ROWS_WITH_NULL = 1001
+_NAMES = named("pos_embed", "mid_block.norm1.weight", "decoder_pred.weight")
+_NULL_CLASS = {1001: True, 11: None, 101: None}  # rows of a class table; None: its shape cannot tell
 
 
 class UViTFormat(Format):
@@ -31,6 +32,7 @@ class UViTFormat(Format):
         heads: Attention heads; by default those of the published network of the same width.
         kernel: ``VP``, ``DiscreteVP`` for DDPM's 1000 steps, or ``StableDiffusion`` for those.
         null_class: Whether the last row of the class table means "no class", as in the released models with 1001 rows.
+            Must be given for tables of 11 and 101 rows.
         sampler: How images are drawn, in place of DPM-Solver.
 
     Raises:
@@ -52,20 +54,25 @@ class UViTFormat(Format):
         self.heads, self.kernel, self.null_class = heads, kernel, null_class
 
     def recognises(self, file: ForeignFile) -> bool:
-        tensors = tensors_of(file.content)
-        return tensors is not None and {"pos_embed", "mid_block.norm1.weight", "decoder_pred.weight"} <= tensors.keys()
+        return file.weights(_NAMES) is not None and file.shadow is None
 
     def read(self, file: ForeignFile) -> Diffusion:
-        tensors = tensors_of(file.content)
+        weights = file.weights(_NAMES)
+        tensors = weights.tensors
         given = uvit_record(self, file, tensors)
         record, latents = uvit.settings(given), given["in_chans"] == 4
-        if (rows := record["args"]["num_classes"]) and self.settle(file, "null_class", rows == _ROWS_WITH_NULL):
-            record["args"] |= {"num_classes": rows - 1, "null_class": True}
-        state = uvit.state_dict(tensors, outline(file, record, tensors.values()))
+        if rows := record["args"]["num_classes"]:
+            why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
+            if self.settle(file, "null_class", _NULL_CLASS.get(rows, False), why):
+                record["args"] |= {"num_classes": rows - 1, "null_class": True}
+        shape = outline(file, record, tensors.values())
+        state = uvit.state_dict(tensors, shape)
+        raw = None if weights.raw is None else uvit.state_dict(weights.raw, shape)
         parts = _parts(self.settle(file, "kernel", "StableDiffusion" if latents else "VP"))
         module = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
-        fill(module, state, None, file.path)
-        file.found = f"U-ViT of width {given['embed_dim']}{' on latents of 4 channels' if latents else ''}"
+        fill(module, state, raw, file.path)
+        what = " on latents of 4 channels" if latents else ""
+        file.found = f"U-ViT of width {given['embed_dim']}{what}, {weights.kind}"
         return module
 
 
