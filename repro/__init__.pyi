@@ -1,6 +1,6 @@
 from .banks.bank import Bank as Bank
 from .checkpoints.load import load as load
-from .comparison.scoring import compare as compare
+from .comparison.comparing import compare as compare
 from .drawing.sampling import sample as sample
 from .errors import UserError as UserError
 from .noise import NoiseStream as NoiseStream, draw_noise as draw_noise

@@ -1,11 +1,12 @@
+from .comparing import Comparison as Comparison, compare as compare
 from .counting import derangement as derangement
-from .files import write_comparison as write_comparison
 from .report import write_report as write_report
 from .results import (
-    Comparison as Comparison,
+    Conditions as Conditions,
     Memorization as Memorization,
     Outcomes as Outcomes,
     PairCounts as PairCounts,
     PairValues as PairValues,
+    Results as Results,
 )
-from .scoring import compare as compare
+from .write import write_results as write_results

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -13,22 +13,21 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from repro.banks import Bank
-from repro.comparison.results import Outcomes, PairCounts, PairValues
-from repro.errors import UserError
+from repro.comparison.results import Conditions, Outcomes, PairCounts, PairValues, Sense
 from repro.metrics.base import PairMetric
 from repro.metrics.functional.conditional import between_matches
-from repro.metrics.functional.mae import absolute_difference_matrix
+from repro.metrics.functional.mae import absolute_difference_matrix, stays_below
+from repro.metrics.functional.pairs import pair_values, pairs_of
 from repro.metrics.functional.similarity import cosine_matrix, exceeds
-from repro.metrics.protocol import feed, is_paired, pick, value_of
+from repro.metrics.protocol import is_paired, metric_value, pick
 
 __all__ = ["Group", "between_scores", "derangement", "groups_of", "pair_scores"]
 
-_ELEMENTS = 1 << 22
-_KINDS = ("places", "banks", "features")
+Pair = tuple[int, int]
 
 
 def derangement(n: int, seed: int) -> Tensor:
-    """A fixed shuffle of n >= 2 places that leaves none where it was: a random cycle through all of them.
+    """Makes a fixed shuffle of n >= 2 places that leaves none where it was: a random cycle through all of them.
 
     Example:
         >>> bool((derangement(1000, 0) == torch.arange(1000)).any())
@@ -45,27 +44,35 @@ class Group:
     """Systems whose images belong together one by one: all unconditional, or all of the same noises and classes.
 
     Attributes:
-        places: Of the systems among all that are compared.
+        systems: Their numbers among all that are compared.
         banks: Of the systems.
         features: Of their images, (n, d) each.
         shuffle: For each image another one, of another noise and the same class; None where there is none.
     """
 
-    places: list[int]
+    systems: list[int]
     banks: list[Bank]
     features: list[Tensor]
     shuffle: Tensor | None
 
+    def pairs(self) -> list[Pair]:
+        """Numbers of the systems of each pair, in the order of :func:`~repro.metrics.functional.pairs.pairs_of`."""
+        return [(self.systems[i], self.systems[j]) for i, j in pairs_of(len(self.systems))]
+
+    def inputs(self, metric: Metric) -> list[Tensor]:
+        """What a metric looks at, of each system: features or images."""
+        return pick(metric, self.features, [bank.images for bank in self.banks])
+
 
 def groups_of(banks: Sequence[Bank], features: Sequence[Tensor], control_seed: int) -> list[Group]:
-    """The unconditional systems and the conditional ones, each where there are any."""
+    """Groups the unconditional systems and the conditional ones, each where there are any."""
     groups = []
     for conditional in (False, True):
-        places = [place for place, bank in enumerate(banks) if (bank.labels is not None) == conditional]
-        if places:
-            own = [banks[place] for place in places]
+        systems = [number for number, bank in enumerate(banks) if (bank.labels is not None) == conditional]
+        if systems:
+            own = [banks[number] for number in systems]
             shuffle = _shuffled(len(own[0]), own[0].labels, control_seed)
-            groups.append(Group(places, own, [features[place] for place in places], shuffle))
+            groups.append(Group(systems, own, [features[number] for number in systems], shuffle))
     return groups
 
 
@@ -81,141 +88,120 @@ def _shuffled(count: int, labels: Tensor | None, seed: int) -> Tensor | None:
     return order
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """A score of pairs that compares one number of each noise with a threshold."""
+
+    inputs: Callable[[Group], list[Tensor]]
+    matrix: Callable[..., Tensor]
+    holds: Callable[[Tensor, float], Tensor]
+    sense: Sense
+    threshold: float
+
+
+def _rules(conditions: Conditions) -> dict[str, _Rule]:
+    return {
+        "RP": _Rule(lambda group: group.features, cosine_matrix, exceeds, ">", conditions.threshold),
+        "MAE": _Rule(
+            lambda group: [bank.images.flatten(1) for bank in group.banks],
+            absolute_difference_matrix,
+            stays_below,
+            "<",
+            conditions.mae_threshold,
+        ),
+    }
+
+
 def pair_scores(
-    groups: Sequence[Group], count: int, threshold: float, mae_threshold: float, metrics: Mapping[str, Metric]
+    groups: Sequence[Group], count: int, conditions: Conditions, metrics: Mapping[str, Metric]
 ) -> tuple[dict[str, PairCounts], dict[str, PairValues]]:
-    """RP, MAE and further metrics of every pair inside each group; distances of whole sets of every pair.
+    """Counts RP, MAE and further metrics of every pair inside each group; distances of whole sets of every pair.
 
     Args:
         groups: Of :func:`groups_of`.
         count: Number of systems.
-        threshold: Of RP.
-        mae_threshold: Of MAE.
+        conditions: With the thresholds.
         metrics: Of :func:`repro.metrics.protocol.pair_metrics`.
     """
-    found: dict[str, dict[tuple[int, int], Outcomes]] = {}
-    values: dict[str, PairValues] = {}
-    for group in groups:
-        pixels = [bank.images.flatten(1) for bank in group.banks]
-        made = {
-            "RP": _outcomes(group, group.features, "RP", cosine_matrix, lambda x: exceeds(x, threshold)),
-            "MAE": _outcomes(group, pixels, "MAE", absolute_difference_matrix, lambda x: x < mae_threshold),
-        }
-        for name, metric in metrics.items():
-            if isinstance(metric, PairMetric):
-                made[name] = _matched(group, metric)
-            elif is_paired(metric):
-                _add_values(values.setdefault(name, PairValues.empty(name, count, metric)), group, metric, name)
-        for name, outcomes in made.items():
-            found.setdefault(name, {}).update(outcomes)
-    for name, metric in metrics.items():
-        if not is_paired(metric):
-            values[name] = PairValues.empty(name, count, metric)
-            _add_values(values[name], _together(groups), metric, name)
-    limits = {"RP": (">", threshold), "MAE": ("<", mae_threshold)}
+    rules = _rules(conditions)
     scores = {
-        name: PairCounts.of(name, count, outcomes, *limits.get(name, ("", None))) for name, outcomes in found.items()
+        name: PairCounts.of(name, count, _over_groups(groups, _outcomes, name, rule), rule.sense, rule.threshold)
+        for name, rule in rules.items()
     }
+    values = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, PairMetric):
+            scores[name] = PairCounts.of(name, count, _over_groups(groups, _matched, name, metric))
+        else:
+            values[name] = PairValues.empty(name, count, is_paired(metric))
+            for group in groups if is_paired(metric) else [_together(groups)]:
+                _add_values(values[name], group, metric)
     return scores, values
+
+
+def _over_groups(
+    groups: Sequence[Group], count: Callable[..., dict[Pair, Outcomes]], *arguments: object
+) -> dict[Pair, Outcomes]:
+    return {pair: outcome for group in groups for pair, outcome in count(group, *arguments).items()}
 
 
 def _together(groups: Sequence[Group]) -> Group:
     """All systems, for metrics that do not ask which image belongs to which."""
-    places, banks, features = ([item for group in groups for item in getattr(group, kind)] for kind in _KINDS)
-    return Group(places, banks, features, None)
+    kinds = ("systems", "banks", "features")
+    return Group(*([item for group in groups for item in getattr(group, kind)] for kind in kinds), None)
 
 
-def _over_noises(systems: Sequence[Tensor], title: str) -> Iterator[slice]:
-    """Slices of noises such that all pairs of all systems fit in memory, with a progress bar."""
-    step = max(1, _ELEMENTS // (len(systems) * systems[0][0].numel()))
-    starts = range(0, len(systems[0]), step)
-    return (slice(start, start + step) for start in tqdm(starts, desc=title, unit="chunk", delay=2.0, leave=False))
-
-
-def _outcomes(
-    group: Group,
-    inputs: Sequence[Tensor],
-    title: str,
-    matrix: Callable[..., Tensor],
-    holds: Callable[[Tensor], Tensor],
-) -> dict[tuple[int, int], Outcomes]:
-    """What each pair of the group, a system with itself included, gave on each noise.
-
-    Args:
-        group: The systems.
-        inputs: Their features or pixels, (n, d) each.
-        title: Beside the progress bar.
-        matrix: From (n, K, d), or two of them, to (n, K, K).
-        holds: From entries of it to bool.
-    """
-    first, second = torch.triu_indices(len(inputs), len(inputs))
-    values: list[list[Tensor]] = [[], []]
-    for rows in _over_noises(inputs, title):
-        own = torch.stack([item[rows] for item in inputs], dim=1)
-        values[0].append(matrix(own)[:, first, second])
-        if group.shuffle is not None:
-            other = torch.stack([item[group.shuffle[rows]] for item in inputs], dim=1)
-            values[1].append(matrix(own, other)[:, first, second])
-    same, shuffled = (torch.cat(parts).T.contiguous() if parts else None for parts in values)
+def _outcomes(group: Group, name: str, rule: _Rule) -> dict[Pair, Outcomes]:
+    """What each pair of a group, a system with itself included, gave on each noise."""
+    inputs, pairs = rule.inputs(group), group.pairs()
+    same = pair_values(inputs, rule.matrix, title=name)
+    matches, values = rule.holds(same, rule.threshold).numpy(), same.numpy()
+    if group.shuffle is None:
+        return {pair: Outcomes(matches[row], values=values[row]) for row, pair in enumerate(pairs)}
+    shuffled = pair_values(inputs, rule.matrix, group.shuffle, f"{name}, shuffled noises")
+    control, control_values = rule.holds(shuffled, rule.threshold).numpy(), shuffled.numpy()
     return {
-        (group.places[int(i)], group.places[int(j)]): Outcomes(
-            matches=holds(same[row]).numpy(),
-            control=None if shuffled is None else holds(shuffled[row]).numpy(),
-            values=same[row].numpy(),
-            control_values=None if shuffled is None else shuffled[row].numpy(),
-        )
-        for row, (i, j) in enumerate(zip(first, second, strict=True))
+        pair: Outcomes(matches[row], control[row], values[row], control_values[row]) for row, pair in enumerate(pairs)
     }
 
 
-def _matched(group: Group, metric: PairMetric) -> dict[tuple[int, int], Outcomes]:
-    inputs = pick(metric, group.features, [bank.images for bank in group.banks])
-    found = {}
-    for i, j in combinations_with_replacement(range(len(inputs)), 2):
-        matches = metric.match(inputs[i], inputs[j]).cpu().numpy()
-        shuffle = group.shuffle
-        control = None if shuffle is None else metric.match(inputs[i], inputs[j][shuffle]).cpu().numpy()
-        found[group.places[i], group.places[j]] = Outcomes(matches, control)
-    return found
+def _matched(group: Group, name: str, metric: PairMetric) -> dict[Pair, Outcomes]:
+    inputs, outcomes = group.inputs(metric), {}
+    pairs = zip(pairs_of(len(inputs)), group.pairs(), strict=True)
+    for (i, j), pair in tqdm(list(pairs), desc=name, unit="pair", delay=2.0, leave=False):
+        control = None
+        if group.shuffle is not None:
+            control = metric.match(inputs[i], inputs[j][group.shuffle]).cpu().numpy()
+        outcomes[pair] = Outcomes(metric.match(inputs[i], inputs[j]).cpu().numpy(), control)
+    return outcomes
 
 
-def _add_values(values: PairValues, group: Group, metric: Metric, name: str) -> None:
+def _add_values(values: PairValues, group: Group, metric: Metric) -> None:
     """Fills in the cells of one group."""
-    inputs = pick(metric, group.features, [bank.images for bank in group.banks])
+    inputs, name = group.inputs(metric), values.name
     pairs = list(combinations(range(len(inputs)), 2))
     for i, j in tqdm(pairs, desc=name, unit="pair", delay=2.0, leave=False):
-        place = group.places[i], group.places[j]
-        values.fill(values.values, place, metric_value(metric, name, inputs[i], inputs[j]))
+        pair = group.systems[i], group.systems[j]
+        values.values[pair] = values.values[pair[::-1]] = metric_value(metric, name, inputs[i], inputs[j])
         if values.control is not None and group.shuffle is not None:
             shuffled = metric_value(metric, name, inputs[i], inputs[j][group.shuffle])
-            values.fill(values.control, place, shuffled)
+            values.control[pair] = values.control[pair[::-1]] = shuffled
 
 
-def metric_value(metric: Metric, name: str, a: Tensor, b: Tensor) -> float:
-    """The value of a metric on two sets; the metric is not changed."""
-    fresh = metric.clone()
-    fresh.reset()
-    try:
-        feed(fresh, a, b)
-        return value_of(fresh, name)
-    except UserError as error:
-        raise UserError(f"metric {name}: {error}") from error
-
-
-def between_scores(groups: Sequence[Group], count: int, threshold: float, control_seed: int) -> dict[str, PairCounts]:
-    """Between RP of every unconditional with every conditional system, where there are both."""
+def between_scores(groups: Sequence[Group], count: int, conditions: Conditions) -> dict[str, PairCounts]:
+    """Counts between RP of every unconditional with every conditional system, where there are both."""
     if len(groups) < 2:
         return {}
     plain, conditional = groups
+    threshold = conditions.threshold
     each = conditional.banks[0].manifest.images_per_seed
     noises = len(plain.banks[0])
-    shuffle = derangement(noises, control_seed) if noises > 1 else None
-    outcomes = {}
-    rows = np.arange(noises)
-    for i, own in zip(plain.places, plain.features, strict=True):
-        for j, others in zip(conditional.places, conditional.features, strict=True):
+    shuffle = derangement(noises, conditions.control_seed) if noises > 1 else None
+    outcomes, rows = {}, np.arange(noises)
+    for i, own in zip(plain.systems, plain.features, strict=True):
+        for j, others in zip(conditional.systems, conditional.features, strict=True):
             under = others.unflatten(0, (noises, each))
-            matches, similarity, label = (found.numpy() for found in between_matches(own, under, threshold))
+            matches, similarity, label = (part.numpy() for part in between_matches(own, under, threshold))
             control = between_matches(own, under[shuffle], threshold) if shuffle is not None else (None, None)
             ordered = [rows, rows * each + label]
             outcomes[min(i, j), max(i, j)] = Outcomes(

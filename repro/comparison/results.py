@@ -1,22 +1,73 @@
-"""What a comparison of sample banks found: integer counts with their intervals."""
+"""What a comparison of sample banks counted, and under which conditions: data and arithmetic."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from repro.banks import Bank, format_seeds
-from repro.metrics.functional.curves import THRESHOLDS
-from repro.metrics.functional.intervals import wilson_interval
-from repro.metrics.functional.paired import PairedTest
-from repro.metrics.protocol import is_paired
+from repro.banks import Bank
+from repro.errors import UserError, unknown
+from repro.metrics.functional.curves import THRESHOLDS, counts_above, counts_below
+from repro.metrics.functional.intervals import check_confidence, wilson_interval
+from repro.metrics.functional.mae import check_mae_threshold
+from repro.metrics.functional.paired import PairedTest, mcnemar_test
+from repro.metrics.functional.similarity import check_threshold
 
-__all__ = ["Comparison", "Memorization", "Outcomes", "PairCounts", "PairValues", "counted"]
+__all__ = ["Conditions", "Memorization", "Outcomes", "PairCounts", "PairValues", "Results", "Sense", "counted"]
+
+Sense = Literal[">", "<", ""]
+"""An outcome counts where its value is above (>) or below (<) the threshold; empty: it has no value."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything that a count depends on besides the images; every table, figure and record begins with it.
+
+    Attributes:
+        descriptor: Of the descriptor: ``name``, ``fingerprint``, ``record`` and ``default_threshold``.
+        threshold: Similarity in [-1, 1] above which two images are the same (RP, GL).
+        mae_threshold: Mean pixel difference in [0, 255] below which they are close (MAE).
+        n: Number of noises, at least 1; of conditional systems, of noises and classes.
+        data: What the systems were trained on, for people.
+        control_seed: Number of the fixed shuffle that pairs each noise with another one.
+        confidence: Coverage of every interval, in (0, 1).
+
+    Raises:
+        UserError: a number outside its range.
+    """
+
+    descriptor: Mapping[str, Any]
+    threshold: float
+    mae_threshold: float
+    n: int
+    data: str
+    control_seed: int = 0
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", check_threshold(self.threshold))
+        object.__setattr__(self, "mae_threshold", check_mae_threshold(self.mae_threshold))
+        object.__setattr__(self, "confidence", check_confidence(self.confidence))
+        if self.n < 1:
+            raise UserError(f"a comparison of {self.n} noises counts nothing; give at least 1")
+
+    @property
+    def percent(self) -> str:
+        """The confidence for people, such as ``95 %``."""
+        return f"{100 * self.confidence:g} %"
+
+    def cells(self) -> dict[str, Any]:
+        """First cells of every row of every table; a row's own ``n`` or ``threshold`` takes the place of these."""
+        return self.record() | {"descriptor": self.descriptor["name"]}
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain JSON data."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +90,11 @@ class Outcomes:
     first: np.ndarray | None = None
     second: np.ndarray | None = None
 
+    def rows(self, row: int) -> tuple[int, int]:
+        """Rows of the two banks that one outcome compares."""
+        first, second = (row if rows is None else int(rows[row]) for rows in (self.first, self.second))
+        return first, second
+
 
 @dataclass(frozen=True)
 class PairCounts:
@@ -52,8 +108,8 @@ class PairCounts:
         n: Number of noises (of noises and classes for conditional systems); the largest where pairs differ.
         totals: Number of each pair, int64 (K, K); 0 where the score compares nothing.
         outcomes: By pair (i, j), i <= j: what was counted.
-        sense: ``>`` or ``<`` when outcomes have values and match above or below the threshold, else empty.
-        threshold: Which one.
+        sense: Which side of the threshold counts.
+        threshold: Where outcomes have values: the threshold.
     """
 
     name: str
@@ -62,7 +118,7 @@ class PairCounts:
     n: int
     totals: np.ndarray
     outcomes: dict[tuple[int, int], Outcomes] = field(repr=False)
-    sense: Literal[">", "<", ""] = ""
+    sense: Sense = ""
     threshold: float | None = None
 
     @classmethod
@@ -71,16 +127,16 @@ class PairCounts:
         name: str,
         count: int,
         outcomes: dict[tuple[int, int], Outcomes],
-        sense: Literal[">", "<", ""] = "",
+        sense: Sense = "",
         threshold: float | None = None,
     ) -> PairCounts:
         """Counts the outcomes of K systems."""
         counts, control, totals = np.zeros((3, count, count), dtype=np.int64)
-        for place, found in outcomes.items():
-            for i, j in {place, place[::-1]}:
-                counts[i, j], totals[i, j] = found.matches.sum(), len(found.matches)
-                control[i, j] = 0 if found.control is None else found.control.sum()
-        controlled = all(found.control is not None for found in outcomes.values())
+        for pair, outcome in outcomes.items():
+            for i, j in {pair, pair[::-1]}:
+                counts[i, j], totals[i, j] = outcome.matches.sum(), len(outcome.matches)
+                control[i, j] = 0 if outcome.control is None else outcome.control.sum()
+        controlled = all(outcome.control is not None for outcome in outcomes.values())
         return cls(name, counts, control if controlled else None, int(totals.max()), totals, outcomes, sense, threshold)
 
     @property
@@ -98,7 +154,7 @@ class PairCounts:
 
     def pairs(self) -> list[tuple[int, int]]:
         """The pairs of different systems that were compared, first < second, in their order."""
-        return sorted(place for place in self.outcomes if place[0] != place[1])
+        return sorted(pair for pair in self.outcomes if pair[0] != pair[1])
 
     def interval(self, first: int, second: int, confidence: float = 0.95) -> tuple[float, float]:
         """Wilson interval of one pair's rate."""
@@ -113,12 +169,9 @@ class PairCounts:
 
     def curve(self, first: int, second: int, control: bool = False) -> np.ndarray:
         """Counts of one pair at each of :meth:`thresholds`, int64 (t,), on the noises or on shuffled ones."""
-        found = self.outcomes[min(first, second), max(first, second)]
-        ordered = np.sort(found.control_values if control else found.values)
-        limits = np.asarray(self.thresholds()).astype(ordered.dtype)
-        if self.sense == ">":
-            return len(ordered) - np.searchsorted(ordered, limits, side="right")
-        return np.searchsorted(ordered, limits, side="left")
+        outcome = self.outcomes[min(first, second), max(first, second)]
+        values = torch.from_numpy(outcome.control_values if control else outcome.values)
+        return (counts_above if self.sense == ">" else counts_below)(values, self.thresholds()).numpy()
 
 
 @dataclass(frozen=True)
@@ -138,16 +191,10 @@ class PairValues:
     train: np.ndarray | None
 
     @classmethod
-    def empty(cls, name: str, count: int, metric: Metric) -> PairValues:
-        """Nothing yet, for K systems."""
+    def empty(cls, name: str, count: int, paired: bool) -> PairValues:
+        """Nothing yet, for K systems and a metric of pairs of images or of whole sets."""
         blank = np.full((count, count), np.nan)
-        paired = is_paired(metric)
         return cls(name, blank, blank.copy() if paired else None, None if paired else np.full(count, np.nan))
-
-    @staticmethod
-    def fill(values: np.ndarray, place: tuple[int, int], value: float) -> None:
-        """Sets both cells of a pair."""
-        values[place] = values[place[::-1]] = value
 
 
 @dataclass(frozen=True)
@@ -186,41 +233,52 @@ class Memorization:
 
     def curve(self, threshold: float) -> list[int]:
         """Samples that are no copy at each of :meth:`thresholds`."""
-        ordered = np.sort(self.similarity)
-        limits = np.asarray(self.thresholds(threshold)).astype(ordered.dtype)
-        return np.searchsorted(ordered, limits, side="right").tolist()
+        above = counts_above(torch.from_numpy(self.similarity), self.thresholds(threshold))
+        return (len(self.similarity) - above).tolist()
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What :func:`repro.comparison.compare` found; prints as tables, and :meth:`write` puts it in a folder.
+@dataclass(frozen=True, repr=False)
+class Results:
+    """What K systems drew from the same noises, counted.
 
     Attributes:
         names: Of the K systems.
         banks: What was compared.
-        n: Number of images of each; of noises, where some systems draw several images from each.
+        conditions: Under which it was counted.
         scores: By name: ``RP`` and ``MAE`` of unconditional systems and of conditional ones, over all noises and
             classes; ``Between RP`` of an unconditional with a conditional system; further pair metrics.
         memorization: One for each system, None where no training images were given.
         train: The training images of each system, or None.
-        descriptor: Name, fingerprint, record and default threshold of the descriptor.
-        threshold: Of RP and GL.
-        mae_threshold: Of MAE.
-        control_seed: Number of the shuffle.
         values: Further metrics that are no rates, by name.
     """
 
     names: list[str]
     banks: list[Bank]
-    n: int
+    conditions: Conditions
     scores: dict[str, PairCounts]
     memorization: list[Memorization | None]
     train: list[Tensor | None]
-    descriptor: dict[str, Any]
-    threshold: float
-    mae_threshold: float
-    control_seed: int
     values: dict[str, PairValues] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of images of each; of noises, where some systems draw several images from each."""
+        return self.conditions.n
+
+    @property
+    def descriptor(self) -> Mapping[str, Any]:
+        """Name, fingerprint, record and default threshold of the descriptor."""
+        return self.conditions.descriptor
+
+    @property
+    def threshold(self) -> float:
+        """Of RP and GL."""
+        return self.conditions.threshold
+
+    @property
+    def mae_threshold(self) -> float:
+        """Of MAE."""
+        return self.conditions.mae_threshold
 
     @property
     def noises(self) -> int:
@@ -232,39 +290,8 @@ class Comparison:
         """Number of classes of the conditional systems, 0 when there are none."""
         return max(bank.manifest.num_classes for bank in self.banks)
 
-    def table(self) -> list[dict[str, Any]]:
-        """One row a score and pair of systems: counts, n, rate, 95 % interval, and the same of the control."""
-        rows = []
-        for score in self.scores.values():
-            for first, second in score.pairs():
-                n = int(score.totals[first, second])
-                row = {"score": score.name, "first": self.names[first], "second": self.names[second]}
-                row |= counted(int(score.counts[first, second]), n)
-                if score.control is not None:
-                    row |= counted(int(score.control[first, second]), n, "control_")
-                rows.append(row)
-        return rows
-
-    def value_table(self) -> list[dict[str, Any]]:
-        """One row a metric that is no rate and pair of systems, and one a system and its training images."""
-        from repro.comparison.tables import value_table
-
-        return value_table(self)
-
-    def conditional_table(self) -> list[dict[str, Any]]:
-        """One row a score, pair of conditional systems and class, and one for the mean over the classes."""
-        from repro.comparison.tables import conditional_table
-
-        return conditional_table(self)
-
-    def curve_table(self) -> list[dict[str, Any]]:
-        """One row a pair of systems and threshold, for RP, MAE and between RP; and one a system, for GL."""
-        from repro.comparison.tables import curve_table
-
-        return curve_table(self)
-
     def paired_test(self, system: str, first: str, second: str, score: str = "RP") -> PairedTest:
-        """Is a system more alike to the first than to the second of two others, on the same noises?
+        """Tests whether a system is more alike to the first than to the second of two others, on the same noises.
 
         McNemar's exact test; see :func:`repro.metrics.functional.mcnemar_test`.
 
@@ -277,83 +304,23 @@ class Comparison:
         Raises:
             UserError: an unknown name, or pairs that the score does not compare on the same noises.
         """
-        from repro.comparison.tables import paired_test
-
-        return paired_test(self, system, first, second, score)
-
-    def paired_table(self) -> list[dict[str, Any]]:
-        """Every paired test of each score, with p-values adjusted over all tests of the score (Holm)."""
-        from repro.comparison.tables import paired_table
-
-        return paired_table(self)
-
-    def memorization_table(self) -> list[dict[str, Any]]:
-        """One row a system with training images: GL with its counts and interval, nearest similarity."""
-        return [
-            {"system": name}
-            | counted(found.count, len(found.copies))
-            | {"train_size": found.train_size, "mean_nearest": float(found.similarity.mean())}
-            for name, found in zip(self.names, self.memorization, strict=True)
-            if found is not None
-        ]
-
-    def record(self) -> dict[str, Any]:
-        """Everything that the numbers depend on, as plain JSON data."""
-        return {
-            "format": 1,
-            "n": self.n,
-            "seeds": format_seeds(self.banks[0].manifest.seeds),
-            "descriptor": self.descriptor,
-            "threshold": self.threshold,
-            "mae_threshold": self.mae_threshold,
-            "confidence": 0.95,
-            "control_seed": self.control_seed,
-            "systems": [
-                {"name": name, "path": None if bank.path is None else str(bank.path), "fingerprint": bank.fingerprint}
-                | {key: value for key, value in bank.manifest.record().items() if key not in ("seeds", "format")}
-                for name, bank in zip(self.names, self.banks, strict=True)
-            ],
-            "scores": {score.name: score.counts.tolist() for score in self.scores.values()},
-            "controls": {s.name: s.control.tolist() for s in self.scores.values() if s.control is not None},
-            "totals": {score.name: score.totals.tolist() for score in self.scores.values()},
-            "conditional": self.conditional_table(),
-            "values": self.value_table(),
-            "memorization": self.memorization_table(),
-        }
-
-    def write(self, folder: str | Path, figures: bool = True) -> list[Path]:
-        """Writes ``rp.csv``, ``mae.csv``, ``pairs.csv``, ``curves.csv``, ``comparison.json`` and figures.
-
-        Where there is something to say, also ``gl.csv`` and ``nearest.npz`` (training images), ``paired.csv`` (three
-        systems or more), ``conditional.csv``, ``between_rp.csv`` (conditional systems) and ``values.csv``.
-
-        Returns:
-            The files.
-        """
-        from repro.comparison.files import write_comparison
-
-        return write_comparison(self, Path(folder), figures)
-
-    def report(self, path: str | Path, megabytes: float = 10.0) -> Path:
-        """Writes one self-contained HTML page; see :func:`repro.comparison.report.write_report`."""
-        from repro.comparison.report import write_report
-
-        return write_report(self, Path(path), megabytes)
-
-    def to_tensorboard(self, logdir: str | Path, step: int = 0) -> None:
-        """Adds rates and figures to a TensorBoard log."""
-        from repro.comparison.files import log_comparison
-
-        log_comparison(self, Path(logdir), step)
-
-    def __str__(self) -> str:
-        from repro.comparison.text import as_text
-
-        return as_text(self)
+        if score not in self.scores:
+            raise unknown("score", score, list(self.scores))
+        for name in (system, first, second):
+            if name not in self.names:
+                raise unknown("system", name, self.names)
+        matches = []
+        for other in (first, second):
+            pair = tuple(sorted((self.names.index(system), self.names.index(other))))
+            outcome = self.scores[score].outcomes.get(pair)
+            if outcome is None:
+                raise UserError(f"{score} does not compare {system!r} with {other!r}; name another score or system")
+            matches.append(outcome.matches)
+        return mcnemar_test(*matches, self.conditions.confidence)
 
 
-def counted(count: int, n: int, prefix: str = "") -> dict[str, Any]:
-    """Count, n, rate and 95 % interval as cells of a table; n only without a prefix."""
-    low, high = wilson_interval(count, n)
+def counted(count: int, n: int, prefix: str = "", confidence: float = 0.95) -> dict[str, Any]:
+    """Count, n, rate and interval as cells of a table; n only without a prefix."""
+    low, high = wilson_interval(count, n, confidence)
     values = {"count": count, "n": n, "rate": count / n, "low": low, "high": high}
     return {prefix + key: value for key, value in values.items() if not (prefix and key == "n")}

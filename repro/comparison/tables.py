@@ -1,32 +1,52 @@
-"""Tables of a comparison: classes, thresholds, paired tests, metrics that are no rates."""
+"""Tables of a comparison: one function a table, from results to rows; a new column is one line.
+
+Rows are mappings from column to value. :func:`tables` puts the conditions in front of each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from repro.comparison.results import counted
-from repro.errors import UserError, unknown
-from repro.metrics.functional.paired import PairedTest, adjusted_p_values, mcnemar_test, paired_tests
+from repro.comparison.results import PairCounts, Results, counted
+from repro.metrics.functional.conditional import conditional_counts, conditional_rates
+from repro.metrics.functional.paired import PairedTest, adjusted_p_values, paired_tests
 
-if TYPE_CHECKING:
-    from repro.comparison.results import Comparison, PairCounts
+__all__ = ["TABLES", "Row", "matrix", "record", "table", "tables"]
 
-__all__ = ["conditional_table", "curve_table", "paired_table", "paired_test", "value_table"]
+Row = dict[str, Any]
 
 
-def value_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """See :meth:`repro.comparison.Comparison.value_table`."""
-    names, rows = comparison.names, []
-    for score in comparison.values.values():
+def pairs(results: Results) -> list[Row]:
+    """One row a score and pair of systems: counts, n, rate, interval, and the same of the control."""
+    rows = []
+    for score in results.scores.values():
+        for first, second in score.pairs():
+            n = int(score.totals[first, second])
+            row = {"score": score.name, "first": results.names[first], "second": results.names[second]}
+            row |= _counted(results, int(score.counts[first, second]), n)
+            if score.control is not None:
+                row |= _counted(results, int(score.control[first, second]), n, "control_")
+            rows.append(row)
+    return rows
+
+
+def _counted(results: Results, count: int, n: int, prefix: str = "") -> Row:
+    return counted(count, n, prefix, results.conditions.confidence)
+
+
+def values(results: Results) -> list[Row]:
+    """One row a metric that is no rate and pair of systems, and one a system and its training images."""
+    names, rows = results.names, []
+    for score in results.values.values():
         for i, j in combinations(range(len(names)), 2):
             if np.isfinite(score.values[i, j]):
                 row = {"score": score.name, "first": names[i], "second": names[j], "value": float(score.values[i, j])}
-                control = None if score.control is None else float(score.control[i, j])
-                rows.append(row | {"control": control})
+                rows.append(row | {"control": None if score.control is None else float(score.control[i, j])})
         for name, value in zip(names, [] if score.train is None else score.train.tolist(), strict=False):
             if np.isfinite(value):
                 row = {"score": score.name, "first": name, "second": "training images", "value": value}
@@ -34,110 +54,165 @@ def value_table(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def conditional_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """See :meth:`repro.comparison.Comparison.conditional_table`."""
+def conditional(results: Results) -> list[Row]:
+    """One row a score, pair of conditional systems and class, and one for the mean over the classes."""
     rows = []
-    for score in comparison.scores.values():
+    for score in results.scores.values():
         for i, j in score.pairs():
-            labels, found = comparison.banks[i].labels, score.outcomes[i, j]
-            if labels is None or comparison.banks[j].labels is None:
+            labels, outcome = results.banks[i].labels, score.outcomes[i, j]
+            if labels is None or results.banks[j].labels is None:
                 continue
-            size = {"minlength": comparison.classes}
-            totals = np.bincount(labels, **size)
-            hits = np.bincount(labels[found.matches], **size)
-            control = None if found.control is None else np.bincount(labels[found.control], **size)
-            head = {"score": score.name, "first": comparison.names[i], "second": comparison.names[j]}
-            present = np.flatnonzero(totals)
-            for label in present.tolist():
-                row = head | {"class": label} | counted(int(hits[label]), int(totals[label]))
-                rows.append(
-                    row | ({} if control is None else counted(int(control[label]), int(totals[label]), "control_"))
-                )
-            rows.append(head | _mean(hits[present], totals[present], None if control is None else control[present]))
+            head = {"score": score.name, "first": results.names[i], "second": results.names[j]}
+            by_class: list[Row] = []
+            mean = head | {"class": "mean"}
+            for matches, prefix in ((outcome.matches, ""), (outcome.control, "control_")):
+                if matches is not None:
+                    cells, over_all = _by_class(results, torch.from_numpy(matches), labels, prefix)
+                    by_class = [a | b for a, b in zip(by_class or [head] * len(cells), cells, strict=True)]
+                    mean |= over_all
+            rows += [*by_class, mean]
     return rows
 
 
-def _mean(hits: np.ndarray, totals: np.ndarray, control: np.ndarray | None) -> dict[str, Any]:
-    """Unweighted mean over the classes; the interval is that of all images, none when classes differ in size."""
-    even = bool((totals == totals[0]).all())
-    row = {"class": "mean"}
-    for counts, prefix in ((hits, ""), (control, "control_")):
-        if counts is not None:
-            cells = counted(int(counts.sum()), int(totals.sum()), prefix)
-            cells[f"{prefix}rate"] = float((counts / totals).mean())
-            row |= cells if even else cells | {f"{prefix}low": None, f"{prefix}high": None}
-    return row
+def _by_class(results: Results, matches: torch.Tensor, labels: torch.Tensor, prefix: str) -> tuple[list[Row], Row]:
+    """Cells of each class with images, and of their mean, whose interval is that of all images when classes are even.
+
+    Where classes differ in size, the mean over the classes is no rate of all images, and has no interval.
+    """
+    hits, totals = conditional_counts(matches, labels, results.classes)
+    present = totals.nonzero().flatten().tolist()
+    cells = [{"class": label} | _counted(results, int(hits[label]), int(totals[label]), prefix) for label in present]
+    mean = _counted(results, int(hits.sum()), int(totals.sum()), prefix)
+    mean[f"{prefix}rate"] = conditional_rates(hits, totals).mean
+    if len(set(totals[present].tolist())) > 1:
+        mean |= {f"{prefix}low": None, f"{prefix}high": None}
+    return cells, mean
 
 
-def curve_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """See :meth:`repro.comparison.Comparison.curve_table`."""
-    names, rows = comparison.names, []
-    for score in comparison.scores.values():
+def curves(results: Results) -> list[Row]:
+    """One row a pair of systems and threshold, for RP, MAE and between RP; and one a system, for GL."""
+    names, rows = results.names, []
+    for score in results.scores.values():
         limits = score.thresholds()
         for i, j in score.pairs() if limits else []:
             n = int(score.totals[i, j])
             controls = [None] * len(limits) if score.control is None else score.curve(i, j, control=True).tolist()
             for limit, count, control in zip(limits, score.curve(i, j).tolist(), controls, strict=True):
                 row = {"score": score.name, "first": names[i], "second": names[j], "threshold": limit}
-                row |= counted(count, n)
+                row |= _counted(results, count, n)
                 rows.append(row | {"control_count": control, "control_rate": None if control is None else control / n})
     blank = {"control_count": None, "control_rate": None}
-    for name, found in zip(names, comparison.memorization, strict=True):
-        limits = [] if found is None else found.thresholds(comparison.threshold)
-        for limit, count in zip(limits, [] if found is None else found.curve(comparison.threshold), strict=True):
+    for name, copies in zip(names, results.memorization, strict=True):
+        limits = [] if copies is None else copies.thresholds(results.threshold)
+        for limit, count in zip(limits, [] if copies is None else copies.curve(results.threshold), strict=True):
             row = {"score": "GL", "first": name, "second": "training images", "threshold": limit}
-            rows.append(row | counted(count, len(found.copies)) | blank)
+            rows.append(row | _counted(results, count, len(copies.copies)) | blank)
     return rows
 
 
-def paired_test(comparison: Comparison, system: str, first: str, second: str, score: str) -> PairedTest:
-    """See :meth:`repro.comparison.Comparison.paired_test`."""
-    if score not in comparison.scores:
-        raise unknown("score", score, list(comparison.scores))
-    for name in (system, first, second):
-        if name not in comparison.names:
-            raise unknown("system", name, comparison.names)
-    found = []
-    for other in (first, second):
-        place = tuple(sorted((comparison.names.index(system), comparison.names.index(other))))
-        outcome = comparison.scores[score].outcomes.get(place)
-        if outcome is None:
-            raise UserError(f"{score} does not compare {system!r} with {other!r}; name another score or system")
-        found.append(outcome.matches)
-    return mcnemar_test(*found)
-
-
-def paired_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """See :meth:`repro.comparison.Comparison.paired_table`."""
+def paired(results: Results) -> list[Row]:
+    """One row a paired test of each score, with p-values adjusted over all tests of the score (Holm)."""
     rows = []
-    for score in comparison.scores.values():
-        tests = list(_tests(score))
+    for score in results.scores.values():
+        tests = list(_tests(score, results.conditions.confidence))
         adjusted = adjusted_p_values([test.p_value for _, test in tests])
         for ((system, first, second), test), p_value in zip(tests, adjusted, strict=True):
-            names = {"system": system, "first": first, "second": second}
-            row = {"score": score.name} | {key: comparison.names[place] for key, place in names.items()}
+            systems = {"system": system, "first": first, "second": second}
+            row = {"score": score.name} | {key: results.names[number] for key, number in systems.items()}
             rates = {"rate_first": test.first, "rate_second": test.second}
-            found = {key: value for key, value in test._asdict().items() if key not in row}
-            rows.append(row | rates | found | {"p_adjusted": p_value})
+            cells = {key: value for key, value in test._asdict().items() if key not in row}
+            rows.append(row | rates | cells | {"p_adjusted": p_value})
     return rows
 
 
-def _tests(score: PairCounts) -> Iterator[tuple[tuple[int, int, int], PairedTest]]:
+def _tests(score: PairCounts, confidence: float) -> Iterator[tuple[tuple[int, int, int], PairedTest]]:
     """(A, B, C) and the test of (A, B) against (A, C), for pairs on the same noises."""
-    pairs = score.pairs()
+    compared = score.pairs()
     together = {}
-    for n in {len(score.outcomes[pair].matches) for pair in pairs}:
-        alike = [pair for pair in pairs if len(score.outcomes[pair].matches) == n]
+    for n in {len(score.outcomes[pair].matches) for pair in compared}:
+        alike = [pair for pair in compared if len(score.outcomes[pair].matches) == n]
         matches = np.stack([score.outcomes[pair].matches for pair in alike]).astype(np.float64)
         both = (matches @ matches.T).astype(np.int64)
         together |= {(a, b): int(both[x, y]) for x, a in enumerate(alike) for y, b in enumerate(alike)}
     systems = range(len(score.counts))
-    places, counts = [], []
+    triples, counts = [], []
     for system in systems:
         for first, second in combinations([other for other in systems if other != system], 2):
             one, two = (tuple(sorted((system, other))) for other in (first, second))
             if (one, two) in together:
                 both = together[one, two]
-                places.append((system, first, second))
+                triples.append((system, first, second))
                 counts.append((together[one, one] - both, together[two, two] - both, both, int(score.totals[one])))
-    yield from zip(places, paired_tests(*zip(*counts, strict=True)) if counts else [], strict=True)
+    tests = paired_tests(*zip(*counts, strict=True), confidence) if counts else []
+    yield from zip(triples, tests, strict=True)
+
+
+def gl(results: Results) -> list[Row]:
+    """One row a system with training images: GL with its counts and interval, nearest similarity."""
+    return [
+        {"system": name}
+        | _counted(results, copies.count, len(copies.copies))
+        | {"train_size": copies.train_size, "mean_nearest": float(copies.similarity.mean())}
+        for name, copies in zip(results.names, results.memorization, strict=True)
+        if copies is not None
+    ]
+
+
+TABLES: dict[str, Callable[[Results], list[Row]]] = {
+    "pairs": pairs,
+    "conditional": conditional,
+    "values": values,
+    "curves": curves,
+    "paired": paired,
+    "gl": gl,
+}
+"""The tables by name, which is also that of their file."""
+
+
+def matrix(results: Results, score: PairCounts) -> list[Row]:
+    """One row a system: the rates of a score with every system; None where nothing was compared."""
+    first = {"system", *results.conditions.cells()}
+    columns = [f"{name} (system)" if name in first else name for name in results.names]
+    return [
+        {"system": name} | {column: None if np.isnan(rate) else rate for column, rate in zip(columns, row, strict=True)}
+        for name, row in zip(results.names, score.rates.tolist(), strict=True)
+    ]
+
+
+def table(results: Results, name: str) -> list[Row]:
+    """One of :data:`TABLES` with the conditions in front of every row, which a row's own n and threshold replace."""
+    return _under(results, TABLES[name](results))
+
+
+def tables(results: Results) -> Iterator[tuple[str, list[Row]]]:
+    """All tables that have a row, by name: a matrix a score, named after it, and :data:`TABLES`."""
+    for score in results.scores.values():
+        yield score.name, _under(results, matrix(results, score))
+    for name in TABLES:
+        if rows := table(results, name):
+            yield name, rows
+
+
+def _under(results: Results, rows: list[Row]) -> list[Row]:
+    return [results.conditions.cells() | row for row in rows]
+
+
+def record(results: Results) -> Row:
+    """Everything that the numbers depend on and the numbers themselves, as plain JSON data."""
+    scores = results.scores.values()
+    return {
+        "format": 1,
+        **results.conditions.record(),
+        "seeds": results.banks[0].manifest.record()["seeds"],
+        "systems": [
+            {"name": name, "path": None if bank.path is None else str(bank.path), "fingerprint": bank.fingerprint}
+            | {key: value for key, value in bank.manifest.record().items() if key not in ("seeds", "format")}
+            for name, bank in zip(results.names, results.banks, strict=True)
+        ],
+        "scores": {score.name: score.counts.tolist() for score in scores},
+        "controls": {score.name: score.control.tolist() for score in scores if score.control is not None},
+        "totals": {score.name: score.totals.tolist() for score in scores},
+        "conditional": conditional(results),
+        "values": values(results),
+        "memorization": gl(results),
+    }

@@ -12,7 +12,7 @@ from repro.errors import UserError
 from repro.metrics.base import CountMetric
 from repro.metrics.functional.curves import THRESHOLDS, check_thresholds
 from repro.metrics.functional.reproducibility import reproducibility_matrix_matches
-from repro.metrics.functional.similarity import check_threshold, cosine, same_shape
+from repro.metrics.functional.similarity import check_threshold, cosine, exceeds, same_shape
 
 __all__ = ["ReproducibilityCurve", "ReproducibilityMatrix"]
 
@@ -107,5 +107,4 @@ class ReproducibilityCurve(CountMetric):
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
         similarity = cosine(*same_shape(a, b))
-        limits = torch.tensor(self.thresholds, dtype=similarity.dtype, device=similarity.device)
-        self.record(similarity[:, None] > limits, seeds)
+        self.record(exceeds(similarity[:, None], torch.tensor(self.thresholds, dtype=torch.float64)), seeds)

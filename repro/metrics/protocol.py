@@ -31,7 +31,7 @@ from repro.metrics.base import RateMetric
 from repro.metrics.distances import SetMetric
 from repro.registry import build
 
-__all__ = ["feed", "is_paired", "pair_metrics", "pick", "value_of"]
+__all__ = ["feed", "is_paired", "metric_value", "pair_metrics", "pick", "value_of"]
 
 _BATCH = 1024
 
@@ -128,3 +128,24 @@ def value_of(metric: Metric, name: str) -> float:
     if value.numel() != 1:
         raise UserError(f"metric {name} gives {tuple(value.shape)} numbers; a comparison takes metrics that give one")
     return float(value)
+
+
+def metric_value(metric: Metric, name: str, a: Tensor, b: Tensor) -> float:
+    """Computes a metric on two sets; the metric itself is not changed.
+
+    Args:
+        metric: One of :func:`pair_metrics`.
+        name: Its name in messages.
+        a: Of the first system, as in :func:`feed`.
+        b: Of the second.
+
+    Raises:
+        UserError: what the metric refuses, with its name.
+    """
+    fresh = metric.clone()
+    fresh.reset()
+    try:
+        feed(fresh, a, b)
+        return value_of(fresh, name)
+    except UserError as error:
+        raise UserError(f"metric {name}: {error}") from error

@@ -68,7 +68,7 @@ class Conditional(Study):
         found = compare(banks, descriptor, banks[0].training_images(), threshold, names=names)
         found.write(results)
         found.to_tensorboard(results)
-        classes = [row for row in found.conditional_table() if row["score"] == "RP"]
+        classes = [row for row in found.table("conditional") if row["score"] == "RP"]
         between = [_with_classes(found, row) for row in found.table() if row["score"] == "Between RP"]
         write_rows(folder / "conditional.csv", classes)
         write_rows(folder / "between.csv", between)
@@ -137,7 +137,7 @@ def _told(
         if row["score"] == "RP" and row["first"] in SYSTEMS:
             yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
     yield ""
-    yield "GL: " + ", ".join(f"{row['system']} {_rate(row)}" for row in found.memorization_table())
+    yield "GL: " + ", ".join(f"{row['system']} {_rate(row)}" for row in found.table("gl"))
 
 
 def _rate(row: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def test_tested_against_both_kinds(three: Path) -> None:
 
 
 def test_compared_with_guidance(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("repro.comparison.files.comparison_figures", lambda comparison: ())
+    monkeypatch.setattr("repro.comparison.write.figures", lambda comparison: ())
     done = run_here(
         "compare", "runs/dropping", "runs/tiny", "--seeds", "0-2", "--guidance", "1.5", "--output", "compared"
     )

@@ -19,7 +19,7 @@ def test_tables_figure_and_text(tmp_path, monkeypatch):
     systems = {name: CONDITIONAL_SYSTEMS[name] for name in ("EDM-cond", "UViT-cond")}
     monkeypatch.setattr(conditional, "_PLAIN", ("EDMv1",))
     monkeypatch.setattr(conditional, "CONDITIONAL_SYSTEMS", systems)
-    monkeypatch.setattr("repro.comparison.files.comparison_figures", lambda comparison: ())
+    monkeypatch.setattr("repro.comparison.write.figures", lambda comparison: ())
     executor = Here(2)
     told = load("studies", "conditional")(seeds="0-5").run(tmp_path, "tiny", executor)
     assert "EDM-cond - UViT-cond: " in told

@@ -11,7 +11,7 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.metrics.functional.similarity import as_features, check_threshold, cosine, nearest, same_shape
 
-__all__ = ["THRESHOLDS", "counts_above", "generalization_curve", "reproducibility_curve"]
+__all__ = ["THRESHOLDS", "counts_above", "counts_below", "generalization_curve", "reproducibility_curve"]
 
 THRESHOLDS = tuple(step / 50 for step in range(51))
 
@@ -28,20 +28,27 @@ def check_thresholds(thresholds: Sequence[float] | Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def counts_above(similarity: Tensor, thresholds: Sequence[float] | Tensor = THRESHOLDS) -> Tensor:
-    """How many similarities are strictly above each threshold, compared in the similarities' own dtype.
+def counts_above(values: Tensor, limits: Sequence[float] | Tensor) -> Tensor:
+    """Counts how many values are strictly above each limit, compared in the values' own dtype.
 
     Args:
-        similarity: Shape (..., n).
-        thresholds: Values in [-1, 1], shape (t,).
+        values: Shape (n,).
+        limits: Shape (t,).
 
     Returns:
-        int64, shape (..., t).
+        int64, shape (t,).
     """
-    limits = check_thresholds(thresholds).to(similarity.device, similarity.dtype)
-    ordered = similarity.sort(dim=-1).values.contiguous()
-    limits = limits.expand(*similarity.shape[:-1], -1).contiguous()
-    return similarity.shape[-1] - torch.searchsorted(ordered, limits, right=True)
+    return len(values) - _places(values, limits, right=True)
+
+
+def counts_below(values: Tensor, limits: Sequence[float] | Tensor) -> Tensor:
+    """Counts how many values are strictly below each limit; see :func:`counts_above`."""
+    return _places(values, limits, right=False)
+
+
+def _places(values: Tensor, limits: Sequence[float] | Tensor, right: bool) -> Tensor:
+    limits = torch.as_tensor(limits, dtype=torch.float64).to(values.device, values.dtype)
+    return torch.searchsorted(values.sort().values, limits, right=right)
 
 
 def reproducibility_curve(a: Any, b: Any, thresholds: Sequence[float] | Tensor = THRESHOLDS) -> Tensor:
@@ -63,7 +70,7 @@ def reproducibility_curve(a: Any, b: Any, thresholds: Sequence[float] | Tensor =
         [1.0, 0.5, 0.0]
     """
     a, b = same_shape(a, b)
-    return counts_above(cosine(a, b), thresholds).double() / len(a)
+    return counts_above(cosine(a, b), check_thresholds(thresholds)).double() / len(a)
 
 
 def generalization_curve(
@@ -84,4 +91,5 @@ def generalization_curve(
     """
     features = as_features(features, "features")
     similarity, _ = nearest(features, train_features)
-    return (len(features) - counts_above(similarity, thresholds)).double() / len(features)
+    above = counts_above(similarity, check_thresholds(thresholds))
+    return (len(features) - above).double() / len(features)

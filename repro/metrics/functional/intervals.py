@@ -6,7 +6,18 @@ from statistics import NormalDist
 
 from repro.errors import UserError
 
-__all__ = ["wilson_interval"]
+__all__ = ["check_confidence", "wilson_interval"]
+
+
+def check_confidence(confidence: float) -> float:
+    """Returns the coverage of an interval as a float.
+
+    Raises:
+        UserError: outside (0, 1).
+    """
+    if not 0 < float(confidence) < 1:
+        raise UserError(f"confidence {confidence} is outside (0, 1); 0.95 is usual")
+    return float(confidence)
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -37,9 +48,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     successes, n = int(successes), int(n)
     if n < 1 or not 0 <= successes <= n:
         raise UserError(f"{successes} successes of {n} trials are no rate; give n >= 1 and 0 <= successes <= n")
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence {confidence} is outside (0, 1); 0.95 is usual")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + check_confidence(confidence)) / 2)
     rate = successes / n
     centre = rate + z * z / (2 * n)
     half = z * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5

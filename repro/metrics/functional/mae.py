@@ -9,7 +9,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 
-__all__ = ["absolute_difference_matrix", "check_mae_threshold", "mae_matches", "mae_score"]
+__all__ = ["absolute_difference_matrix", "check_mae_threshold", "mae_matches", "mae_score", "stays_below"]
 
 _ELEMENTS = 1 << 22
 
@@ -23,6 +23,11 @@ def check_mae_threshold(threshold: float) -> float:
     if not 0 <= float(threshold) <= 255:
         raise UserError(f"MAE threshold {threshold} is outside [0, 255], where pixels lie; the paper takes 15")
     return float(threshold)
+
+
+def stays_below(difference: Tensor, threshold: float | Tensor) -> Tensor:
+    """Says which mean pixel differences are strictly below a threshold: bool, shape of the differences."""
+    return difference < threshold
 
 
 def _as_images(given: Any, name: str) -> Tensor:
@@ -60,7 +65,7 @@ def mae_matches(images_a: Any, images_b: Any, threshold: float = 15.0) -> Tensor
         x, y = a[start : start + step], b[start : start + step].to(a.device)
         difference = torch.maximum(x, y) - torch.minimum(x, y)
         parts.append(difference.flatten(1).sum(1, dtype=torch.int64))
-    return torch.cat(parts).double() / pixels < threshold
+    return stays_below(torch.cat(parts).double() / pixels, threshold)
 
 
 def mae_score(images_a: Any, images_b: Any, threshold: float = 15.0) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from repro.errors import UserError
+from repro.metrics.functional.intervals import check_confidence
 from repro.metrics.functional.reproducibility import reproducibility_matches
 
 __all__ = ["PairedTest", "adjusted_p_values", "mcnemar_test", "paired_reproducibility_test", "paired_tests"]
@@ -93,11 +94,9 @@ def paired_tests(
     """
     from scipy.stats import binom
 
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence {confidence} is outside (0, 1); 0.95 is usual")
     b, c, shared, count = (np.asarray(values, dtype=np.int64) for values in (only_first, only_second, both, n))
     p_values = np.minimum(1.0, 2 * binom.cdf(np.minimum(b, c), b + c, 0.5))
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + check_confidence(confidence)) / 2)
     up, down = (b + 1) / (count + 2), (c + 1) / (count + 2)
     half = z * np.sqrt((up + down - (up - down) ** 2) / (count + 2))
     low, high = np.maximum(-1.0, up - down - half), np.minimum(1.0, up - down + half)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.metrics.functional.pairs import pair_values, pairs_of
 from repro.metrics.functional.similarity import as_features, check_threshold, cosine, cosine_matrix, exceeds, same_shape
 
 __all__ = [
@@ -17,8 +18,6 @@ __all__ = [
     "reproducibility_matrix_matches",
     "reproducibility_score",
 ]
-
-_ELEMENTS = 1 << 22
 
 
 def reproducibility_matches(a: Any, b: Any, threshold: float = 0.6) -> Tensor:
@@ -98,9 +97,11 @@ def reproducibility_matrix_matches(features: Any, threshold: float = 0.6) -> Ten
     """
     threshold = check_threshold(threshold)
     stacked = stacked_features(features)
-    step = max(1, _ELEMENTS // stacked[0].numel())
-    upper = torch.cat([exceeds(cosine_matrix(part), threshold).triu() for part in stacked.split(step)])
-    return upper | upper.transpose(1, 2)
+    matches = exceeds(pair_values(stacked.unbind(1), cosine_matrix), threshold).T
+    first, second = torch.tensor(pairs_of(stacked.shape[1])).T
+    square = matches.new_empty(len(stacked), stacked.shape[1], stacked.shape[1])
+    square[:, first, second] = square[:, second, first] = matches
+    return square
 
 
 def reproducibility_matrix(features: Any, threshold: float = 0.6) -> Tensor:

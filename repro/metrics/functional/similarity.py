@@ -86,9 +86,9 @@ def check_threshold(threshold: float) -> float:
     return float(threshold)
 
 
-def exceeds(similarity: Tensor, threshold: float) -> Tensor:
-    """Which similarities are strictly above a threshold, compared in the similarities' own dtype."""
-    return similarity > torch.tensor(threshold, dtype=similarity.dtype, device=similarity.device)
+def exceeds(similarity: Tensor, threshold: float | Tensor) -> Tensor:
+    """Says which similarities are strictly above a threshold or each of several, compared in their own dtype: bool."""
+    return similarity > torch.as_tensor(threshold, dtype=similarity.dtype, device=similarity.device)
 
 
 def _compared(*features: Tensor) -> torch.dtype:

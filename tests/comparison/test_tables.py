@@ -1,4 +1,4 @@
-"""Comparisons of conditional banks, alone and with unconditional ones, equal the plain functions."""
+"""Tables equal the plain functions, row by row."""
 
 import csv
 
@@ -8,13 +8,16 @@ import torch
 
 from repro.banks import Bank, Manifest
 from repro.comparison import compare, derangement
-from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.metrics import functional
 from repro.metrics.functional.intervals import wilson_interval
 
 NOISES, CLASSES = 40, 3
+
+
 LABELS = torch.arange(CLASSES).repeat(NOISES)
+
+
 SHAPE = (1, 6, 6)
 
 
@@ -49,7 +52,7 @@ def test_two_conditional_banks_equal_the_plain_functions(drawn):
     shuffle = derangement(NOISES, 3)
     other = b.unflatten(0, (NOISES, CLASSES))[shuffle].flatten(0, 1)
     control, _ = functional.conditional_reproducibility_score(a, other, LABELS, CLASSES, 0.8)
-    rows = {row["class"]: row for row in found.conditional_table() if row["score"] == "RP"}
+    rows = {row["class"]: row for row in found.table("conditional") if row["score"] == "RP"}
     assert [rows[label]["rate"] for label in range(CLASSES)] == per_class.tolist()
     assert [rows[label]["control_rate"] for label in range(CLASSES)] == control.tolist()
     assert per_class[0] > per_class[1] > per_class[2] > 0
@@ -58,34 +61,12 @@ def test_two_conditional_banks_equal_the_plain_functions(drawn):
     assert rows["mean"]["rate"] == pytest.approx(mean)
     assert found.scores["RP"].rates[0, 1] == functional.reproducibility_score(a, b, 0.8)
     assert found.scores["RP"].control_rates[0, 1] == functional.reproducibility_score(a, other, 0.8)
-    mae = [row for row in found.conditional_table() if row["score"] == "MAE"]
+    mae = [row for row in found.table("conditional") if row["score"] == "MAE"]
     for label, row in enumerate(mae[:CLASSES]):
         own = LABELS.eq(label)
         assert row["rate"] == functional.mae_score(a[own], b[own])
     assert "Between RP" not in found.scores
     assert f"n = {NOISES * CLASSES}: {NOISES} noises x {CLASSES} classes" in str(found)
-
-
-def test_an_unconditional_with_a_conditional_bank_gives_between_rp(drawn):
-    (a, _, _), (plain, _) = drawn
-    for order in (1, -1):
-        banks = [Bank.from_images(plain), conditional(a)][::order]
-        found = compare(banks, "Pixels", names=["u", "c"][::order], control_seed=5)
-        assert list(found.scores) == ["Between RP"]
-        features = Pixels().features(plain), Pixels().features(a).unflatten(0, (NOISES, CLASSES))
-        score = found.scores["Between RP"]
-        assert score.rates[0, 1] == functional.between_reproducibility_score(*features, 0.8)
-        shuffled = features[1][derangement(NOISES, 5)]
-        assert score.control_rates[0, 1] == functional.between_reproducibility_score(features[0], shuffled, 0.8)
-        assert score.rates[0, 1] > 0.9 > 0.2 > score.control_rates[0, 1]
-        _, similarity, label = functional.between_matches(*features, 0.8)
-        outcome = score.outcomes[0, 1]
-        assert outcome.values.tolist() == similarity.tolist()
-        assert (outcome.second if order > 0 else outcome.first).tolist() == (
-            torch.arange(NOISES) * CLASSES + label
-        ).tolist()
-        assert (outcome.first if order > 0 else outcome.second).tolist() == list(range(NOISES))
-        assert score.n == NOISES
 
 
 def test_both_kinds_together(drawn, tmp_path):
@@ -115,7 +96,7 @@ def test_a_class_without_images_and_classes_of_different_size():
     images = torch.randint(0, 256, (8, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     labels = torch.tensor([0, 0, 0, 2, 2, 0, 2, 0])
     banks = [conditional(each, labels, range(8), 4) for each in (images, images)]
-    rows = [row for row in compare(banks, "Pixels").conditional_table() if row["score"] == "RP"]
+    rows = [row for row in compare(banks, "Pixels").table("conditional") if row["score"] == "RP"]
     assert [row["class"] for row in rows] == [0, 2, "mean"]
     assert [row["n"] for row in rows] == [5, 3, 8]
     assert rows[-1]["low"] is None
@@ -126,14 +107,74 @@ def test_a_class_with_one_image_has_no_control():
     banks = [conditional(images, torch.tensor([0, 1, 1, 1]), range(4), 2) for _ in range(2)]
     found = compare(banks, "Pixels")
     assert found.scores["RP"].control is None
-    assert "control_rate" not in found.conditional_table()[0]
+    assert "control_rate" not in found.table("conditional")[0]
 
 
-def test_other_labels_or_noises_are_one_line(drawn):
-    (a, b, _), (plain, _) = drawn
-    with pytest.raises(UserError, match="'two' and 'one' were drawn under different labels"):
-        compare([conditional(a), conditional(b, LABELS.flip(0))], "Pixels", names=["one", "two"])
-    with pytest.raises(UserError, match="bank 'two' holds seeds 5-44, 'one' 0-39; compare those in common"):
-        compare([Bank.from_images(plain), conditional(a, seeds=range(5, 45))], "Pixels", names=["one", "two"])
-    found = compare([Bank.from_images(plain), conditional(a, seeds=range(5, 45))], "Pixels", seeds="5-39")
-    assert found.scores["Between RP"].n == 35
+N = 50
+
+
+def random_images(*shape, seed=0):
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    base = random_images(N, 3, 6, 6).float()
+    generator = torch.Generator().manual_seed(1)
+    strength = torch.linspace(0, 60, N).view(-1, 1, 1, 1)
+    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(3)]
+    return [each.clamp(0, 255).to(torch.uint8) for each in noisy]
+
+
+def test_paired_tests_equal_the_plain_function(images, tmp_path):
+    found = compare([Bank.from_images(each) for each in images], "Pixels", names=list("abc"))
+    a, b, c = images
+    test = found.paired_test("a", "b", "c")
+    assert test == functional.paired_reproducibility_test(a, b, c, 0.8)
+    assert test.p_value < 0.05
+    assert found.paired_test("b", "c", "a").difference < 0
+    rows = found.table("paired")
+    assert [(row["system"], row["first"], row["second"]) for row in rows[:3]] == [
+        ("a", "b", "c"), ("b", "a", "c"), ("c", "a", "b"),
+    ]  # fmt: skip
+    assert [row["score"] for row in rows] == ["RP"] * 3 + ["MAE"] * 3
+    for row in rows:
+        test = found.paired_test(row["system"], row["first"], row["second"], row["score"])
+        assert (row["p_value"], row["difference"], row["only_first"]) == (
+            test.p_value, test.difference, test.only_first,
+        )  # fmt: skip
+        assert row["p_value"] <= row["p_adjusted"] <= 3 * row["p_value"]
+        assert (row["rate_first"], row["rate_second"]) == (test.first, test.second)
+    found.write(tmp_path, figures=False)
+    with open(tmp_path / "paired.csv", newline="") as file:
+        assert [float(row["p_adjusted"]) for row in csv.DictReader(file)] == [row["p_adjusted"] for row in rows]
+    with pytest.raises(UserError, match="unknown system 'd'"):
+        found.paired_test("a", "b", "d")
+    with pytest.raises(UserError, match="unknown score"):
+        found.paired_test("a", "b", "c", "PR")
+
+
+def test_curves_equal_the_scores(images):
+    found = compare([Bank.from_images(each) for each in images], "Pixels", images[0][:20], names=list("abc"))
+    rows = found.table("curves")
+    checked = 0
+    for row in rows[::7]:
+        if row["score"] == "GL":
+            x = images["abc".index(row["first"])]
+            expected = functional.generalization_score(x, images[0][:20], row["threshold"])
+        else:
+            x, y = (images["abc".index(row[place])] for place in ("first", "second"))
+            plain = functional.reproducibility_score if row["score"] == "RP" else functional.mae_score
+            expected = plain(x, y, row["threshold"])
+        assert row["rate"] == expected, row
+        checked += 1
+    assert checked > 40
+    for score in ("RP", "MAE"):
+        limit = found.scores[score].threshold
+        at = [row for row in rows if row["score"] == score and row["threshold"] == limit]
+        assert [row["count"] for row in at] == [found.scores[score].counts[pair] for pair in ((0, 1), (0, 2), (1, 2))]
+        assert [row["control_count"] for row in at] == [
+            found.scores[score].control[pair] for pair in ((0, 1), (0, 2), (1, 2))
+        ]
+    at = [row["count"] for row in rows if row["score"] == "GL" and row["threshold"] == 0.8]
+    assert at == [memorization.count for memorization in found.memorization]

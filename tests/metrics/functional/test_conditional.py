@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from repro.errors import UserError
 from repro.metrics import functional
 
-ORACLE = load_file(Path(__file__).parents[1] / "oracles" / "sscd_scores" / "io.safetensors")
+ORACLE = load_file(Path(__file__).parents[2] / "oracles" / "sscd_scores" / "io.safetensors")
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 

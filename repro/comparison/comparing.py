@@ -13,20 +13,62 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
-from repro.comparison.counting import between_scores, groups_of, metric_value, pair_scores
-from repro.comparison.results import Comparison, Memorization, PairValues
+from repro.comparison.counting import between_scores, groups_of, pair_scores
+from repro.comparison.report import write_report
+from repro.comparison.results import Conditions, Memorization, PairValues, Results
+from repro.comparison.tables import TABLES, Row, record, table
+from repro.comparison.text import as_text
+from repro.comparison.write import log_results, write_results
 from repro.descriptors import default_descriptor
 from repro.descriptors.base import Descriptor, cached_features, check_images, features_of_bank
-from repro.errors import UserError
+from repro.errors import UserError, unknown
 from repro.files import cache_folder
 from repro.metrics.functional.generalization import memorization_matches
-from repro.metrics.functional.mae import check_mae_threshold
-from repro.metrics.functional.similarity import check_threshold
-from repro.metrics.protocol import pair_metrics, pick
+from repro.metrics.protocol import metric_value, pair_metrics, pick
 from repro.noise import parse_seeds
 from repro.registry import build, record_of
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
+
+
+class Comparison(Results):
+    """Results that print, write and report themselves; what :func:`compare` gives back."""
+
+    def table(self, name: str = "pairs") -> list[Row]:
+        """Rows of a table, each with the conditions in front.
+
+        Args:
+            name: ``pairs``, ``conditional``, ``values``, ``curves``, ``paired`` or ``gl``.
+        """
+        if name not in TABLES:
+            raise unknown("table", name, list(TABLES))
+        return table(self, name)
+
+    def record(self) -> Row:
+        """Everything that the numbers depend on and the numbers themselves, as plain JSON data."""
+        return record(self)
+
+    def write(self, folder: str | Path, figures: bool = True) -> list[Path]:
+        """Writes ``rp.csv``, ``mae.csv``, ``pairs.csv``, ``curves.csv``, ``comparison.json`` and figures.
+
+        Where there is something to say, also ``gl.csv`` and ``nearest.npz`` (training images), ``paired.csv`` (three
+        systems or more), ``conditional.csv``, ``between_rp.csv`` (conditional systems) and ``values.csv``.
+
+        Returns:
+            The files.
+        """
+        return write_results(self, Path(folder), figures)
+
+    def report(self, path: str | Path, megabytes: float = 10.0) -> Path:
+        """Writes one self-contained HTML page; see :func:`repro.comparison.report.write_report`."""
+        return write_report(self, Path(path), megabytes)
+
+    def to_tensorboard(self, logdir: str | Path, step: int = 0) -> None:
+        """Adds rates and figures to a TensorBoard log."""
+        log_results(self, Path(logdir), step)
+
+    def __str__(self) -> str:
+        return as_text(self)
 
 
 def compare(
@@ -41,12 +83,13 @@ def compare(
     seeds: str | Sequence[int] | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
+    confidence: float = 0.95,
 ) -> Comparison:
     """Compares systems on the same noises: RP and MAE of every pair, GL of each, and the chance level beside them.
 
     Unconditional systems are compared image by image, and so are conditional ones, whose scores also come class by
-    class (:meth:`Comparison.conditional_table`). Between an unconditional and a conditional system the score is between
-    RP: whether some class gives the image. Chance levels pair each image with one of another noise and the same class.
+    class (the table ``conditional``). Between an unconditional and a conditional system the score is between RP:
+    whether some class gives the image. Chance levels pair each image with one of another noise and the same class.
     Intervals take images as independent, those of one noise under several classes too.
 
     Args:
@@ -62,15 +105,16 @@ def compare(
         seeds: Compare these noises only, for example ``0-99``.
         device: Where descriptors run.
         batch_size: Images a batch of the descriptor.
+        confidence: Coverage of the intervals, in (0, 1).
 
     Raises:
-        UserError: fewer than two banks, an incomplete one, other seeds or shapes, a threshold out of range, or
-            training images of another shape.
+        UserError: fewer than two banks, an incomplete one, other seeds or shapes, a threshold or confidence out of
+            range, or training images of another shape.
 
     Example:
         >>> images = torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8)
-        >>> found = compare([Bank.from_images(images), Bank.from_images(images)], "Pixels", names=["a", "b"])
-        >>> found.scores["RP"].counts.tolist()
+        >>> result = compare([Bank.from_images(images), Bank.from_images(images)], "Pixels", names=["a", "b"])
+        >>> result.scores["RP"].counts.tolist()
         [[50, 50], [50, 50]]
     """
     opened = [bank if isinstance(bank, Bank) else Bank.open(bank) for bank in banks]
@@ -83,38 +127,64 @@ def compare(
         descriptor = default_descriptor(opened[0].manifest.image_shape)
     elif isinstance(descriptor, str):
         descriptor = build("descriptors", descriptor)
-    threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
-    mae_threshold = check_mae_threshold(mae_threshold)
-    further = pair_metrics(metrics, descriptor.name)
     train_images = _train_images(train, opened, names)
+    conditions = Conditions(
+        descriptor=_facts(descriptor),
+        threshold=descriptor.default_threshold if threshold is None else threshold,
+        mae_threshold=mae_threshold,
+        n=min(len(bank) for bank in opened),
+        data=_data_name(opened, train_images),
+        control_seed=control_seed,
+        confidence=confidence,
+    )
+    further = pair_metrics(metrics, descriptor.name)
 
     features = [features_of_bank(bank, descriptor, batch_size, device) for bank in opened]
     groups = groups_of(opened, features, control_seed)
-    scores, values = pair_scores(groups, len(opened), threshold, mae_threshold, further)
-    scores |= between_scores(groups, len(opened), threshold, control_seed)
-    found = _Training(descriptor, batch_size, device)
-    _add_training_values(values, further, opened, features, train_images, found)
+    scores, values = pair_scores(groups, len(opened), conditions, further)
+    scores |= between_scores(groups, len(opened), conditions)
+    training = _Training(descriptor, batch_size, device)
+    _add_training_values(values, further, opened, features, train_images, training)
     return Comparison(
         names=names,
         banks=opened,
-        n=min(len(bank) for bank in opened),
+        conditions=conditions,
         scores={name: score for name, score in scores.items() if score.pairs()},
         values=values,
         memorization=[
-            None if images is None else found.memorization(own, images, threshold)
+            None if images is None else training.memorization(own, images, conditions.threshold)
             for own, images in zip(features, train_images, strict=True)
         ],
         train=train_images,
-        descriptor={
-            "name": descriptor.name,
-            "fingerprint": descriptor.fingerprint,
-            "record": record_of(descriptor),
-            "default_threshold": descriptor.default_threshold,
-        },
-        threshold=threshold,
-        mae_threshold=mae_threshold,
-        control_seed=control_seed,
     )
+
+
+def _facts(descriptor: Descriptor) -> dict[str, Any]:
+    return {
+        "name": descriptor.name,
+        "fingerprint": descriptor.fingerprint,
+        "record": record_of(descriptor),
+        "default_threshold": descriptor.default_threshold,
+    }
+
+
+_LOADING = ("batch_size", "subset_seed", "seed", "holdout", "workers", "in_memory", "cache")
+
+
+def _data_name(banks: Sequence[Bank], train: Sequence[Tensor | None]) -> str:
+    """What the systems were trained on, for people, such as ``trained on Digits(subset=32): 32 images``."""
+    names = []
+    for bank, images in zip(banks, train, strict=True):
+        data = bank.manifest.data or {}
+        chosen = {key: value for key, value in data.get("args", {}).items() if key not in _LOADING}
+        said = ", ".join(f"{key}={value}" for key, value in chosen.items() if value not in (None, False))
+        name = f"{data.get('name', '')}({said})" if said else str(data.get("name", ""))
+        size = "" if images is None else f"{len(images):,} images"
+        names.append(": ".join(part for part in (name[:80], size) if part))
+    different = list(dict.fromkeys(name for name in names if name))
+    if not different:
+        return "training data not recorded"
+    return f"trained on {'; '.join(different[:3])}{' and others' if len(different) > 3 else ''}"
 
 
 def _names(banks: Sequence[Bank], names: Sequence[str] | None) -> list[str]:
@@ -213,8 +283,8 @@ class _Training:
 
     def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
         """Nearest training image of each sample, from the samples' features."""
-        found = memorization_matches(own.to(self.device), self.features(images), threshold)
-        return Memorization(*(part.cpu().numpy() for part in found), len(images))
+        matches = memorization_matches(own.to(self.device), self.features(images), threshold)
+        return Memorization(*(part.cpu().numpy() for part in matches), len(images))
 
 
 def _add_training_values(
@@ -223,14 +293,14 @@ def _add_training_values(
     banks: Sequence[Bank],
     features: Sequence[Tensor],
     train: Sequence[Tensor | None],
-    found: _Training,
+    training: _Training,
 ) -> None:
     """Fills in metrics of whole sets against the training images."""
     for name, score in values.items():
         for place, images in enumerate(train):
             if score.train is not None and images is not None:
                 own = pick(metrics[name], features[place], banks[place].images)
-                other = pick(metrics[name], found.features, lambda images: images)(images)
+                other = pick(metrics[name], training.features, lambda images: images)(images)
                 score.train[place] = metric_value(metrics[name], name, own, other)
 
 

@@ -7,15 +7,13 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from repro.comparison.results import Comparison, PairCounts
+from repro.comparison.results import PairCounts, Results
 
 __all__ = ["Sheets", "fitting_sheets"]
 
@@ -57,19 +55,19 @@ class Sheets:
         }
 
 
-def fitting_sheets(comparison: Comparison, most_bytes: float) -> Sheets:
+def fitting_sheets(results: Results, most_bytes: float) -> Sheets:
     """As many images as fit, at most 12 from each end of each pair.
 
     Args:
-        comparison: What is reported.
+        results: What is reported.
         most_bytes: Room for all sheets together; the smallest choice is taken when none fits.
     """
     for count, quality in _LEVELS:
-        sheets = _chosen(comparison, count)
+        sheets = _chosen(results, count)
         last = (count, quality) == _LEVELS[-1]
         if _encode(sheets, quality, math.inf if last else most_bytes):
             break
-    shape = comparison.banks[0].manifest.image_shape
+    shape = results.banks[0].manifest.image_shape
     sheets.about = f"At most {count} pairs are shown from each end of each cell"
     sheets.about += "" if quality is None else f", compressed (JPEG {quality})"
     sheets.about += "" if sheets.size == tuple(shape[1:]) else f", reduced from {shape[1]} x {shape[2]} pixels"
@@ -88,8 +86,8 @@ def _encode(sheets: Sheets, quality: int | None, most_bytes: float) -> bool:
     return True
 
 
-def _chosen(comparison: Comparison, count: int) -> Sheets:
-    height, width = comparison.banks[0].manifest.image_shape[1:]
+def _chosen(results: Results, count: int) -> Sheets:
+    height, width = results.banks[0].manifest.image_shape[1:]
     scale = min(1.0, _LARGEST / max(height, width))
     sheets = Sheets((max(1, round(height * scale)), max(1, round(width * scale))))
     rows: dict[str, set[int]] = {}
@@ -98,23 +96,23 @@ def _chosen(comparison: Comparison, count: int) -> Sheets:
         sheets.images[name] = images
         rows.setdefault(name, set()).update(int(place) for place in places)
 
-    for score in comparison.scores.values():
+    for score in results.scores.values():
         for pair in score.pairs():
             ends = _ends(_order(score, pair), count)
             sheets.pairs[score.name, pair] = ends
             found = score.outcomes[pair]
             for place, of_bank in zip(pair, (found.first, found.second), strict=True):
                 shown = [row if of_bank is None else of_bank[row] for part in ends for row in part]
-                show(f"s{place}", comparison.banks[place].images, shown)
+                show(f"s{place}", results.banks[place].images, shown)
     training: dict[int, str] = {}
-    for place, found in enumerate(comparison.memorization):
+    for place, found in enumerate(results.memorization):
         if found is not None:
             ends = _ends(np.argsort(-found.similarity, kind="stable"), count)
-            images = comparison.train[place]
+            images = results.train[place]
             sheets.nearest[place] = ends
             sheets.train_of[place] = training.setdefault(id(images), f"t{place}")
             shown = [row for part in ends for row in part]
-            show(f"s{place}", comparison.banks[place].images, shown)
+            show(f"s{place}", results.banks[place].images, shown)
             show(sheets.train_of[place], images, found.index[shown])
     sheets.rows = {name: sorted(places) for name, places in rows.items()}
     return sheets

@@ -1,4 +1,4 @@
-"""Scores against the reference's recorded numbers and against slow loops written from the definitions."""
+"""Similarities and nearest training images equal slow loops and the reference, ties included."""
 
 import math
 from pathlib import Path
@@ -8,14 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from repro.errors import UserError
 from repro.metrics import functional
 from repro.metrics.functional import similarity as engine
 from repro.metrics.functional.mae import absolute_difference_matrix
 from repro.metrics.functional.similarity import cosine, cosine_matrix
 
-ORACLE = load_file(Path(__file__).parents[1] / "oracles" / "sscd_scores" / "io.safetensors")
-THRESHOLDS = range(len(ORACLE["thresholds"]))
+ORACLE = load_file(Path(__file__).parents[2] / "oracles" / "sscd_scores" / "io.safetensors")
 
 
 def slow_cosine(x, y):
@@ -35,20 +33,6 @@ def gaussian(*shape, seed=0):
 
 def random_images(*shape, seed=0):
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
-@pytest.mark.parametrize("place", THRESHOLDS)
-def test_reproducibility_equals_the_reference_with_ties(place):
-    threshold = ORACLE["thresholds"][place].item()
-    score = functional.reproducibility_score(ORACLE["source"], ORACLE["target"], threshold)
-    assert score == ORACLE["rp_score"][place].item()
-
-
-@pytest.mark.parametrize("place", THRESHOLDS)
-def test_generalization_equals_the_reference(place):
-    threshold = ORACLE["thresholds"][place].item()
-    score = functional.generalization_score(ORACLE["source"], ORACLE["training"], threshold)
-    assert score == ORACLE["m_score_printed"][place].item()
 
 
 def test_nearest_similarity_equals_the_reference():
@@ -80,17 +64,6 @@ def test_a_pair_on_the_threshold_does_not_count(dtype, y, threshold):
     assert functional.reproducibility_score(x, y, just_below) == 1
     assert functional.generalization_score(x, y, threshold) == 1
     assert functional.generalization_score(x, y, just_below) == 0
-
-
-def test_one_sample_one_training_image():
-    x = gaussian(1, 5)
-    assert functional.reproducibility_score(x, x) == 1
-    assert functional.reproducibility_score(x, -x) == 0
-    assert functional.generalization_score(x, x) == 0
-    assert functional.generalization_score(x, -x) == 1
-    image = random_images(1, 3, 4, 4)
-    assert functional.mae_score(image, image) == 1
-    assert functional.mae_score(image, 255 - image) == 0
 
 
 def test_length_of_features_does_not_matter():
@@ -160,27 +133,6 @@ def test_nearest_under_autocast():
     assert score == functional.reproducibility_score(samples, train[:50], 0.1)
 
 
-def test_mae_equals_a_slow_loop_with_ties():
-    a = random_images(40, 3, 5, 4)
-    b = (a.int() + torch.arange(40).view(-1, 1, 1, 1) - 20).clamp(0, 255).to(torch.uint8)
-    b[7] = torch.where(a[7] < 128, a[7] + 15, a[7] - 15)
-    assert np.abs(a[7].numpy().astype(int) - b[7].numpy().astype(int)).mean() == 15
-    means = [np.abs(x.numpy().astype(float) - y.numpy().astype(float)).mean() for x, y in zip(a, b, strict=True)]
-    for threshold in (0.0, 3.3, 15.0, 255.0):
-        expected = [mean < threshold for mean in means]
-        assert functional.mae_matches(a, b, threshold).tolist() == expected
-    assert not functional.mae_matches(a, b)[7]
-
-
-def test_mae_of_the_largest_difference():
-    black = torch.zeros(2, 3, 300, 300, dtype=torch.uint8)
-    assert functional.mae_score(black, 255 - black, 255.0) == 0
-    assert absolute_difference_matrix(torch.stack([black, 255 - black], 1).flatten(2))[0].tolist() == [
-        [0, 255],
-        [255, 0],
-    ]
-
-
 def test_matrices_equal_the_pairwise_functions():
     a, b = gaussian(30, 3, 8), gaussian(30, 3, 8, seed=1)
     matrix = cosine_matrix(a, b)
@@ -202,63 +154,3 @@ def test_images_go_through_centred_pixels():
     assert 0.2 < expected < 0.9
     assert functional.reproducibility_score(a, b, 0.8) == expected
     assert functional.reproducibility_score(a.numpy(), b.numpy(), 0.8) == expected
-
-
-def test_laws_of_the_scores():
-    a, b = gaussian(500, 64), gaussian(500, 64, seed=1)
-    assert functional.reproducibility_score(a, a) == 1
-    assert functional.reproducibility_score(a, a + 0.9 * b) == functional.reproducibility_score(a + 0.9 * b, a)
-    assert functional.reproducibility_score(a, b) == 0
-    assert functional.generalization_score(a[:100], a) == 0
-    assert functional.generalization_score(a, b) == 1
-
-
-@pytest.mark.parametrize(
-    ("call", "word"),
-    [
-        (lambda f: f.reproducibility_score(gaussian(4, 3), gaussian(5, 3)), "(5, 3)"),
-        (lambda f: f.reproducibility_score(gaussian(4, 3), gaussian(4, 2)), "(4, 2)"),
-        (lambda f: f.reproducibility_score(gaussian(0, 3), gaussian(0, 3)), "at least one row"),
-        (lambda f: f.reproducibility_score(gaussian(4, 3), gaussian(4, 3), 1.01), "[-1, 1]"),
-        (lambda f: f.reproducibility_score(gaussian(4, 3), gaussian(4, 3), float("nan")), "[-1, 1]"),
-        (lambda f: f.reproducibility_score(gaussian(4), gaussian(4)), "(n, d)"),
-        (lambda f: f.reproducibility_score(gaussian(4, 3).int(), gaussian(4, 3)), "int32"),
-        (lambda f: f.reproducibility_score(gaussian(4, 3), gaussian(4, 3) / 0), "row 0"),
-        (lambda f: f.generalization_score(gaussian(4, 3), gaussian(4, 2)), "one descriptor"),
-        (lambda f: f.generalization_score(gaussian(4, 3), gaussian(0, 3)), "train_features"),
-        (lambda f: f.generalization_score(gaussian(4, 3), gaussian(4, 3), -1.5), "-1.5"),
-        (lambda f: f.mae_score(random_images(2, 1, 4, 4), random_images(3, 1, 4, 4)), "(3, 1, 4, 4)"),
-        (lambda f: f.mae_score(random_images(2, 1, 4, 4), random_images(2, 1, 4, 5)), "(2, 1, 4, 5)"),
-        (lambda f: f.mae_score(random_images(0, 1, 4, 4), random_images(0, 1, 4, 4)), "n >= 1"),
-        (lambda f: f.mae_score(gaussian(2, 1, 4, 4), gaussian(2, 1, 4, 4)), "to_uint8"),
-        (lambda f: f.mae_score(random_images(2, 1, 4, 4), random_images(2, 1, 4, 4), 256), "[0, 255]"),
-        (lambda f: f.mae_score(random_images(2, 1, 4, 4), random_images(2, 1, 4, 4), -1), "[0, 255]"),
-    ],
-)
-def test_bad_input_is_one_line(call, word):
-    with pytest.raises(UserError) as caught:
-        call(functional)
-    assert word in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_wilson_interval_solves_its_equation():
-    """The limits are the rates p at which the observed rate lies z standard errors away."""
-    z = 1.959963984540054
-    for successes, n in ((1, 10), (5, 10), (93, 100), (6000, 10000)):
-        for limit in functional.wilson_interval(successes, n):
-            assert abs(successes / n - limit) == pytest.approx(z * math.sqrt(limit * (1 - limit) / n), rel=1e-9)
-
-
-def test_wilson_interval_at_the_ends():
-    low, high = functional.wilson_interval(0, 100)
-    assert low == 0
-    assert high == pytest.approx(1.959963984540054**2 / (100 + 1.959963984540054**2))
-    assert functional.wilson_interval(100, 100) == pytest.approx((1 - high, 1))
-    assert functional.wilson_interval(5, 10, 0.99)[0] < functional.wilson_interval(5, 10)[0]
-
-
-@pytest.mark.parametrize("arguments", [(0, 0), (3, 2), (-1, 4), (1, 2, 1.0), (1, 2, 0.0)])
-def test_wilson_interval_of_nonsense(arguments):
-    with pytest.raises(UserError):
-        functional.wilson_interval(*arguments)

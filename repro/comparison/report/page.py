@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
 import os
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from statistics import NormalDist
+from typing import Any
 
+import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from repro.banks import format_seeds
-from repro.comparison.sheets import Sheets, fitting_sheets
+from repro.comparison import tables
+from repro.comparison.report.sheets import Sheets, fitting_sheets
+from repro.comparison.results import Memorization, PairCounts, Results
 from repro.comparison.text import condition, gl_condition
 from repro.errors import UserError
 from repro.files import write_text
-
-if TYPE_CHECKING:
-    from repro.comparison.results import Comparison, Memorization, Outcomes, PairCounts
 
 __all__ = ["check_report_path", "write_report"]
 
@@ -61,11 +59,11 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write_report(comparison: Comparison, path: Path, megabytes: float = 10.0) -> Path:
+def write_report(results: Results, path: Path, megabytes: float = 10.0) -> Path:
     """Writes the page of a comparison, whole or not at all.
 
     Args:
-        comparison: What :func:`repro.comparison.compare` found.
+        results: What :func:`repro.comparison.compare` found.
         path: The HTML file.
         megabytes: Most that the images in it may take; fewer pairs a cell are shown where that is not enough, and then
             compressed ones.
@@ -79,52 +77,51 @@ def write_report(comparison: Comparison, path: Path, megabytes: float = 10.0) ->
     path = check_report_path(path)
     if not megabytes > 0:
         raise UserError(f"megabytes is {megabytes}; give the images of a report room, 10 is usual")
-    sheets = fitting_sheets(comparison, megabytes * 1e6)
-    write_text(path, _page(_title(comparison), _data(comparison, sheets)))
+    sheets = fitting_sheets(results, megabytes * 1e6)
+    write_text(path, _page(_title(results), _data(results, sheets)))
     return path
 
 
 def _page(title: str, data: dict[str, Any]) -> str:
-    style, script, page = (_part(name) for name in ("page.css", "page.js", "page.html"))
-    hashes = {
-        name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for name, text in {"style-src": style, "script-src": script}.items()
-    }
-    rules = "; ".join(f"{name} 'sha256-{value}'" for name, value in hashes.items())
-    policy = f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {rules}"
-    return Template(page).substitute(
-        policy=policy, title=html.escape(title), style=style, script=script, data=_escaped(data)
+    """The page from its template; its policy lets only this style and this script run."""
+    loader = jinja2.PackageLoader("repro.comparison.report", "")
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    templates.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    style, script = (loader.get_source(templates, name)[0] for name in ("page.css", "page.js"))
+    return templates.get_template("page.html").render(
+        title=title,
+        style=Markup(style),
+        script=Markup(script),
+        hashes={"style-src": _hash(style), "script-src": _hash(script)},
+        data=data,
     )
 
 
-def _part(name: str) -> str:
-    return (files("repro.comparison") / "page" / name).read_text(encoding="utf-8")
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _escaped(data: dict[str, Any]) -> str:
-    """JSON in which nothing can end the element that holds it."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def _title(results: Results) -> str:
+    return f"Comparison of {len(results.names)} systems"
 
 
-def _title(comparison: Comparison) -> str:
-    return f"Comparison of {len(comparison.names)} systems"
-
-
-def _data(comparison: Comparison, sheets: Sheets) -> dict[str, Any]:
-    first = comparison.banks[0].manifest
+def _data(results: Results, sheets: Sheets) -> dict[str, Any]:
+    first = results.banks[0].manifest
     seeds = format_seeds(first.seeds)
-    classes = f", {comparison.classes} classes" if comparison.classes else ""
+    classes = f", {results.classes} classes" if results.classes else ""
     shape = "x".join(str(size) for size in first.image_shape)
     return {
-        "names": comparison.names,
-        "summary": f"{comparison.noises:,} noises (seeds {seeds[:60]}{'...' if len(seeds) > 60 else ''}){classes}, "
-        f"images {shape}, descriptor {comparison.descriptor['name']}, threshold {comparison.threshold:g}",
-        "foot": f"repro {first.repro_version}. Intervals are Wilson's, 95 %. {sheets.about}",
-        "threshold": comparison.threshold,
+        "names": results.names,
+        "summary": f"{results.noises:,} noises (seeds {seeds[:60]}{'...' if len(seeds) > 60 else ''}){classes}, "
+        f"images {shape}, descriptor {results.descriptor['name']}, threshold {results.threshold:g}, "
+        f"{results.conditions.data}",
+        "foot": f"repro {first.repro_version}. Intervals are Wilson's, {results.conditions.percent}. {sheets.about}",
+        "threshold": results.threshold,
+        "z": NormalDist().inv_cdf((1 + results.conditions.confidence) / 2),
+        "percent": results.conditions.percent,
         "tile": sheets.size,
         "sheets": sheets.record(),
-        "scores": _scores(comparison, sheets),
+        "scores": _scores(results, sheets),
         "values": [
             {
                 "name": score.name,
@@ -132,11 +129,11 @@ def _data(comparison: Comparison, sheets: Sheets) -> dict[str, Any]:
                 "control": None if score.control is None else _plain(score.control),
                 "train": None if score.train is None or np.isnan(score.train).all() else _plain(score.train),
             }
-            for score in comparison.values.values()
+            for score in results.values.values()
         ],
-        "gl": list(_memorization(comparison, sheets)),
-        "gl_condition": f"Share of samples that are no copy of a training image: {gl_condition(comparison)}.",
-        "banks": [_bank(comparison, place) for place in range(len(comparison.names))],
+        "gl": list(_memorization(results, sheets)),
+        "gl_condition": f"Share of samples that are no copy of a training image: {gl_condition(results)}.",
+        "banks": [_bank(results, place) for place in range(len(results.names))],
     }
 
 
@@ -145,41 +142,41 @@ def _plain(values: np.ndarray) -> Any:
     return np.where(np.isnan(values), None, values.astype(object)).tolist()
 
 
-def _scores(comparison: Comparison, sheets: Sheets) -> list[dict[str, Any]]:
-    place = {name: number for number, name in enumerate(comparison.names)}
+def _scores(results: Results, sheets: Sheets) -> list[dict[str, Any]]:
+    place = {name: number for number, name in enumerate(results.names)}
     pairs, classes, tests = (
         [
             {key: place[value] if key in ("system", "first", "second") else value for key, value in row.items()}
             for row in rows
         ]
-        for rows in (comparison.table(), comparison.conditional_table(), comparison.paired_table())
+        for rows in (tables.pairs(results), tables.conditional(results), tables.paired(results))
     )
     found = []
-    for score in comparison.scores.values():
+    for score in results.scores.values():
         cells = []
         for row in pairs:
             if row["score"] == score.name:
                 pair = row["first"], row["second"]
                 own = {"first": pair[0], "second": pair[1], "score": score.name}
                 by_class = [each for each in classes if own.items() <= each.items()]
-                cells.append(row | {"classes": by_class} | _cell(comparison, score, pair, sheets))
+                cells.append(row | {"classes": by_class} | _cell(results, score, pair, sheets))
         found.append(
-            _facts(comparison, score) | {"cells": cells, "tests": [row for row in tests if row["score"] == score.name]}
+            _facts(results, score) | {"cells": cells, "tests": [row for row in tests if row["score"] == score.name]}
         )
     return found
 
 
-def _facts(comparison: Comparison, score: PairCounts) -> dict[str, Any]:
+def _facts(results: Results, score: PairCounts) -> dict[str, Any]:
     title, about = _TITLES.get(score.name, (score.name, ""))
     most, least = _ENDS[score.sense]
     return {
         "name": score.name,
         "title": title,
         "about": about,
-        "condition": condition(comparison, score),
+        "condition": condition(results, score),
         "controlled": score.control is not None,
         "sense": score.sense,
-        "share": "share of noises" if score.n == comparison.noises else "share of noises and classes",
+        "share": "share of noises" if score.n == results.noises else "share of noises and classes",
         "axis": "similarity threshold" if score.sense == ">" else "threshold of the mean difference, of 255",
         "most": most,
         "least": least,
@@ -188,50 +185,45 @@ def _facts(comparison: Comparison, score: PairCounts) -> dict[str, Any]:
     }
 
 
-def _cell(comparison: Comparison, score: PairCounts, pair: tuple[int, int], sheets: Sheets) -> dict[str, Any]:
+def _cell(results: Results, score: PairCounts, pair: tuple[int, int], sheets: Sheets) -> dict[str, Any]:
     """The curve and the images behind a cell."""
-    most, least = ([_pair(comparison, score, pair, row) for row in rows] for rows in sheets.pairs[score.name, pair])
+    most, least = ([_pair(results, score, pair, row) for row in rows] for rows in sheets.pairs[score.name, pair])
     if not score.sense:
         return {"most": most, "least": least}
     control = None if score.control is None else score.curve(*pair, control=True).tolist()
     return {"most": most, "least": least, "curve": score.curve(*pair).tolist(), "control_curve": control}
 
 
-def rows_of(found: Outcomes, row: int) -> tuple[int, int]:
-    """Rows of the two banks that an outcome compares."""
-    return tuple(row if places is None else int(places[row]) for places in (found.first, found.second))
-
-
-def _pair(comparison: Comparison, score: PairCounts, pair: tuple[int, int], row: int) -> dict[str, Any]:
-    found = score.outcomes[pair]
-    places = rows_of(found, row)
-    banks = [comparison.banks[place] for place in pair]
+def _pair(results: Results, score: PairCounts, pair: tuple[int, int], row: int) -> dict[str, Any]:
+    outcome = score.outcomes[pair]
+    places = outcome.rows(row)
+    banks = [results.banks[place] for place in pair]
     labels = {int(bank.labels[at]) for bank, at in zip(banks, places, strict=True) if bank.labels is not None}
     return {
         "rows": places,
-        "value": None if found.values is None else float(found.values[row]),
-        "match": bool(found.matches[row]),
+        "value": None if outcome.values is None else float(outcome.values[row]),
+        "match": bool(outcome.matches[row]),
         "who": f"seed {int(banks[0].seeds[places[0]])}",
         "of": ", ".join(f"class {label}" for label in sorted(labels)),
     }
 
 
-def _memorization(comparison: Comparison, sheets: Sheets) -> Iterator[dict[str, Any]]:
-    rows = {row["system"]: row for row in comparison.memorization_table()}
-    for place, (name, found) in enumerate(zip(comparison.names, comparison.memorization, strict=True)):
+def _memorization(results: Results, sheets: Sheets) -> Iterator[dict[str, Any]]:
+    rows = {row["system"]: row for row in tables.gl(results)}
+    for place, (name, found) in enumerate(zip(results.names, results.memorization, strict=True)):
         if found is not None:
             yield rows[name] | {
                 "system": place,
                 "train": sheets.train_of[place],
-                "thresholds": found.thresholds(comparison.threshold),
-                "curve": found.curve(comparison.threshold),
-                "most": [_nearest(comparison, place, found, row) for row in sheets.nearest[place][0]],
-                "least": [_nearest(comparison, place, found, row) for row in sheets.nearest[place][1]],
+                "thresholds": found.thresholds(results.threshold),
+                "curve": found.curve(results.threshold),
+                "most": [_nearest(results, place, found, row) for row in sheets.nearest[place][0]],
+                "least": [_nearest(results, place, found, row) for row in sheets.nearest[place][1]],
             }
 
 
-def _nearest(comparison: Comparison, place: int, found: Memorization, row: int) -> dict[str, Any]:
-    bank = comparison.banks[place]
+def _nearest(results: Results, place: int, found: Memorization, row: int) -> dict[str, Any]:
+    bank = results.banks[place]
     label = "" if bank.labels is None else f"class {int(bank.labels[row])}, "
     return {
         "rows": [int(row), int(found.index[row])],
@@ -242,8 +234,8 @@ def _nearest(comparison: Comparison, place: int, found: Memorization, row: int) 
     }
 
 
-def _bank(comparison: Comparison, place: int) -> dict[str, Any]:
-    bank = comparison.banks[place]
+def _bank(results: Results, place: int) -> dict[str, Any]:
+    bank = results.banks[place]
     manifest = bank.manifest.record()
     named = {key: (manifest[key] or {}).get("name", "") for key in ("model", "sampler", "kernel", "data")}
     facts = {
@@ -257,7 +249,7 @@ def _bank(comparison: Comparison, place: int) -> dict[str, Any]:
         "weights": manifest["model_fingerprint"],
     }
     return {
-        "name": comparison.names[place],
+        "name": results.names[place],
         "line": ", ".join(value for value in (*named.values(), manifest["task"]) if value),
         "facts": {key: str(value) for key, value in facts.items() if value},
         "manifest": manifest,

@@ -101,7 +101,7 @@ function strip(title, names, items, caption) {
 const line = (points) => `M${points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L")}`;
 
 function wilson(count, n) {
-  const z = 1.959963984540054, p = count / n, scale = 1 + (z * z) / n;
+  const z = data.z, p = count / n, scale = 1 + (z * z) / n;
   const half = z * Math.sqrt((p * (1 - p)) / n + (z * z) / (4 * n * n));
   return [(p + (z * z) / (2 * n) - half) / scale, (p + (z * z) / (2 * n) + half) / scale];
 }
@@ -194,7 +194,7 @@ function matrixCell(score, first, second, wide) {
   const limits = control ? [cell.control_low, cell.control_high] : [cell.low, cell.high];
   const names = `${data.names[cell.first]} and ${data.names[cell.second]}`;
   const what = control ? `chance, shuffled noises: ${whole(cell.control_count)}` : whole(cell.count);
-  const says = `${names}\n${score.name} ${rate(value)}, 95 % interval ${span(...limits)}\n${what} of ${whole(cell.n)}`;
+  const says = `${names}\n${score.name} ${rate(value)}, ${data.percent} interval ${span(...limits)}\n${what} of ${whole(cell.n)}`;
   const dark = document.documentElement.dataset.theme === "dark";
   const button = make("button", {
     type: "button", class: [control ? "control" : "", value > (dark ? 0.45 : 0.55) ? "high" : ""].join(" ").trim() || null,
@@ -251,7 +251,7 @@ function drawDetail() {
   if (score.controlled) rows.push([cell.control_rate, cell.control_low, cell.control_high, true]);
   const parts = [
     make("h3", {}, `${names[0]} and ${names[1]}`),
-    make("div", {}, make("span", { class: "rate" }, rate(cell.rate)), make("span", {}, `${score.name}, 95 % interval ${span(cell.low, cell.high)}, ${whole(cell.count)} of ${whole(cell.n)}`)),
+    make("div", {}, make("span", { class: "rate" }, rate(cell.rate)), make("span", {}, `${score.name}, ${data.percent} interval ${span(cell.low, cell.high)}, ${whole(cell.count)} of ${whole(cell.n)}`)),
   ];
   if (score.controlled) parts.push(make("p", { class: "faint" }, `Chance (shuffled noises): ${rate(cell.control_rate)}, ${span(cell.control_low, cell.control_high)}, ${whole(cell.control_count)} of ${whole(cell.n)}`));
   parts.push(interval(rows));
@@ -265,10 +265,10 @@ function drawDetail() {
       thresholds: score.thresholds, threshold: score.threshold, own: cell.curve, n: cell.n, chance: cell.control_curve, share: score.share,
       others: score.cells.filter((other) => other !== cell), label: score.axis,
     }));
-    parts.push(make("p", { class: "faint" }, `This pair with its 95 % band${cell.control_curve ? "; grey: chance" : ""}; faint: the other pairs; dashed: the threshold.`));
+    parts.push(make("p", { class: "faint" }, `This pair with its ${data.percent} band${cell.control_curve ? "; grey: chance" : ""}; faint: the other pairs; dashed: the threshold.`));
   }
   if (cell.classes.length) {
-    parts.push(make("h4", {}, "By class"), scrolled(["class", score.name, "95 % interval", "count", "chance"], cell.classes.map((row) => [
+    parts.push(make("h4", {}, "By class"), scrolled(["class", score.name, `${data.percent} interval`, "count", "chance"], cell.classes.map((row) => [
       String(row.class), rate(row.rate), span(row.low, row.high), `${whole(row.count)} of ${whole(row.n)}`,
       row.control_rate === undefined ? "–" : rate(row.control_rate),
     ])));
@@ -290,7 +290,7 @@ function testsOf(score, cell) {
     return [pair, signed(sign * test.difference), `${signed(limits[0])} to ${signed(limits[1])}`, small(test.p_value), small(test.p_adjusted)];
   });
   return [make("details", { open: rows.length <= 6 }, make("summary", {}, "Is another pair more or less alike, on the same noises?"),
-    scrolled(["against", "difference", "95 % interval", "p", "adjusted p"], rows),
+    scrolled(["against", "difference", `${data.percent} interval`, "p", "adjusted p"], rows),
     make("p", { class: "faint" }, `McNemar's exact test, two-sided; adjusted for all ${whole(score.tests.length)} tests of ${score.name} (Holm).`))];
 }
 
@@ -299,7 +299,7 @@ function drawMemorization() {
   if (!data.gl.length) return;
   byId("memorization").hidden = false;
   byId("gl-condition").textContent = data.gl_condition;
-  const body = table(["system", "GL", "95 % interval", "not copied", "training images", "mean nearest"], data.gl.map((row) => [
+  const body = table(["system", "GL", `${data.percent} interval`, "not copied", "training images", "mean nearest"], data.gl.map((row) => [
     make("button", { type: "button", class: "link", "data-system": row.system, on: { click: () => { state.system = row.system; writeAddress(); drawMemorization(); } } }, data.names[row.system]),
     rate(row.rate), span(row.low, row.high), `${whole(row.count)} of ${whole(row.n)}`, whole(row.train_size), rate(row.mean_nearest),
   ]));
@@ -313,7 +313,7 @@ function drawMemorization() {
   const tiles = (item) => ({ ...item, tiles: [[`s${row.system}`, item.rows[0]], [row.train, item.rows[1]]] });
   replace("nearest",
     make("h3", {}, `${data.names[row.system]} and its training images`),
-    make("div", {}, make("span", { class: "rate" }, rate(row.rate)), make("span", {}, `GL, 95 % interval ${span(row.low, row.high)}, ${whole(row.count)} of ${whole(row.n)} are no copy`)),
+    make("div", {}, make("span", { class: "rate" }, rate(row.rate)), make("span", {}, `GL, ${data.percent} interval ${span(row.low, row.high)}, ${whole(row.count)} of ${whole(row.n)} are no copy`)),
     interval([[row.rate, row.low, row.high, false]]),
     make("p", { class: "names" }, `In each pair of images, the ${names[0]} is above, its ${names[1]} below.`),
     ...strip("Nearest to a training image", names, row.most.map(tiles), caption),

@@ -1,0 +1,114 @@
+"""Figures of a comparison: one function a figure, from results to a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from repro.comparison.results import PairCounts, Results
+from repro.comparison.text import condition, gl_condition
+from repro.plots import curve_chart, heat_map, image_grid, nearest_grid, rate_chart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "SCORE_FIGURES", "figures"]
+
+_GRID_ROWS = 10
+_NEAREST = 10
+_TITLES = {"RP": "Reproducibility (RP)", "MAE": "MAE score"}
+
+
+def matrix(results: Results, score: PairCounts) -> Figure:
+    """A heat map of the rates, those on shuffled noises below the diagonal."""
+    below = "" if score.control is None else "; below the diagonal: shuffled noises"
+    about = f"{condition(results, score)}, {results.conditions.data}{below}"
+    return heat_map(score.rates, results.names, _TITLES.get(score.name, score.name), about, score.control_rates)
+
+
+def curves(results: Results, score: PairCounts) -> Figure | None:
+    """The rates of all pairs by threshold, where the score is of similarities."""
+    if score.sense != ">":
+        return None
+    pairs = score.pairs()
+    rates = [score.curve(*pair) / score.totals[pair] for pair in pairs]
+    chance = [score.curve(*pair, control=True) / score.totals[pair] for pair in pairs if score.control is not None]
+    names = [f"{results.names[i]} - {results.names[j]}" for i, j in pairs]
+    title = f"{_TITLES.get(score.name, score.name)} by threshold"
+    about = f"{condition(results, score)}, {results.conditions.data}{'; grey: shuffled noises' if chance else ''}"
+    return curve_chart(score.thresholds(), rates, names, title, about, chance, score.threshold)
+
+
+def grid(results: Results) -> Figure:
+    """What every system draws from the same few noises, a noise a row; of conditional systems a noise and class."""
+    mixed = len({bank.manifest.images_per_seed for bank in results.banks}) > 1
+    count = min(_GRID_ROWS, results.n)
+    images, rows = [], []
+    for number, bank in enumerate(results.banks):
+        chosen = torch.arange(count)
+        if mixed and bank.labels is not None:
+            outcomes = results.scores["Between RP"].outcomes
+            pair, outcome = next(item for item in outcomes.items() if number in item[0])
+            chosen = torch.from_numpy((outcome.first if pair[0] == number else outcome.second)[:count])
+        images.append(bank.images[chosen])
+    first = results.banks[0]
+    for row in range(count):
+        label = "" if first.labels is None or mixed else f", class {int(first.labels[row])}"
+        rows.append(f"{int(first.seeds[row * (first.manifest.images_per_seed if mixed else 1)])}{label}")
+    about = f"one row a noise, by seed; {results.conditions.data}"
+    return image_grid(torch.stack(images, dim=1), results.names, rows, "Same noise, different systems", about)
+
+
+def _gl_about(results: Results) -> str:
+    return f"{gl_condition(results)}, {results.conditions.data}"
+
+
+def gl(results: Results) -> Figure | None:
+    """GL of each system with training images, with its interval."""
+    known = [(name, copies) for name, copies in zip(results.names, results.memorization, strict=True) if copies]
+    if not known:
+        return None
+    names, copies = zip(*known, strict=True)
+    rates, intervals = zip(*((each.rate, each.interval(results.conditions.confidence)) for each in copies), strict=True)
+    label = "share of samples that are no copy of a training image"
+    return rate_chart(rates, intervals, names, "Generalization (GL)", _gl_about(results), label)
+
+
+def nearest(results: Results) -> Figure | None:
+    """The first samples of each system with training images above the training images nearest to them."""
+    known = [number for number, copies in enumerate(results.memorization) if copies]
+    if not known:
+        return None
+    shown = min(_NEAREST, results.n)
+    copies = [results.memorization[number] for number in known]
+    return nearest_grid(
+        [results.banks[number].images[:shown] for number in known],
+        [
+            results.train[number][torch.from_numpy(each.index[:shown])]
+            for number, each in zip(known, copies, strict=True)
+        ],
+        [each.similarity[:shown].tolist() for each in copies],
+        [results.names[number] for number in known],
+        "Samples and their nearest training images",
+        f"above: sample; below: nearest training image and its similarity; {_gl_about(results)}",
+    )
+
+
+FIGURES: dict[str, Callable[[Results], Figure | None]] = {"grid": grid, "gl": gl, "nearest": nearest}
+"""The figures by name, which is also that of their file; None where there is nothing to show."""
+
+SCORE_FIGURES: dict[str, Callable[[Results, PairCounts], Figure | None]] = {"{}": matrix, "{} curve": curves}
+"""The figures of every score, by a name with the score's in it."""
+
+
+def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """All figures that have something to show, by name, one at a time."""
+    for score in results.scores.values():
+        for name, draw in SCORE_FIGURES.items():
+            if (figure := draw(results, score)) is not None:
+                yield name.format(score.name), figure
+    for name, draw in FIGURES.items():
+        if (figure := draw(results)) is not None:
+            yield name, figure

@@ -1,0 +1,91 @@
+"""Counts of every pair equal the plain functions, whatever the chunks."""
+
+import numpy as np
+import pytest
+import torch
+
+from repro.banks import Bank
+from repro.comparison import compare, derangement
+from repro.metrics import PairMetric, ReproducibilityScore
+from repro.metrics.functional import mae_score, reproducibility_score
+
+N = 60
+
+
+def random_images(*shape, seed=0):
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def systems(count=4, n=N, shape=(3, 6, 6)):
+    """Images of common origin with noise that grows from system to system and from row to row."""
+    base = random_images(n, *shape).float()
+    generator = torch.Generator().manual_seed(1)
+    strength = torch.linspace(0, 60, n).view(-1, 1, 1, 1)
+    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(count)]
+    return [images.clamp(0, 255).to(torch.uint8) for images in noisy]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return systems()
+
+
+@pytest.fixture(scope="module")
+def train(images):
+    return torch.cat([random_images(30, 3, 6, 6, seed=9), images[0][::3]])
+
+
+@pytest.fixture(scope="module")
+def found(images, train):
+    banks = [Bank.from_images(each, range(100, 100 + N)) for each in images]
+    return compare(banks, "Pixels", train, names=["a", "b", "c", "d"], control_seed=3)
+
+
+def test_every_pair_equals_the_plain_functions(found, images):
+    shuffle = derangement(N, 3)
+    for i in range(4):
+        for j in range(4):
+            first, second = sorted((i, j))
+            x, y = images[first], images[second]
+            assert found.scores["RP"].rates[i, j] == reproducibility_score(x, y, 0.8)
+            assert found.scores["MAE"].rates[i, j] == mae_score(x, y)
+            assert found.scores["RP"].control_rates[i, j] == reproducibility_score(x, y[shuffle], 0.8)
+            assert found.scores["MAE"].control_rates[i, j] == mae_score(x, y[shuffle])
+    assert len(set(found.scores["RP"].counts.flatten().tolist())) > 4
+    assert len(set(found.scores["MAE"].counts.flatten().tolist())) > 4
+    assert found.scores["RP"].counts.dtype == np.int64
+    assert (np.diag(found.scores["RP"].counts) == N).all()
+
+
+def test_the_control_is_at_chance_and_fixed(found, images):
+    assert (np.triu(found.scores["RP"].control, 1) <= 3).all()
+    banks = [Bank.from_images(each) for each in images]
+    assert (compare(banks, "Pixels", control_seed=3).scores["RP"].control == found.scores["RP"].control).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 1000])
+def test_a_derangement_moves_every_place(n):
+    for seed in range(5):
+        shuffled = derangement(n, seed)
+        assert sorted(shuffled.tolist()) == list(range(n))
+        assert (shuffled != torch.arange(n)).all()
+    assert n < 10 or not torch.equal(derangement(n, 0), derangement(n, 1))
+
+
+class Identical(PairMetric):
+    inputs = "images"
+
+    def match(self, a, b):
+        return (a == b).flatten(1).all(1)
+
+
+def test_further_metrics(images):
+    half = images[0].clone()
+    half[N // 2 :] = 255 - half[N // 2 :]
+    metrics = [Identical(), ReproducibilityScore(0.8)]
+    found = compare([Bank.from_images(images[0]), Bank.from_images(half)], "Pixels", metrics=metrics)
+    assert found.scores["Identical"].counts.tolist() == [[N, N // 2], [N // 2, N]]
+    assert (found.scores["ReproducibilityScore"].counts == found.scores["RP"].counts).all()
+    assert (found.scores["ReproducibilityScore"].control == found.scores["RP"].control).all()
+    named = compare([Bank.from_images(images[0])] * 2, "Pixels", metrics=["MAEScore"])
+    assert (named.scores["MAEScore"].counts == named.scores["MAE"].counts).all()
