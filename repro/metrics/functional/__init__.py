@@ -6,6 +6,7 @@ from repro.metrics.functional.conditional import (
     between_reproducibility_score,
     conditional_reproducibility_score,
 )
+from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.curves import generalization_curve, reproducibility_curve
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
 from repro.metrics.functional.generalization import generalization_score, memorization_matches
@@ -28,6 +29,7 @@ __all__ = [
     "frechet_distance",
     "generalization_curve",
     "generalization_score",
+    "have_copies",
     "kernel_distance",
     "mae_matches",
     "mae_score",

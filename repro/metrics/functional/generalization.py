@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.similarity import check_threshold, exceeds, nearest
 
 __all__ = ["generalization_score", "memorization_matches"]
@@ -35,8 +36,9 @@ def generalization_score(features: Any, train_features: Any, threshold: float = 
 
     .. math:: \mathrm{GL} = 1 - P\Big(\max_{y} M(x, y) > \tau\Big)
 
-    0 says that every sample is a training image, 1 that none is. One chunked matrix product with bounded memory; see
-    :func:`~repro.metrics.functional.similarity.nearest`, which also gives the nearest training image of each sample.
+    0 says that every sample is a training image, 1 that none is. Bounded memory, exact counts; see
+    :func:`~repro.metrics.functional.copies.have_copies`. :func:`memorization_matches` also gives the nearest training
+    image of each sample, in about the time of a float32 product of all pairs.
 
     Args:
         features: Floating (n, d) features or uint8 (n, C, H, W) images of the samples.
@@ -47,7 +49,7 @@ def generalization_score(features: Any, train_features: Any, threshold: float = 
         Rate in [0, 1].
 
     Raises:
-        UserError: as :func:`memorization_matches`.
+        UserError: as :func:`~repro.metrics.functional.copies.have_copies`.
 
     Source: Zhang et al. 2024 (arXiv:2310.05264), section 3.
 
@@ -56,5 +58,5 @@ def generalization_score(features: Any, train_features: Any, threshold: float = 
         >>> generalization_score(torch.eye(3), torch.eye(3)[:1])
         0.6666666666666666
     """
-    copies, _, _ = memorization_matches(features, train_features, threshold)
+    copies = have_copies(features, train_features, threshold)
     return (len(copies) - int(copies.sum())) / len(copies)

@@ -7,6 +7,7 @@ so that a pair built to lie on the threshold lies on it. Features in float64 are
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -17,14 +18,20 @@ from repro.errors import UserError
 __all__ = [
     "as_features",
     "check_threshold",
+    "compared_dtype",
     "cosine",
     "cosine_matrix",
+    "divided",
     "exceeds",
     "nearest",
     "paired_cosine",
+    "row_lengths",
     "same_shape",
+    "two_features",
+    "unit_rows",
 ]
 
+ROWS_AT_ONCE = 8192
 SAMPLES_AT_ONCE = 4096
 TRAIN_AT_ONCE = 4096
 BLOCK = 256
@@ -42,7 +49,9 @@ def as_features(given: Any, name: str) -> Tensor:
     Raises:
         UserError: another dtype or shape, no row, or a value that is not finite.
     """
-    tensor = torch.as_tensor(given).detach()
+    with warnings.catch_warnings():  # a file that is mapped to be read only is never written here
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        tensor = torch.as_tensor(given).detach()
     if tensor.ndim == 4 and tensor.dtype == torch.uint8 and tensor.numel():
         from repro.descriptors.pixels import Pixels
 
@@ -54,10 +63,26 @@ def as_features(given: Any, name: str) -> Tensor:
         )
     if tensor.numel() == 0:
         raise UserError(f"{name} have shape {tuple(tensor.shape)}; a score needs at least one row")
-    if not bool(tensor.isfinite().all()):
-        row = int((~tensor.isfinite()).any(1).nonzero()[0])
-        raise UserError(f"{name} hold a value that is not finite in row {row}; compute them again")
+    for start in range(0, len(tensor), ROWS_AT_ONCE):
+        finite = tensor[start : start + ROWS_AT_ONCE].isfinite().all(1)
+        if not bool(finite.all()):
+            row = start + int((~finite).nonzero()[0])
+            raise UserError(f"{name} hold a value that is not finite in row {row}; compute them again")
     return tensor
+
+
+def two_features(features: Any, train_features: Any) -> tuple[Tensor, Tensor]:
+    """Features of samples and of a training set; see :func:`as_features`.
+
+    Raises:
+        UserError: as :func:`as_features`, or vectors of different sizes.
+    """
+    features, train = as_features(features, "features"), as_features(train_features, "train_features")
+    if features.shape[1] != train.shape[1]:
+        raise UserError(
+            f"features have size {features.shape[1]}, train_features {train.shape[1]}; use one descriptor for both"
+        )
+    return features, train
 
 
 def same_shape(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -91,16 +116,19 @@ def exceeds(similarity: Tensor, threshold: float | Tensor) -> Tensor:
     return similarity > torch.as_tensor(threshold, dtype=similarity.dtype, device=similarity.device)
 
 
-def _compared(*features: Tensor) -> torch.dtype:
+def compared_dtype(*features: Tensor) -> torch.dtype:
+    """In which similarities of these features are compared: float64 when some are, else float32."""
     return torch.float64 if any(item.dtype == torch.float64 for item in features) else torch.float32
 
 
-def _lengths(features: Tensor) -> Tensor:
+def row_lengths(features: Tensor) -> Tensor:
+    """Euclidean length of each row, float64 (n,), read a few thousand rows at a time."""
     parts = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in features.split(TRAIN_AT_ONCE)]
     return torch.cat(parts)
 
 
-def _divide(products: Tensor, lengths: Tensor) -> Tensor:
+def divided(products: Tensor, lengths: Tensor) -> Tensor:
+    """Similarities from inner products and the products of lengths: 0 where a vector is zero, else in [-1, 1]."""
     return torch.where(lengths > 0, products / lengths, 0.0).clamp(-1, 1)
 
 
@@ -119,8 +147,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     step = max(1, _PAIR_ELEMENTS // a.shape[1])
     for start in range(0, len(a), step):
         x, y = a[start : start + step].double(), b[start : start + step].to(a.device).double()
-        parts.append(_divide((x * y).sum(1), _lengths(x) * _lengths(y)))
-    return torch.cat(parts).to(_compared(a, b))
+        parts.append(divided((x * y).sum(1), row_lengths(x) * row_lengths(y)))
+    return torch.cat(parts).to(compared_dtype(a, b))
 
 
 @torch.no_grad()
@@ -137,7 +165,7 @@ def cosine_matrix(features: Tensor, others: Tensor | None = None) -> Tensor:
     others = features if others is None else others
     x, y = features.double(), others.double()
     lengths = x.norm(dim=2)[:, :, None] * y.norm(dim=2)[:, None, :]
-    return _divide(x @ y.transpose(1, 2), lengths).to(_compared(features, others))
+    return divided(x @ y.transpose(1, 2), lengths).to(compared_dtype(features, others))
 
 
 @torch.no_grad()
@@ -188,12 +216,8 @@ def nearest(features: Any, train_features: Any) -> tuple[Tensor, Tensor]:
         >>> similarity.tolist(), index.tolist()
         ([0.800000011920929], [2])
     """
-    features, train = as_features(features, "features"), as_features(train_features, "train_features")
-    if features.shape[1] != train.shape[1]:
-        raise UserError(
-            f"features have size {features.shape[1]}, train_features {train.shape[1]}; use one descriptor for both"
-        )
-    lengths, train_lengths = _lengths(features), _lengths(train).to(features.device)
+    features, train = two_features(features, train_features)
+    lengths, train_lengths = row_lengths(features), row_lengths(train).to(features.device)
     similarity = features.new_empty(len(features), dtype=torch.float64)
     index = features.new_empty(len(features), dtype=torch.int64)
     band = 2 * _product_error(features)
@@ -204,7 +228,7 @@ def nearest(features: Any, train_features: Any) -> tuple[Tensor, Tensor]:
         peaks = _block_peaks(features[rows], lengths[rows], train, train_lengths, scratch)
         candidates = peaks >= peaks.amax(1, keepdim=True) - band
         similarity[rows], index[rows] = _refine(features[rows], lengths[rows], train, train_lengths, candidates)
-    return similarity.to(_compared(features, train)), index
+    return similarity.to(compared_dtype(features, train)), index
 
 
 def _product_error(features: Tensor) -> float:
@@ -217,7 +241,7 @@ def _product_error(features: Tensor) -> float:
     return (features.shape[1] + 16) * 2.0**-24 + (0.0 if plain else 2.0**-7)
 
 
-def _unit(features: Tensor, lengths: Tensor) -> Tensor:
+def unit_rows(features: Tensor, lengths: Tensor) -> Tensor:
     """Rows at unit length in float32; zero rows stay zero."""
     scale = torch.where(lengths > 0, 1 / lengths, 0.0)[:, None]
     if features.dtype == torch.float64 or float(scale.max()) > 1e30 or float(lengths.max()) > 1e30:
@@ -227,11 +251,11 @@ def _unit(features: Tensor, lengths: Tensor) -> Tensor:
 
 def _block_peaks(x: Tensor, x_lengths: Tensor, train: Tensor, train_lengths: Tensor, scratch: Tensor) -> Tensor:
     """Largest similarity of each sample in each block of training images, in float32: shape (n, blocks)."""
-    x = _unit(x, x_lengths)
+    x = unit_rows(x, x_lengths)
     peaks = x.new_full((len(x), -(-len(train) // BLOCK)), -2.0)
     for start in range(0, len(train), TRAIN_AT_ONCE):
         part = train[start : start + TRAIN_AT_ONCE].to(x.device)
-        part = _unit(part, train_lengths[start : start + TRAIN_AT_ONCE])
+        part = unit_rows(part, train_lengths[start : start + TRAIN_AT_ONCE])
         product = scratch[: len(x) * len(part)].view(len(x), len(part))
         with torch.autocast(x.device.type, enabled=False):
             torch.mm(x, part.T, out=product)
@@ -261,7 +285,7 @@ def _refine(
         start += count
         part = slice(block * BLOCK, (block + 1) * BLOCK)
         products = x[rows].double() @ train[part].to(x.device).double().T
-        exact = _divide(products, x_lengths[rows, None] * train_lengths[None, part])
+        exact = divided(products, x_lengths[rows, None] * train_lengths[None, part])
         top = exact.amax(1)
         ordinal = torch.arange(exact.shape[1], device=x.device)
         first = torch.where(exact >= top[:, None] - _TIE, ordinal, BLOCK).amin(1)
