@@ -1,9 +1,12 @@
-"""Plug-ins: entry-point groups -> names -> classes, imported only when one is built.
+"""Plug-ins: groups -> names -> classes, imported only when one is built.
 
 Every part of the system that has a name (a kernel, a network, a sampler, ...) is an entry point of the group
 ``repro.<group>``; the built-in ones stand in this project's own ``pyproject.toml`` and have no privileges.
 The name of an entry point is the name of its class, so that it is also the short name in configs; tasks, studies and
 formats of checkpoints, which are never built from configs, have lower-case names.
+
+A :class:`Group` says what its classes derive from. A package adds a group of its own by an entry point of
+``repro.groups`` that points to one.
 
 Constructor arguments are the configuration: whatever the registry builds remembers them, :func:`record_of` turns
 them into plain JSON data and :func:`rebuild` builds the same object again. Checkpoints and banks hold such records.
@@ -15,6 +18,7 @@ import contextlib
 import functools
 import importlib.metadata
 import inspect
+import pkgutil
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,35 +29,86 @@ from repro.errors import UserError, unknown
 __all__ = [
     "GROUPS",
     "Entry",
+    "Group",
     "Plugin",
     "build",
+    "construct",
     "differences",
     "entries",
+    "entry_of",
     "flat",
+    "group",
+    "group_names",
+    "groups_of",
     "load",
     "names",
+    "path_of",
     "rebuild",
-    "record_arguments",
     "record_of",
+    "refresh",
     "settle",
 ]
 
+
+@dataclass(frozen=True)
+class Group:
+    """A kind of part that has names: what its classes derive from, and the law that each of them obeys.
+
+    Args:
+        name: Plural, as in the entry-point group ``repro.<name>``.
+        base: Import path ``module:Class`` of the base class, where it is defined; empty where anything will do.
+        law: Import path ``module:function`` of the law; empty where there is none.
+        accepts: Import path of a more general class whose subclasses are taken too, as if they derived from the base.
+        kind: What one of them is called; the name without its s by default.
+
+    Example:
+        >>> Group("kernels", base="repro.kernels:Kernel").one
+        'kernel'
+    """
+
+    name: str
+    base: str = ""
+    law: str = ""
+    accepts: str = ""
+    kind: str = ""
+
+    @property
+    def one(self) -> str:
+        """What one of them is called."""
+        return self.kind or self.name.removesuffix("s")
+
+    def holds(self, cls: type) -> bool:
+        """Whether a class derives from the base, or from what is taken in its place; imports nothing new for a base."""
+        if not self.base or any(path_of(each) == self.base for each in cls.__mro__):
+            return True
+        if not self.accepts or not issubclass(cls, pkgutil.resolve_name(self.accepts)):
+            return False
+        pkgutil.resolve_name(self.base).register(cls)
+        return True
+
+
 GROUPS = (
-    "kernels",
-    "networks",
-    "parameterizations",
-    "denoisers",
-    "samplers",
-    "times",
-    "modules",
-    "tasks",
-    "data",
-    "descriptors",
-    "operators",
-    "metrics",
-    "checkpoints",
-    "studies",
+    Group("kernels", "repro.kernels:Kernel", "repro.testing.kernels:check_kernel"),
+    Group("networks", "repro.networks.base:Network", "repro.testing.networks:check_network", "torch.nn:Module"),
+    Group(
+        "parameterizations",
+        "repro.parameterizations:Parameterization",
+        "repro.testing.parameterizations:check_parameterization",
+    ),
+    Group("denoisers", "repro.denoisers.base:Denoiser", "repro.testing.denoisers:check_denoiser"),
+    Group("samplers", "repro.samplers.base:Sampler", "repro.testing.samplers:check_sampler"),
+    Group("times", "repro.times:TimeDistribution", kind="time"),
+    Group("modules", "repro.models.base:RecordedModule"),
+    Group("tasks", "repro.tasks.base:Task"),
+    Group("data", "repro.data.base:ImageData", "repro.testing.data:check_data"),
+    Group("descriptors", "repro.descriptors.base:Descriptor", "repro.testing.descriptors:check_descriptor"),
+    Group("operators", "repro.inverse.operators.base:Operator", "repro.testing.operators:check_operator"),
+    Group("metrics", "torchmetrics.metric:Metric", "repro.testing.metrics:check_pair_metric"),
+    Group("checkpoints", "repro.released.base:Format", "repro.testing.formats:check_format", kind="checkpoint format"),
+    Group("studies", "repro.studies.base:Study", kind="study"),
+    Group("executors"),
 )
+"""The groups of this package, in the order in which ``repro plugins`` lists them."""
 
 _ARGUMENTS = "_repro_arguments"
 
@@ -69,32 +124,42 @@ class Entry:
     version: str
 
 
-def record_arguments(cls: type) -> type:
+def path_of(cls: type) -> str:
+    """Import path of a class, ``module:Class``."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _recorded(cls: type) -> None:
     """Makes the instances of a class remember their constructor arguments (defaults included).
 
     Only the outermost constructor of an instance records, so a subclass records its own arguments, not its base's.
-    Wrapping a class twice does nothing.
     """
     init = cls.__dict__.get("__init__")
     if init is None or getattr(init, "_repro_records", False):
-        return cls
-    signature = inspect.signature(init)
+        return
 
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         if _ARGUMENTS not in self.__dict__ and type(self).__init__ is wrapped:
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            arguments = dict(list(bound.arguments.items())[1:])
-            for parameter in signature.parameters.values():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    arguments |= arguments.pop(parameter.name)
-            self.__dict__[_ARGUMENTS] = arguments
+            self.__dict__[_ARGUMENTS] = _bound(init, self, *args, **kwargs)
         init(self, *args, **kwargs)
 
     wrapped._repro_records = True
     cls.__init__ = wrapped
-    return cls
+
+
+def _bound(init: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a constructor by name, defaults and open keywords included, without the first, self."""
+    signature = inspect.signature(init)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(list(bound.arguments.items())[1:])
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name)
+        elif parameter.kind is parameter.VAR_POSITIONAL and not arguments[parameter.name]:
+            del arguments[parameter.name]
+    return arguments
 
 
 def settle(built: Any, **arguments: Any) -> None:
@@ -112,12 +177,84 @@ class Plugin:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        record_arguments(cls)
+        _recorded(cls)
 
 
-def _check_group(group: str) -> None:
-    if group not in GROUPS:
-        raise unknown("plug-in group", group, GROUPS)
+def refresh() -> None:
+    """Looks at the installed packages anew, for a process in which one has been installed since it began."""
+    for cached in (_groups, _scan, _targets):
+        cached.cache_clear()
+
+
+@functools.cache
+def _groups() -> dict[str, Group | importlib.metadata.EntryPoint]:
+    """The groups by name; those of other packages as entry points, which are loaded when one is asked for."""
+    found: dict[str, Group | importlib.metadata.EntryPoint] = {each.name: each for each in GROUPS}
+    for point in importlib.metadata.entry_points(group="repro.groups"):
+        found.setdefault(point.name, point)
+    return found
+
+
+def group_names() -> list[str]:
+    """Names of the groups, those that other packages add last; imports nothing.
+
+    Example:
+        >>> group_names()[:2]
+        ['kernels', 'networks']
+    """
+    return list(_groups())
+
+
+def group(name: str) -> Group:
+    """The group of a name.
+
+    Raises:
+        UserError: there is none, or the package that adds it does not say what it is.
+
+    Example:
+        >>> group("kernels").base
+        'repro.kernels:Kernel'
+    """
+    _check_group(name)
+    found = _groups()[name]
+    if isinstance(found, Group):
+        return found
+    try:
+        loaded = found.load()
+    except Exception as error:
+        raise UserError(f"plug-in group {name!r} cannot be imported from {found.value}: {_reason(error)}") from error
+    if not isinstance(loaded, Group) or loaded.name != name:
+        raise UserError(f"plug-in group {name!r}: {found.value} is no repro.registry.Group of that name; make it one")
+    return loaded
+
+
+def groups_of(*bases: type) -> list[str]:
+    """Names of the groups whose base class is among the bases of some classes.
+
+    Example:
+        >>> from repro.kernels import Kernel
+        >>> groups_of(Kernel)
+        ['kernels']
+    """
+    paths = {path_of(each) for base in bases for each in base.__mro__}
+    own = [each.name for each in GROUPS if each.base in paths]
+    others = [name for name in group_names() if not isinstance(_groups()[name], Group)]
+    return own + [name for name in others if _usable(name) and group(name).base in paths]
+
+
+def _usable(name: str) -> bool:
+    with contextlib.suppress(UserError):
+        return bool(group(name).base)
+    return False
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+
+
+def _check_group(name: str) -> None:
+    if name not in _groups():
+        raise unknown("plug-in group", name, group_names())
 
 
 @functools.cache
@@ -151,14 +288,15 @@ def load(group: str, name: str) -> type:
     """The class registered under a name; imports it.
 
     Raises:
-        UserError: unknown name, a name that two packages claim, or a plug-in that cannot be imported.
+        UserError: unknown name, a name that two packages claim, a plug-in that cannot be imported, one of another base
+            class than its group's, or one that leaves a method out.
 
     Example:
         >>> load("kernels", "VP").__name__
         'VP'
     """
     _check_group(group)
-    kind = group.removesuffix("s")
+    kind = _kind(group)
     if name not in _scan(group):
         raise unknown(kind, name, names(group), f"list them: repro plugins {group}")
     claims = _scan(group)[name]
@@ -169,12 +307,33 @@ def load(group: str, name: str) -> type:
     try:
         cls = point.load()
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no message"
         raise UserError(
-            f"{kind} {name!r} of package {entry.package} cannot be imported from {entry.target}: "
-            f"{type(error).__name__}: {reason}"
+            f"{kind} {name!r} of package {entry.package} cannot be imported from {entry.target}: {_reason(error)}"
         ) from error
-    return record_arguments(cls) if inspect.isclass(cls) else cls
+    if inspect.isclass(cls):
+        _check_class(entry, cls)
+    return cls
+
+
+def _kind(name: str) -> str:
+    known = _groups()[name]
+    return known.one if isinstance(known, Group) else Group(name).one
+
+
+def _check_class(entry: Entry, cls: type) -> None:
+    """Raises UserError unless a class derives from its group's base and defines what that leaves open."""
+    kind, of = group(entry.group), f"{_kind(entry.group)} {entry.name!r} of package {entry.package}"
+    base = kind.base.replace(":", ".")
+    if not kind.holds(cls):
+        also = f", or from {kind.accepts.replace(':', '.')}" if kind.accepts else ""
+        raise UserError(f"{of}: {entry.target} must derive from {base}{also}; it derives from {_bases(cls)}")
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise UserError(f"{of}: {entry.target} must define {', '.join(missing)}, which {base} leaves open")
+
+
+def _bases(cls: type) -> str:
+    return ", ".join(f"{base.__module__}.{base.__qualname__}".removeprefix("builtins.") for base in cls.__bases__)
 
 
 def build(group: str, name: str, /, **arguments: Any) -> Any:
@@ -192,7 +351,21 @@ def build(group: str, name: str, /, **arguments: Any) -> Any:
     for argument in arguments:
         if legal is not None and argument not in legal:
             raise unknown(f"argument of {name}", argument, legal)
-    return cls(**arguments)
+    return construct(cls, **arguments)
+
+
+def construct(cls: type, /, **arguments: Any) -> Any:
+    """Builds a class and lets the object remember its arguments, whether or not the class does that by itself.
+
+    Example:
+        >>> from torch import nn
+        >>> construct(nn.ReLU)
+        ReLU()
+    """
+    built = cls(**arguments)
+    if inspect.isclass(cls) and hasattr(built, "__dict__"):
+        built.__dict__.setdefault(_ARGUMENTS, _bound(cls.__init__, built, **arguments))
+    return built
 
 
 def _legal_arguments(cls: type) -> list[str] | None:
@@ -219,12 +392,16 @@ def record_of(built: Any) -> dict[str, Any]:
         {'group': 'kernels', 'name': 'Flow', 'args': {'t_min': 0.001}}
     """
     cls = type(built)
-    entry = _entry_of(cls)
-    arguments = built.__dict__.get(_ARGUMENTS)
-    if entry is None or arguments is None:
+    entry, arguments = entry_of(cls), _arguments_of(built)
+    if entry is None:
         raise UserError(
             f"{cls.__module__}.{cls.__qualname__} cannot be recorded: register it as an entry point of one of "
-            f"{', '.join('repro.' + g for g in GROUPS)} and build it by its name"
+            f"{', '.join('repro.' + name for name in group_names())}"
+        )
+    if arguments is None:
+        raise UserError(
+            f"{entry.name} cannot be recorded: it was built by itself; build it by its name, repro.build"
+            f"({entry.group!r}, {entry.name!r}, ...), or derive it from repro.registry.Plugin"
         )
     return {
         "group": entry.group,
@@ -233,17 +410,39 @@ def record_of(built: Any) -> dict[str, Any]:
     }
 
 
-def _entry_of(cls: type) -> Entry | None:
+def _arguments_of(built: Any) -> dict[str, Any] | None:
+    """What an object was built with; nothing where its class has no constructor of its own; None when not known."""
+    arguments = getattr(built, "__dict__", {}).get(_ARGUMENTS)
+    if arguments is None and not any("__init__" in cls.__dict__ for cls in _own_classes(type(built))):
+        return {}
+    return arguments
+
+
+def _own_classes(cls: type) -> list[type]:
+    """The classes that an object's class is made of, without those of Python, torch and Lightning."""
+    foreign = ("builtins", "abc", "torch", "lightning", "torchmetrics")
+    return [each for each in cls.__mro__ if each.__module__.partition(".")[0] not in foreign]
+
+
+@functools.cache
+def _targets() -> dict[str, list[Entry]]:
+    """The entries of all groups by the class that they point to."""
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for name in group_names():
+        for entry in entries(name):
+            found[entry.target].append(entry)
+    return found
+
+
+def entry_of(cls: type) -> Entry | None:
     """The entry of a class, also where the entry point names a module that only re-exports it."""
-    claims = [claim for group in GROUPS for found in _scan(group).values() for claim in found]
-    alike = [(entry, point) for entry, point in claims if entry.target.partition(":")[2] == cls.__qualname__]
-    for entry, _ in alike:
-        if entry.target == f"{cls.__module__}:{cls.__qualname__}":
-            return entry
-    for entry, point in alike:
-        with contextlib.suppress(Exception):
-            if point.load() is cls:
-                return entry
+    if path_of(cls) in _targets():
+        return _targets()[path_of(cls)][0]
+    for target, registered in _targets().items():
+        if target.partition(":")[2] == cls.__qualname__:
+            with contextlib.suppress(Exception):
+                if pkgutil.resolve_name(target) is cls:
+                    return registered[0]
     return None
 
 
@@ -254,10 +453,10 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, where) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item, where) for key, item in value.items()}
-    if hasattr(value, "__dict__") and _ARGUMENTS in value.__dict__:
-        return record_of(value)
     if hasattr(value, "__fspath__"):
         return str(value)
+    if isinstance(value, Plugin) or _ARGUMENTS in getattr(value, "__dict__", {}):
+        return record_of(value)
     raise UserError(f"{where} is a {type(value).__name__}: only plain data and plug-ins can be recorded")
 
 

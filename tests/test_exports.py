@@ -22,7 +22,7 @@ def _folder(module: str) -> str:
     return module if module in FOLDERS or parent == "repro" else parent
 
 
-@pytest.mark.parametrize("group", registry.GROUPS)
+@pytest.mark.parametrize("group", registry.group_names())
 def test_the_folder_of_every_registered_class_exports_it(group):
     for entry in registry.entries(group):
         if entry.package != "repro":

@@ -1,5 +1,6 @@
 """The registry: entry points to classes, mistakes told by name, records that rebuild."""
 
+import abc
 import importlib.metadata
 import inspect
 import json
@@ -14,7 +15,8 @@ from torch import nn
 from repro import registry
 from repro.errors import UserError, nearest, unknown
 from repro.kernels import VE, VP
-from repro.registry import GROUPS, Plugin, build, entries, load, names, rebuild, record_of
+from repro.networks.base import Network
+from repro.registry import Group, Plugin, build, entries, load, names, rebuild, record_of
 
 MODULE = "repro_fake_plugin"
 
@@ -36,6 +38,20 @@ class Grandchild(Child):
     """Has no constructor of its own."""
 
 
+class Warm(VE):
+    """A kernel of a third party."""
+
+
+class Open(Gadget):
+    """Leaves a method open."""
+
+    @abc.abstractmethod
+    def turn(self): ...
+
+    @abc.abstractmethod
+    def halt(self): ...
+
+
 class Bare(nn.Module):
     """A plain module of a third party, without any base class of ours."""
 
@@ -55,21 +71,23 @@ def point(group, name, target, package="fake-package", version="1.2"):
 def plug_in(monkeypatch):
     """Adds entry points beside the real ones, and the module they point to."""
     module = types.ModuleType(MODULE)
-    for cls in (Gadget, Child, Grandchild, Bare):
+    for cls in (Gadget, Child, Grandchild, Warm, Open, Bare):
         monkeypatch.setattr(cls, "__module__", MODULE)
         setattr(module, cls.__name__, cls)
+    module.GADGETS = Group("gadgets", f"{MODULE}:Gadget")
     monkeypatch.setitem(sys.modules, MODULE, module)
     real = importlib.metadata.entry_points
 
     def add(*points):
         def found(**parameters):
-            return [*real(**parameters), *(p for p in points if p.group == parameters["group"])]
+            mine = (point("groups", "gadgets", f"{MODULE}:GADGETS"), *points)
+            return [*real(**parameters), *(p for p in mine if p.group == parameters["group"])]
 
         monkeypatch.setattr(importlib.metadata, "entry_points", found)
-        registry._scan.cache_clear()
+        registry.refresh()
 
     yield add
-    registry._scan.cache_clear()
+    registry.refresh()
 
 
 def test_built_ins_are_registered_like_any_other():
@@ -90,7 +108,7 @@ def test_built_ins_are_registered_like_any_other():
 
 def test_listing_imports_nothing():
     code = (
-        "import sys; from repro import registry; [registry.entries(g) for g in registry.GROUPS]; "
+        "import sys; from repro import registry; [registry.entries(g) for g in registry.group_names()]; "
         "sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
@@ -117,7 +135,7 @@ def test_unknown_names(call, message):
 
 
 def test_third_party_name_works_everywhere(plug_in):
-    plug_in(point("networks", "Bare", f"{MODULE}:Bare"), point("operators", "Gadget", f"{MODULE}:Gadget"))
+    plug_in(point("networks", "Bare", f"{MODULE}:Bare"), point("gadgets", "Gadget", f"{MODULE}:Gadget"))
     assert "Bare" in names("networks")
     entry = next(entry for entry in entries("networks") if entry.name == "Bare")
     assert (entry.package, entry.version, entry.target) == ("fake-package", "1.2", f"{MODULE}:Bare")
@@ -129,23 +147,23 @@ def test_third_party_name_works_everywhere(plug_in):
 
 
 def test_two_packages_claim_one_name(plug_in):
-    plug_in(point("kernels", "VP", f"{MODULE}:Gadget"), point("kernels", "Mine", f"{MODULE}:Gadget"))
+    plug_in(point("kernels", "VP", f"{MODULE}:Warm"), point("kernels", "Mine", f"{MODULE}:Warm"))
     with pytest.raises(UserError) as caught:
         load("kernels", "VP")
     message = str(caught.value)
     assert "kernel 'VP' is claimed by" in message
     assert "repro (repro.kernels:VP)" in message
-    assert f"fake-package ({MODULE}:Gadget)" in message
+    assert f"fake-package ({MODULE}:Warm)" in message
     assert names("kernels").count("VP") == 1
     assert len([entry for entry in entries("kernels") if entry.name == "VP"]) == 2
-    assert build("kernels", "Mine", size=1).size == 1
+    assert build("kernels", "Mine", sigma_max=3.0).sigma_max == 3.0
     assert isinstance(build("kernels", "VE"), VE)
 
 
 def test_one_package_found_twice_is_no_clash(plug_in):
     """An editable install can show the same entry point from two places."""
-    plug_in(*[point("kernels", "Mine", f"{MODULE}:Gadget")] * 2)
-    assert build("kernels", "Mine", size=1).size == 1
+    plug_in(*[point("kernels", "Mine", f"{MODULE}:Warm")] * 2)
+    assert build("kernels", "Mine", sigma_max=3.0).sigma_max == 3.0
 
 
 @pytest.mark.parametrize(
@@ -159,19 +177,19 @@ def test_one_package_found_twice_is_no_clash(plug_in):
 def test_broken_plug_in_takes_nothing_down(plug_in, monkeypatch, tmp_path, target, reason):
     (tmp_path / f"{MODULE}_broken.py").write_text("raise RuntimeError('two\\nlines')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    plug_in(point("kernels", "Broken", target), point("kernels", "Nameless", f"{MODULE}:Gadget", package=None))
+    plug_in(point("kernels", "Broken", target), point("kernels", "Nameless", f"{MODULE}:Warm", package=None))
     assert {"Broken", "VP"} <= set(names("kernels"))
     with pytest.raises(UserError) as caught:
         load("kernels", "Broken")
     assert f"kernel 'Broken' of package fake-package cannot be imported from {target}: {reason}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(build("kernels", "VP"), VP)
-    assert build("kernels", "Nameless", size=2).size == 2
+    assert build("kernels", "Nameless", sigma_max=2.0).sigma_max == 2.0
     assert record_of(VP())["name"] == "VP"
 
 
 def test_record_holds_defaults_and_nested_plug_ins(plug_in):
-    plug_in(point("operators", "Gadget", f"{MODULE}:Gadget"))
+    plug_in(point("gadgets", "Gadget", f"{MODULE}:Gadget"))
     gadget = Gadget(3, flags=[1, (2, 3)], table={"a": [1.5, None]}, inner=VP(rate_max=7.0), colour="red")
     record = record_of(gadget)
     assert record["args"] == {
@@ -190,13 +208,13 @@ def test_record_holds_defaults_and_nested_plug_ins(plug_in):
 
 
 def test_only_the_outermost_constructor_is_recorded(plug_in):
-    points = [point("operators", name, f"{MODULE}:{name}") for name in ("Gadget", "Child", "Grandchild")]
+    points = [point("gadgets", name, f"{MODULE}:{name}") for name in ("Gadget", "Child", "Grandchild")]
     plug_in(*points)
     child = Child(4)
     assert record_of(child)["args"] == {"size": 4, "extra": True}
     assert child.size == 8
     grandchild = Grandchild(5, extra=False)
-    assert record_of(grandchild) == {"group": "operators", "name": "Grandchild", "args": {"size": 5, "extra": False}}
+    assert record_of(grandchild) == {"group": "gadgets", "name": "Grandchild", "args": {"size": 5, "extra": False}}
     assert rebuild(record_of(grandchild)).size == 10
 
 
@@ -206,9 +224,9 @@ def test_record_bears_the_name_of_the_entry_point(plug_in):
     shop.Gadget = Gadget
     sys.modules["repro_fake_shop"] = shop
     try:
-        plug_in(point("tasks", "gadgetry", "repro_fake_shop:Gadget"))
+        plug_in(point("gadgets", "gadgetry", "repro_fake_shop:Gadget"))
         record = record_of(Gadget(1))
-        assert (record["group"], record["name"]) == ("tasks", "gadgetry")
+        assert (record["group"], record["name"]) == ("gadgets", "gadgetry")
         assert rebuild(record).size == 1
     finally:
         del sys.modules["repro_fake_shop"]
@@ -217,17 +235,66 @@ def test_record_bears_the_name_of_the_entry_point(plug_in):
 def test_what_cannot_be_recorded(plug_in):
     with pytest.raises(UserError, match="Gadget cannot be recorded: register it as an entry point of one of "):
         record_of(Gadget(1))
-    plug_in(point("operators", "Gadget", f"{MODULE}:Gadget"))
+    plug_in(point("gadgets", "Gadget", f"{MODULE}:Gadget"))
     with pytest.raises(UserError, match=r"Gadget\(inner=\.\.\.\) is a Tensor: only plain data"):
         record_of(Gadget(1, inner=torch.zeros(2)))
-    with pytest.raises(UserError, match="cannot be recorded"):
+    with pytest.raises(UserError, match=r"Gadget cannot be recorded: it was built by itself; build it by its name"):
         record_of(object.__new__(Gadget))
+
+
+def test_a_group_of_another_package_is_one_like_any_other(plug_in):
+    plug_in(point("gadgets", "Gadget", f"{MODULE}:Gadget"), point("groups", "lost", f"{MODULE}:VE"))
+    assert registry.group_names()[-2:] == ["gadgets", "lost"]
+    assert registry.group("gadgets").base == f"{MODULE}:Gadget"
+    assert registry.groups_of(Child) == ["gadgets"]
+    assert registry.groups_of(Warm) == ["kernels"]
+    assert build("gadgets", "Gadget", size=1).size == 1
+    with pytest.raises(UserError, match="plug-in group 'lost' cannot be imported from repro_fake_plugin:VE: Attrib"):
+        registry.group("lost")
+
+
+def test_a_class_of_another_base_is_refused_with_the_base_that_it_needs(plug_in):
+    plug_in(point("samplers", "Gadget", f"{MODULE}:Gadget"), point("networks", "Gadget", f"{MODULE}:Gadget"))
+    with pytest.raises(UserError) as caught:
+        load("samplers", "Gadget")
+    assert str(caught.value) == (
+        "sampler 'Gadget' of package fake-package: repro_fake_plugin:Gadget must derive from "
+        "repro.samplers.base.Sampler; it derives from repro.registry.Plugin"
+    )
+    with pytest.raises(UserError, match=r"must derive from repro.networks.base.Network, or from torch.nn.Module; it"):
+        load("networks", "Gadget")
+
+
+def test_what_a_class_leaves_open_is_named(plug_in):
+    plug_in(point("gadgets", "Open", f"{MODULE}:Open"))
+    Open.__abstractmethods__ = frozenset({"turn", "halt"})
+    with pytest.raises(UserError, match=r"gadget 'Open' .* must define halt, turn, which repro_fake_plugin.Gadget lea"):
+        load("gadgets", "Open")
+
+
+def test_a_plain_module_stands_for_a_network_once_it_is_loaded(plug_in):
+    plug_in(point("networks", "Bare", f"{MODULE}:Bare"))
+    assert issubclass(load("networks", "Bare"), Network)
+    assert not issubclass(nn.Linear, Network)
+    built = Bare()
+    with pytest.raises(UserError, match=r"Bare cannot be recorded: .* repro.build\('networks', 'Bare', ...\)"):
+        record_of(built)
+
+
+def test_a_class_without_a_constructor_of_its_own_is_recorded(plug_in):
+    class Mute(nn.Module, Plugin):
+        pass
+
+    Mute.__module__, Mute.__qualname__ = MODULE, "Mute"
+    sys.modules[MODULE].Mute = Mute
+    plug_in(point("networks", "Mute", f"{MODULE}:Mute"))
+    for built in (Mute(), build("networks", "Mute")):
+        assert record_of(built) == {"group": "networks", "name": "Mute", "args": {}}
+        assert type(rebuild(record_of(built))) is Mute
 
 
 def test_every_built_in_that_needs_no_argument_comes_back():
     for group in ("kernels", "parameterizations", "samplers", "times"):
-        if group not in GROUPS:
-            continue
         for name in names(group):
             if _needs_arguments(load(group, name)):
                 continue

@@ -13,10 +13,9 @@ from repro.banks import Bank, format_seeds
 from repro.banks.manifest import MANIFEST_NAME
 from repro.checkpoints.loading import load_module
 from repro.cli import runs
-from repro.cli.classes import check_claims, load_classes
-from repro.cli.configs import gathered
 from repro.cli.fill import build
-from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
+from repro.cli.parser import Parser, quiet, stoppable
+from repro.cli.words import split
 from repro.comparison import compare
 from repro.comparison.report import check_report_path
 from repro.data.base import ImageData
@@ -154,11 +153,7 @@ def run(command: str, arguments: list[str]) -> int:
         UserError: whatever the user can mend.
     """
     with quiet():
-        broken = load_classes()
-        parser = _parser()
-        config = parser.parse_args(gathered(arguments, _SEVERAL))
-        check_claims(config)
-        warn_of_broken(broken)
+        config = _parser().parse_command(split(arguments, _SEVERAL))
         descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
         given = _paths(config.systems)
         if config.threshold is not None:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from repro import registry
 from repro.cli.classes import class_of, specs
+from repro.cli.schema import options_of, slot_of
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.training.source import Source
@@ -32,14 +33,23 @@ def build(value: Any, where: str) -> Any:
         return value
     if "class_path" not in value:
         return {key: build(value[key], f"{where}.{key}") for key in _keys(value)}
-    given = value.get("init_args") or {}
-    arguments = {key: build(given[key], f"{where}.{key}") for key in _keys(given)} | dict(
-        value.get("dict_kwargs") or {}
-    )
+    cls, given = class_of(value["class_path"]), value.get("init_args") or {}
+    options = options_of(cls)
+    arguments = {
+        key: build(given[key], f"{where}.{key}") if slot_of(options[key]._typehint) else data(given[key])
+        for key in _keys(given)
+    }
     try:
-        return class_of(value["class_path"])(**arguments)
+        return registry.construct(cls, **arguments, **data(value.get("dict_kwargs") or {}))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def data(value: Any) -> Any:
+    """A parsed value as plain data, whatever its keys are."""
+    if isinstance(value, Mapping | Namespace):
+        return {key: data(value[key]) for key in _keys(value)}
+    return [data(item) for item in value] if isinstance(value, list) else value
 
 
 def _keys(value: Mapping[str, Any] | Namespace) -> list[str]:

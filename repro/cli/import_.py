@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +12,10 @@ import yaml
 from repro import registry
 from repro.checkpoints.native import AtomicCheckpointIO
 from repro.cli import runs
-from repro.cli.classes import check_claims, load_classes, options_of
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet
+from repro.cli.schema import options_of
+from repro.cli.words import last, split
 from repro.errors import UserError
 from repro.files import write_text
 from repro.models.decoded import Decoded
@@ -26,20 +26,6 @@ from repro.training.diffusion import DenoiserModule
 __all__ = ["run"]
 
 _USAGE = "repro import FILE [--format NAME] [--output DIR] [--decoder DIR] [options of the format]"
-
-
-def _words(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """The words that are no option and no option's value, and the value of ``--format``."""
-    bare, format = [], AUTO
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("-"):
-            bare.append(word)
-        elif word not in ("-h", "--help"):
-            option, given, value = word.partition("=")
-            value = value if given else next(words, "")
-            format = value if option == "--format" else format
-    return bare, format
 
 
 def _parser(name: str, chosen: type[Format]) -> Parser:
@@ -151,7 +137,8 @@ def run(command: str, arguments: list[str]) -> int:
         UserError: whatever the user can mend.
     """
     with quiet():
-        bare, format = _words(arguments)
+        words = split(arguments)
+        bare, format = [word.value for word in words if not word.option], last(words, "--format") or AUTO
         if not bare:
             if {"-h", "--help"} & set(arguments):
                 print(_help())
@@ -160,10 +147,8 @@ def run(command: str, arguments: list[str]) -> int:
         if len(bare) > 1:
             raise UserError(f"one file at a time: {bare[0]} or {bare[1]}? options are written --key value")
         name = format_of(ForeignFile(bare[0]), format)
-        load_classes()
         chosen = registry.load("checkpoints", name)
-        config = _parser(name, chosen).parse_args(arguments)
-        check_claims(config)
+        config = _parser(name, chosen).parse_command(words)
         options = {option: build(config[option], option) for option in options_of(chosen)}
         imported = import_file(bare[0], name, **options)
         drawer = imported.module

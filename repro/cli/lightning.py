@@ -18,10 +18,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from repro import registry
 from repro.checkpoints.loading import load_module
 from repro.cli import resume, runs
-from repro.cli.classes import check_claims, class_of, load_classes, short_names, specs
-from repro.cli.configs import check_config_files, config_files, gathered
+from repro.cli.classes import class_of, short_names, specs
 from repro.cli.fill import build, fill
-from repro.cli.parser import Parser, quiet, stoppable, warn_of_broken
+from repro.cli.named_configs import config_path
+from repro.cli.parser import Parser, quiet, stoppable
+from repro.cli.schema import allow
+from repro.cli.words import last, split
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.files import write_text
@@ -58,7 +60,8 @@ class CommandLine(LightningCLI):
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
         self.command = command
-        self.arguments = resume.with_config_of_run(arguments) if command == "fit" else gathered(arguments, _SEVERAL)
+        words = split(arguments, _SEVERAL)
+        self.words = resume.with_config_of_run(words) if command == "fit" else words
         super().__init__(
             model_class=RecordedModule,
             subclass_mode_model=True,
@@ -75,7 +78,7 @@ class CommandLine(LightningCLI):
                 "print_config": None,
                 "allow_abbrev": False,
             },
-            args=self.arguments,
+            args=[],
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -95,11 +98,11 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(RecordedModule, "model", subclass_mode=True, required=fits)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
         if fits:
-            task = resume.option_of(self.arguments, "--task")
+            task = last(self.words, "--task")
             mode = (registry.load("tasks", task).mode if task else None) or "Diffusion"
             for key, group, name in (("model", "modules", mode), ("data", "data", "Digits")):
                 default = registry.load(group, name)
-                parser.set_defaults({key: {"class_path": f"{default.__module__}.{name}"}})
+                parser.set_defaults({key: {"class_path": allow(default)}})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The command's own options."""
@@ -119,17 +122,13 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, builds the data, and settles what data and task say about the model."""
-        broken = load_classes()
-        check_config_files(args)
-        config = parser.parse_args(args, _skip_validation=True)
+        config = parser.parse_command(self.words, _skip_validation=True)
         printing = config.pop("print_config")
         try:
             parser.validate(config, skip_required=printing)
         except (TypeError, KeyError) as error:
             if not (printing and "arguments are required" in str(error)):
                 parser.error(str(error), error)
-        check_claims(config)
-        warn_of_broken(broken)
         self.data: ImageData | None = build(config.data, "data") if config.get("data") else None
         if config.get("model") and self.data is not None:
             config.task = fill(config.model, self.data, config.get("task"))
@@ -217,7 +216,8 @@ class CommandLine(LightningCLI):
             if self.config.name != Path(self.config.name).name:
                 raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
             return self.config.name
-        files = config_files(self.arguments)
+        named = [word.value for word in self.words if word.option == "--config" and word.value[:1] != "{"]
+        files = [config_path(each) for each in named]
         if files:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
             return files[0].absolute().parent.name if saved else files[0].stem
@@ -287,7 +287,7 @@ class CommandLine(LightningCLI):
             return resume.checkpoint_that_fits(self.config.ckpt_path, model)
         folder = next(resume.runs_that_fit(model, self.config.get("task")), None)
         if folder is None:
-            config = resume.option_of(self.arguments, "--config") or "NAME"
+            config = last(self.words, "--config") or "NAME"
             raise UserError(
                 f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {config}, "
                 "or name a checkpoint: --ckpt_path FILE"

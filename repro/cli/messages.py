@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from repro import registry
-from repro.cli.classes import GROUP_OF, class_of, group_of, options_of, settings_of
-from repro.errors import UserError, nearest, unknown
+from repro.cli.classes import class_of
+from repro.cli.schema import options_of, settings_of
+from repro.errors import UserError
 
 __all__ = ["one_line"]
 
@@ -50,51 +50,6 @@ class _Place:
         return getattr(self.legal().get(name), "_typehint", None)
 
 
-def _unknown_key(place: _Place, name: str) -> str:
-    legal = list(place.legal())
-    if place.owner is None:
-        root, dot, rest = name.partition(".")
-        near = nearest(name, [key for key in legal if key.startswith(f"{root}.")] or legal)
-        if dot and (known := nearest(root, {key.partition(".")[0] for key in legal})) not in (None, root):
-            near = f"{known}.{rest}"
-        guess = f"; did you mean --{near}?" if near else ""
-        return f"unknown option --{name}{guess} (list them: {place.parser.prog} --help)"
-    owner = place.owner.__name__
-    if owner in GROUP_OF:
-        return f"{place.below(name)} is given, but not of which class; type {place.option} NAME first"
-    return str(unknown(f"key {place.below(name)}: {owner} has no argument", name, legal))
-
-
-def _unknown_class(place: _Place, name: str) -> str:
-    named = group_of(place.hint())
-    if named is None:
-        near = nearest(name, _subclasses(place.hint()))
-        guess = f"; did you mean {near!r}?" if near else ";"
-        return f"{place.key}: no class {name!r}{guess} other classes by their import path, package.module.{name}"
-    group = named[0]
-    if name in registry.names(group):
-        try:
-            registry.load(group, name)
-        except UserError as error:
-            return f"{place.key}: {error}"
-    kind, last = group.removesuffix("s"), place.key.rpartition(".")[2]
-    kind = kind if kind == last else f"{kind} for {place.key}"
-    return str(unknown(kind, name, registry.names(group), f"list them: repro plugins {group}"))
-
-
-def _subclasses(hint: Any) -> set[str]:
-    """Names of the classes below those in a type hint."""
-    found: set[str] = set()
-    waiting = [hint]
-    while waiting:
-        each = waiting.pop()
-        waiting += getattr(each, "__args__", ())
-        if isinstance(each, type) and each is not type(None) and each is not object:
-            found.add(each.__name__)
-            waiting += each.__subclasses__()
-    return found
-
-
 def _missing(place: _Place, names: str) -> str:
     if place.owner is None:
         return f"{place.parser.prog} needs {names}; give --config FILE, or --{names.partition(',')[0]} NAME"
@@ -124,33 +79,22 @@ def _wrong_value(place: _Place, reasons: Iterable[str], given: str | None) -> st
 
 def _unrecognized(place: _Place, words: str) -> str:
     first = words.split()[0]
-    if not first.startswith("-"):
-        return f"unexpected {first!r}; options are written --key value (list them: {place.parser.prog} --help)"
-    return _unknown_key(_Place(place.parser, "", None), first.lstrip("-").partition("=")[0])
+    return f"unexpected {first!r}; options are written --key value (list them: {place.parser.prog} --help)"
 
 
 _RULES: list[tuple[str, Callable[..., str]]] = [
     (r"unrecognized arguments: (.*)", _unrecognized),
-    (r"Option '([^']*)' is not accepted.*", _unknown_key),
-    (r"Group '([^']*)' does not accept option '([^']*)'", lambda p, group, name: _unknown_key(p, f"{group}.{name}")),
-    (r"(?:- )?Expected a dot import path string: (\S+)", _unknown_class),
     (r"the following arguments are required: (.*)", _missing),
-    (
-        r"--(\S+)\.help: .*: (\S+)",
-        lambda p, key, name: _unknown_class(_Place(p.parser, key, None), name),
-    ),
     (
         r"(?:- )?Expected an instantiatable class, but (\S+) is abstract",
         lambda p, path: f"{p.key} names no class; type {p.option} NAME, with its arguments under init_args",
     ),
     (
-        r"Import path (\S+) does not correspond to a subclass of (\S+)",
-        lambda p, path, base: _unknown_class(p, path.rpartition(".")[2]),
+        r"Not a valid subclass of (\S+)\. Got value: (.*)",
+        lambda p, base, given: f"{p.key} is {given}; type {p.option} NAME, with its arguments under init_args",
     ),
-    (r"Not a valid subclass of (\S+)\. Got value: (.*)", lambda p, base, given: _unknown_class(p, given)),
     (r"Unable to load config (.*)", lambda p, given: f"--{p.key} {given} is no setting; type --{p.key}.KEY VALUE"),
     (r"argument (\S+): expected .*argument.*", lambda p, option: f"{option.split('/')[-1]} needs a value"),
-    (r"(No module named .*|cannot import .*|module .* has no attribute .*)", lambda p, why: f"{p.key}: {why}"),
 ]
 
 

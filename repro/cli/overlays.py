@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from repro import registry
-from repro.cli.classes import GROUP_OF
 from repro.cli.named_configs import config_path
 from repro.errors import UserError, unknown
+from repro.plain import parse_yaml, read_yaml
 
-__all__ = ["starts_from", "written_out"]
+__all__ = ["layers", "read_config", "starts_from"]
 
 _KEY = "by_class"
 _START = "config"
@@ -33,52 +30,58 @@ def starts_from(path: Path, settings: Mapping[str, Any]) -> list[str]:
     return named
 
 
-def written_out(arguments: Sequence[str]) -> list[str]:
-    """Replaces, in a command line, every name of a config by its file, and every file that builds on others.
+def layers(wanted: str, named: dict[str, str], depth: int = 0) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+    """The settings that a config stands for: those of the configs that it starts from, then its own.
 
     A file with ``config: NAME`` or ``config: [NAME, ...]`` comes after those configs, which must not build on others
     in turn. A file with ``by_class: {Class: {argument: value}}`` is written out for the classes before it: where a
     config before it names one of the classes, its arguments become the ones set there; they win over the file's other
     settings.
 
+    Args:
+        wanted: Name or path of a config, or settings as JSON.
+        named: Key -> class, as named before; those that the config names are added.
+        depth: How many configs have been left to get here.
+
+    Yields:
+        The file, None for JSON, and its settings.
+
     Raises:
-        UserError: no such config, ``config`` or ``by_class`` of another form, an unknown class in ``by_class``, or no
-            config before it that names any.
+        UserError: no such config, one that cannot be read, ``config`` or ``by_class`` of another form, an unknown
+            class in ``by_class``, or no config before it that names any.
     """
-    words, result, named = list(arguments), list[str](), dict[str, str]()
-    while words:
-        word = words.pop(0)
-        if word.startswith("--config="):
-            wanted = word.removeprefix("--config=")
-        elif word in ("--config", "-c") and words:
-            wanted = words.pop(0)
-        else:
-            result.append(word)
-            continue
-        result += [f"--config={each}" for each in _layers(wanted, named)]
-    return result
-
-
-def _layers(wanted: str, named: dict[str, str], depth: int = 0) -> Iterator[str]:
-    """What a config becomes: file names, or settings as JSON; the classes that it names are added to ``named``."""
     if wanted.lstrip().startswith("{"):
-        named |= dict(_classes(yaml.safe_load(wanted)))
-        yield wanted
+        settings = parse_yaml(wanted, "--config")
+        named |= dict(_classes(settings))
+        yield None, settings
         return
     path = config_path(wanted)
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if not isinstance(settings, Mapping) or not settings.keys() & {_KEY, _START}:
-        named |= dict(_classes(settings or {}))
-        yield str(path)
-        return
+    settings = read_config(path)
     if _START in settings and depth:
         raise UserError(f"config file {path} starts from another one itself; name that one too: config: [NAME, {path}]")
     for start in starts_from(path, settings):
-        yield from _layers(start, named, depth + 1)
+        yield from layers(start, named, depth + 1)
     own = {key: value for key, value in settings.items() if key != _START}
     own = _for_classes(path, own, named) if _KEY in own else own
     named |= dict(_classes(own))
-    yield json.dumps(own)
+    yield path, own
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of a config file.
+
+    Raises:
+        UserError: it is a folder, cannot be read, or holds something else than ``key: value``.
+    """
+    if path.is_dir():
+        names = sorted(file.name for file in path.glob("*.y*ml"))
+        inside = f"; there are {', '.join(names[:8])} in it" if names else ""
+        raise UserError(f"config file {path} is a folder, not a config file{inside}")
+    settings = read_yaml(path, "config file")
+    if not isinstance(settings, dict):
+        held = "nothing" if settings is None else f"a {type(settings).__name__}"
+        raise UserError(f"config file {path} holds {held}; it must hold settings, key: value")
+    return {str(key): value for key, value in settings.items()}
 
 
 def _classes(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -93,7 +96,7 @@ def _for_classes(path: Path, settings: Mapping[str, Any], named: Mapping[str, st
     by_class = settings[_KEY]
     if not (isinstance(by_class, Mapping) and all(isinstance(each, Mapping) for each in by_class.values())):
         raise UserError(f"config file {path}: {_KEY} must be of the form {{Class: {{argument: value}}}}")
-    known = [name for group in GROUP_OF.values() for name in registry.names(group)]
+    known = [name for group in registry.group_names() for name in registry.names(group)]
     for name in by_class:
         if name not in known:
             raise unknown(f"class in {_KEY} of config file {path}", str(name), known)

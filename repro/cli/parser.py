@@ -16,10 +16,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro.cli.messages import one_line
-from repro.cli.overlays import written_out
+from repro.cli.settings import Settings
+from repro.cli.words import Word
 from repro.errors import UserError
 
-__all__ = ["Parser", "quiet", "stoppable", "warn_of_broken"]
+__all__ = ["Parser", "quiet", "stoppable"]
 
 _NOISE = (
     r".*does not have many workers",
@@ -39,10 +40,13 @@ _NULL = re.compile(r"--[^=]+=None")
 class Parser(LightningArgumentParser):
     """Lightning's parser, telling the user's mistakes in one line."""
 
+    def parse_command(self, words: Iterable[Word], **more: Any) -> Any:
+        """Parses a whole command line, as :func:`repro.cli.words.split` gives it, with its config files."""
+        return self.parse_args(Settings(self).read(words), **more)
+
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Parses, configs named or built on others; a null read once on its way to a nested class stays a null."""
+        """Parses; a null read once on its way to a nested class stays a null."""
         if args is not None:
-            args = written_out(args)
             args = [f"{word.removesuffix('None')}null" if _NULL.fullmatch(word) else word for word in args]
         return super().parse_args(args, *rest, **more)
 
@@ -97,10 +101,3 @@ def _raised_by_lightning(error: BaseException) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
-
-
-@rank_zero_only
-def warn_of_broken(broken: Iterable[UserError]) -> None:
-    """Tells of plug-ins that could not be imported, one line each; to be called when none of them was asked for."""
-    for error in broken:
-        warnings.warn(f"skipped: {error}", stacklevel=2)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from repro.cli.named_configs import named_configs
 from repro.cli.source import first_line_of
 from repro.errors import UserError, unknown
-from repro.registry import GROUPS, Entry, entries
+from repro.registry import Entry, entries, group_names
 
 __all__ = ["Row", "rows", "run"]
 
-_KINDS = (*GROUPS, "configs")
 _COLUMNS = ("group", "name", "class", "package", "version", "about")
 
 
@@ -40,9 +39,14 @@ def rows(group: str | None = None) -> list[Row]:
     Raises:
         UserError: unknown group.
     """
-    if group is not None and group not in _KINDS:
-        raise unknown("plug-in group", group, _KINDS)
-    return [row for each in ([group] if group else _KINDS) for row in _rows_of(each)]
+    known = _groups()
+    if group is not None and group not in known:
+        raise unknown("plug-in group", group, known)
+    return [row for each in ([group] if group else known) for row in _rows_of(each)]
+
+
+def _groups() -> list[str]:
+    return [*group_names(), "configs"]
 
 
 def _described(group: str) -> Iterator[Row]:
@@ -102,7 +106,7 @@ def run(command: str, arguments: list[str]) -> int:
         prog=f"repro {command}",
         description="Everything that has a name: use it in configs and on the command line. Nothing is imported.",
     )
-    parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(_KINDS)}; all by default")
+    parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(_groups())}; all by default")
     parser.error = _refuse
     listed = rows(parser.parse_args(arguments).group)
     if sys.stdout.isatty():
@@ -113,4 +117,4 @@ def run(command: str, arguments: list[str]) -> int:
 
 
 def _refuse(message: str) -> None:
-    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(_KINDS)}")
+    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(_groups())}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from repro import registry
 from repro.checkpoints.native import read_checkpoint
 from repro.checkpoints.weights import load_weights
 from repro.cli import runs
+from repro.cli.words import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.models.base import RecordedModule
 from repro.registry import differences, record_of
 
-__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "option_of", "runs_that_fit", "with_config_of_run"]
+__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]
 
 _FREE = {"model.compile", "data.workers", "data.in_memory", "data.cache"}
 _PLACES = {"data.path", "data.root"}
@@ -26,25 +27,14 @@ _TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algor
 _LAST = Path("checkpoints") / "last.ckpt"
 
 
-def option_of(arguments: Sequence[str], name: str) -> str | None:
-    """Value of the last ``--name VALUE`` or ``--name=VALUE``."""
-    found = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
-        if word == name:
-            found = following
-        elif word.startswith(f"{name}="):
-            found = word.partition("=")[2]
-    return found
-
-
-def with_config_of_run(arguments: Sequence[str]) -> list[str]:
-    """Arguments of ``fit``, with the config of the run that is resumed put first unless they name one."""
-    path = option_of(arguments, "--ckpt_path")
-    if path is None or path == "last" or option_of(arguments, "--config") or option_of(arguments, "-c"):
-        return list(arguments)
+def with_config_of_run(words: list[Word]) -> list[Word]:
+    """The words of ``fit``, with the config of the run that is resumed put first unless they name one."""
+    path = last(words, "--ckpt_path")
+    if path is None or path == "last" or last(words, "--config"):
+        return words
     folder = runs.run_of_checkpoint(path)
     saved = None if folder is None else folder / "config.yaml"
-    return ["--config", str(saved), *arguments] if saved is not None and saved.is_file() else list(arguments)
+    return [Word("--config", str(saved)), *words] if saved is not None and saved.is_file() else words
 
 
 def checkpoint_of(given: str, name: str) -> Path:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from repro.cli.classes import check_claims, load_classes
 from repro.cli.fill import build
 from repro.cli.main import main
-from repro.cli.parser import Parser, quiet, warn_of_broken
+from repro.cli.parser import Parser, quiet
+from repro.cli.words import split
 from repro.errors import UserError, unknown
 from repro.registry import entries, load, names
 from repro.studies.base import Scale, Study
@@ -85,12 +85,7 @@ def run(command: str, arguments: list[str]) -> int:
     with quiet():
         chosen = _chosen(arguments)
         own = list(inspect.signature(chosen).parameters) if chosen else []
-        broken = load_classes() if own else []
-        parser = _parser(chosen)
-        words = _with_inputs(chosen, arguments)
-        config = parser.parse_args([word.replace("--dry-run", "--dry_run") for word in words])
-        check_claims(config)
-        warn_of_broken(broken)
+        config = _parser(chosen).parse_command(split(_with_inputs(chosen, arguments)))
         if config.scale not in get_args(Scale):
             raise unknown("scale", config.scale, get_args(Scale))
         if config.scale not in chosen.scales:

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from repro import registry
 from repro.errors import UserError, unknown
+from repro.registry import Plugin
 
 __all__ = ["Network", "one_of", "sizes_of"]
 
 
-class _NetworkType(ABCMeta):
-    """Lets `Network` stand for any ``nn.Module`` as a type, and list the registered networks as its subclasses."""
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, nn.Module) if cls is Network else type.__instancecheck__(cls, instance)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, nn.Module) if cls is Network else type.__subclasscheck__(cls, subclass)
-
-    def __subclasses__(cls) -> list[type]:
-        return _registered() if cls is Network else type.__subclasses__(cls)
-
-
-def _registered() -> list[type]:
-    classes = []
-    for name in registry.names("networks"):
-        try:
-            classes.append(registry.load("networks", name))
-        except UserError:
-            continue
-    return classes
-
-
-class Network(nn.Module, registry.Plugin, metaclass=_NetworkType):
+class Network(nn.Module, Plugin, ABC):
     r"""A network :math:`F(x, c, y)`: scaled images, one noise level per image and labels in, images out.
 
-    As a type hint it accepts any ``nn.Module`` with the same ``forward``, so that third parties may register a plain
-    module; its listed subclasses are the classes registered in the group ``repro.networks``. As a base class it
-    records the constructor's arguments, keeps ``image_shape`` and ``num_classes``, and checks what ``forward`` gets.
+    Third parties may register a plain ``nn.Module`` with the same ``forward`` in the group ``repro.networks``: loading
+    it makes it a virtual subclass. As a base class it records the constructor's arguments, keeps ``image_shape`` and
+    ``num_classes``, and checks what ``forward`` gets.
 
     Args:
         image_size: Height and width of the images, in pixels.

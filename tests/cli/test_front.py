@@ -12,7 +12,7 @@ from commands import run_here
 from repro.cli.main import COMMANDS
 from repro.cli.source import first_line_of
 from repro.errors import UserError
-from repro.registry import GROUPS, entries
+from repro.registry import entries, group_names
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plugins"], ["--version"], ["plugins", "kernels"]])
@@ -42,7 +42,7 @@ def test_plugins_lists_every_entry_with_its_first_line() -> None:
     lines = [line.split("\t") for line in run_here("plugins").out.splitlines()]
     assert lines[0] == ["group", "name", "class", "package", "version", "about"]
     listed = [tuple(line[:5]) for line in lines[1:] if line[0] != "configs"]
-    assert listed == [(e.group, e.name, e.target, e.package, e.version) for g in GROUPS for e in entries(g)]
+    assert listed == [(e.group, e.name, e.target, e.package, e.version) for g in group_names() for e in entries(g)]
     about = {line[1]: line[5] for line in lines[1:]}
     assert about["VP"] == "Variance-preserving kernel with a noise rate linear in time."
     assert not any(line[5].startswith("BROKEN") for line in lines[1:])

@@ -1,12 +1,10 @@
 """Config files with settings by class: written out for the classes of the files before them."""
 
-import json
-
 import pytest
 import yaml
 from commands import run_here
 
-from repro.cli.overlays import written_out
+from repro.cli.overlays import layers
 from repro.errors import UserError
 
 SYSTEM = {
@@ -30,17 +28,16 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def written(word):
-    assert word.startswith("--config={")
-    return json.loads(word.removeprefix("--config="))
+def written(*configs):
+    """The settings of some configs in order, each written out for the classes before it."""
+    named = {}
+    return [settings for config in configs for _, settings in layers(config, named)]
 
 
-@pytest.mark.parametrize("words", [["--config", "overlay.yaml"], ["--config=overlay.yaml"], ["-c", "overlay.yaml"]])
-def test_only_the_classes_that_are_there_are_set_and_win(files, words):
-    *before, after, last = written_out(["--config", "system.yaml", *words, "--model.lr=3"])
-    assert before == ["--config=system.yaml"]
-    assert last == "--model.lr=3"
-    assert written(after) == {
+def test_only_the_classes_that_are_there_are_set_and_win(files):
+    before, after = written("system.yaml", "overlay.yaml")
+    assert before == SYSTEM
+    assert after == {
         "model": {"lr": 0.5, "ema_halflife": 1000, "network": {"width": 8}, "kernel": {"sigma_max": 40.0}},
         "data": {"class_path": "Digits"},
     }
@@ -48,13 +45,21 @@ def test_only_the_classes_that_are_there_are_set_and_win(files, words):
 
 def test_a_later_file_may_change_the_class(files):
     (files / "other.yaml").write_text("model: {network: {class_path: UViT}}")
-    words = written_out(["--config", "system.yaml", "--config", "other.yaml", "--config", "overlay.yaml"])
-    assert written(words[-1])["model"]["network"] == {"depth": 2}
+    for other in ("other.yaml", '{"model": {"network": {"class_path": "UViT"}}}'):
+        assert written("system.yaml", other, "overlay.yaml")[-1]["model"]["network"] == {"depth": 2}
 
 
-def test_other_words_stay_as_they_are(files):
-    words = ["--seeds", "0-9", "--config=system.yaml", "--model", "Diffusion", '--config={"a": 1}', "--config"]
-    assert written_out(words) == words
+@pytest.mark.parametrize("words", [["--config", "overlay.yaml"], ["--config=overlay.yaml"], ["-c", "overlay.yaml"]])
+def test_every_way_to_name_a_config(files, words):
+    done = run_here("fit", "-c", "system.yaml", *words, "--model.lr=3", "--print_config")
+    model = yaml.safe_load(done.out)["model"]["init_args"]
+    assert (model["network"]["init_args"]["width"], model["lr"], model["ema_halflife"]) == (8, 3, 1000)
+
+
+def test_a_class_typed_before_counts_as_named(files):
+    words = ["--config", "system.yaml", "--model.network", "UViT", "--model.network.patch_size=2"]
+    done = run_here("fit", *words, "--config", "overlay.yaml", "--print_config")
+    assert yaml.safe_load(done.out)["model"]["init_args"]["network"]["init_args"]["depth"] == 2
 
 
 @pytest.mark.parametrize("start", ["system.yaml", ["system.yaml", "overlay.yaml"]])
@@ -71,9 +76,10 @@ def test_a_config_comes_after_those_that_it_starts_from(files, start):
 
 def test_a_config_may_start_from_a_shipped_one_and_have_settings_by_class(files):
     (files / "mine.yaml").write_text(yaml.safe_dump({"config": "digits/mlp_edm", "by_class": {"MLP": {"width": 8}}}))
-    named, own = written_out(["--config", "mine.yaml"])
-    assert named.endswith("configs/digits/mlp_edm.yaml")
-    assert written(own) == {"model": {"network": {"width": 8}}}
+    (started, settings), (own, written) = layers("mine.yaml", {})
+    assert started.as_posix().endswith("configs/digits/mlp_edm.yaml")
+    assert settings["model"]["class_path"] == "Diffusion"
+    assert (own.name, written) == ("mine.yaml", {"model": {"network": {"width": 8}}})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_a_config_may_start_from_a_shipped_one_and_have_settings_by_class(files)
 def test_mistakes_are_one_line(files, overlay, message):
     (files / "bad.yaml").write_text(yaml.safe_dump(overlay))
     with pytest.raises(UserError, match=message) as caught:
-        written_out(["--config", "system.yaml", "--config", "bad.yaml"])
+        written("system.yaml", "bad.yaml")
     assert "\n" not in str(caught.value)
 
 
