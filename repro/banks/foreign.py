@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from pathlib import Path
 
@@ -11,21 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.data.names import natural_order
 from repro.errors import UserError
 
-__all__ = ["natural_order", "numbered_images"]
+__all__ = ["numbered_images"]
 
 _MOST_BYTES = 16 << 30
-
-
-def natural_order(name: str) -> list[tuple[int, int | str]]:
-    """A sorting key that takes the digits in a name as numbers.
-
-    Example:
-        >>> sorted(["10.png", "9.png"], key=natural_order)
-        ['9.png', '10.png']
-    """
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def numbered_images(path: str | os.PathLike[str]) -> tuple[Tensor, list[int]]:

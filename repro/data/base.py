@@ -108,6 +108,7 @@ class ImageData(LightningAdapter, Plugin, ABC):
         self._facts: Facts | None = None
         self._memory: tuple[ArraySource, ArraySource] | None = None
         self._fingerprint: str | None = None
+        self._checked = False
 
     @abstractmethod
     def open_source(self) -> ImageSource:
@@ -210,14 +211,24 @@ class ImageData(LightningAdapter, Plugin, ABC):
         return InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1))
 
     def prepare(self) -> None:
-        """Finds, downloads and decodes what is missing."""
+        """Finds, downloads and decodes what is missing, and looks at every image that is not kept in memory."""
         if self._memory is None:
             len(self)
             self._open().prepare()
+            if not self._fits_memory():
+                self.check()
 
     def check(self) -> None:
-        """Loads what is kept in memory, so that a bad image is found before it is used."""
-        self._parts()
+        """Loads what is kept in memory and looks once at every other image, so that bad ones are named before use.
+
+        Raises:
+            UserError: names all images that cannot be read.
+        """
+        parts = self._parts()
+        if self._memory is None and not self._checked:
+            for part in parts:
+                part.check(np.arange(len(part)))
+            self._checked = True
 
     @property
     def _known(self) -> Facts:
@@ -255,12 +266,14 @@ class ImageData(LightningAdapter, Plugin, ABC):
             self._memory, self._source = (kept[0], kept[1]), None
         return self._memory
 
+    def _fits_memory(self) -> bool:
+        if self.in_memory is not None:
+            return self.in_memory
+        values = (len(self) + self.holdout) * math.prod(self.image_shape)
+        return values * self.dtype.itemsize <= IN_MEMORY_BYTES
+
     def _parts(self) -> tuple[ImageSource, ImageSource]:
-        in_memory = self.in_memory
-        if in_memory is None:
-            values = (len(self) + self.holdout) * math.prod(self.image_shape)
-            in_memory = values * self.dtype.itemsize <= IN_MEMORY_BYTES
-        if in_memory or self._memory is not None:
+        if self._memory is not None or self._fits_memory():
             return self._loaded()
         train, held = self._chosen()
         train.prepare()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import UserError
-from repro.files import cache_folder, write_text, write_whole
+from repro.files import cache_folder, read_json, write_text, write_whole
 
 __all__ = ["DecodedCache", "Listing"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Listing:
         names: Relative names of the images, sorted.
         image_shape: (C, H, W).
         labels: Class of each image from a label file, or None.
+        changes: What is done to images before they are pixels, as a viewer does it: how many of them, and one name.
     """
 
     names: list[str]
     image_shape: tuple[int, int, int]
     labels: list[int] | None
+    changes: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 class DecodedCache:
@@ -54,12 +57,14 @@ class DecodedCache:
         """The listing and the images, uint8 (n, C, H, W) mapped from the file; None when there is no sound entry."""
         try:
             array_path, record_path = self._paths()
-            record = json.loads(record_path.read_text())
+            record = read_json(record_path)
             images = np.load(array_path, mmap_mode="c", allow_pickle=False)
-            listing = Listing(record["names"], tuple(record["image_shape"]), record["labels"])
+            changes = {kind: (int(count), str(name)) for kind, (count, name) in record["changes"].items()}
+            listing = Listing(record["names"], tuple(record["image_shape"]), record["labels"], changes)
             expected = (len(listing.names), *listing.image_shape)
-            sound = images.shape == expected and images.dtype == np.uint8 and _checksum(images) == record["sha256"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            sound = images.shape == expected and images.dtype == np.uint8
+            sound = sound and _checksum(images, listing) == record["sha256"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return (listing, images) if sound else None
 
@@ -69,10 +74,25 @@ class DecodedCache:
             array_path, record_path = self._paths()
             with write_whole(array_path) as file:
                 np.save(file, images, allow_pickle=False)
-            write_text(record_path, json.dumps(asdict(listing) | {"sha256": _checksum(images)}))
+            write_text(record_path, json.dumps(asdict(listing) | {"sha256": _checksum(images, listing)}))
         except UserError:
             return
 
+    def was_checked(self, indices: NDArray[np.int64]) -> bool:
+        """Whether these images were all decoded once without an error; their files have not changed since."""
+        return self._mark(indices, make=False).is_file()
 
-def _checksum(images: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    def mark_checked(self, indices: NDArray[np.int64]) -> None:
+        """Keeps in mind that these images can all be decoded; a disk that cannot be written is no error."""
+        with contextlib.suppress(UserError):
+            write_text(self._mark(indices, make=True), "")
+
+    def _mark(self, indices: NDArray[np.int64], make: bool) -> Path:
+        which = hashlib.sha256(f"{self.key} {len(indices)}".encode() + indices.tobytes()).hexdigest()
+        return cache_folder("checked", make=make) / which
+
+
+def _checksum(images: NDArray[np.uint8], listing: Listing) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(listing), sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()

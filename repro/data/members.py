@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from repro.data.names import clean_name, is_hidden
 from repro.data.progress import slow_progress
 from repro.errors import UserError, nearest
 
@@ -30,7 +31,7 @@ __all__ = ["COUNT_LIMIT", "FILE_LIMIT", "IMAGE_SUFFIXES", "LABEL_FILE", "PACKED_
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Names that end so, in small or capital letters, are images; other files are passed over."""
 LABEL_FILE = "dataset.json"
-"""The file of labels of EDM's data sets, at the top of the archive."""
+"""The file of labels of EDM's data sets, in the folder that holds all images."""
 FILE_LIMIT = 64 * 2**20
 """Most bytes of one file."""
 COUNT_LIMIT = 5_000_000
@@ -140,11 +141,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _is_wanted(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) or name == LABEL_FILE
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return name.lower().endswith(IMAGE_SUFFIXES) or name.rpartition("/")[2] == LABEL_FILE
 
 
 class _Budget:
@@ -161,14 +158,14 @@ class _Budget:
         parts = raw.replace("\\", "/").split("/")
         if parts[0] == "" or parts[0][1:2] == ":" or ".." in parts or "\0" in raw:
             raise UserError(f"{self.path}: member {raw!r} points outside of the archive; do not trust this file")
-        return "/".join(part for part in parts if part not in ("", "."))
+        return clean_name(raw)
 
     def take(self, raw: str, size: int, special: bool) -> str:
         """The clean name of a member that may be read; empty when it is passed over."""
         name = self.clean(raw)
         if special:
             raise UserError(f"{self.path}: member {raw!r} is a link or a device; pack plain files only")
-        if _is_hidden(name):
+        if is_hidden(name):
             return ""
         if not _is_wanted(name):
             self.members.passed_over += 1
@@ -200,36 +197,42 @@ class _Budget:
 
 class _Folder(Members):
     def _list(self) -> list[str]:
-        self._seen: dict[str, str] = {}
+        self._files: dict[str, tuple[str, str]] = {}
         self._walk(self.path, "")
-        return list(self._seen)
+        return list(self._files)
 
     def _walk(self, folder: Path, prefix: str) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
-                name = prefix + entry.name
-                if _is_hidden(entry.name):
+                raw = prefix + entry.name
+                name = clean_name(raw)
+                if is_hidden(entry.name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    self._walk(Path(entry.path), f"{name}/")
+                    self._walk(Path(entry.path), f"{raw}/")
                 elif not (_is_wanted(name) and entry.is_file()):
                     self.passed_over += 1
+                elif name in self._files:
+                    raise UserError(
+                        f"{self.path}: two files are named {name!r}, with accents written in two ways; remove one"
+                    )
                 else:
                     status = entry.stat()
-                    self._seen[name] = f"{status.st_size} {status.st_mtime_ns}"
-                    if len(self._seen) > COUNT_LIMIT:
+                    self._files[name] = raw, f"{status.st_size} {status.st_mtime_ns}"
+                    if len(self._files) > COUNT_LIMIT:
                         raise UserError(f"{self.path} holds more than {COUNT_LIMIT:,} images; give a smaller set")
 
     def read(self, name: str) -> bytes:
-        with _one_line(self.path / name), open(self.path / name, "rb") as file:
+        path = self.path / self._files[name][0]
+        with _one_line(path), open(path, "rb") as file:
             data = file.read(FILE_LIMIT + 1)
         if len(data) > FILE_LIMIT:
-            raise UserError(f"{self.path / name} has more than the {FILE_LIMIT:,} bytes that are read of an image")
+            raise UserError(f"{path} has more than the {FILE_LIMIT:,} bytes that are read of an image")
         return data
 
     def stamp(self) -> Iterator[bytes]:
         for name in self.names:
-            yield f"{name}\0{self._seen[name]}\0".encode(errors="surrogateescape")
+            yield f"{name}\0{self._files[name][1]}\0".encode(errors="surrogateescape")
 
 
 class _Zip(Members):
@@ -242,7 +245,7 @@ class _Zip(Members):
             special = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)
             if info.is_dir() and not special:
                 budget.clean(info.filename)
-            elif name := budget.take(info.filename, info.file_size, special):
+            elif name := budget.take(_zip_name(info), info.file_size, special):
                 if info.flag_bits & 1:
                     raise UserError(f"{self.path}: member {name!r} is encrypted; pack it without a password")
                 self._raw[name] = info.filename
@@ -259,6 +262,16 @@ class _Zip(Members):
     def read(self, name: str) -> bytes:
         with _one_line(self.path / name):
             return self._archive().read(self._raw[name])
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member; names in UTF-8 that do not say so are read as what they are."""
+    if info.flag_bits & 0x800 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 class _StrictTarInfo(tarfile.TarInfo):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from repro.data.pixels import fit_pixels, to_picture
+from repro.data.pixels import fit_array
 from repro.data.progress import slow_progress
 from repro.errors import UserError
 
@@ -35,6 +35,14 @@ class ImageSource(ABC):
 
     def prepare(self) -> None:
         """Work that is done once, before readers in other processes start; by default none."""
+        return
+
+    def check(self, indices: NDArray[np.int64]) -> None:
+        """Looks at the images with these numbers without keeping them; by default there is nothing to look at.
+
+        Raises:
+            UserError: names all that cannot be read.
+        """
         return
 
     @abstractmethod
@@ -81,24 +89,33 @@ class FittedSource(ImageSource):
         source: Where the images come from.
         resize: Side of the square images, or None to keep their size.
         grayscale: Whether to turn them grey.
+
+    Raises:
+        UserError: turning images grey that have neither 1 nor 3 channels, or scaling floats.
     """
 
     def __init__(self, source: ImageSource, resize: int | None, grayscale: bool) -> None:
         self.source, self.resize = source, resize
         self.labels, self.class_names = source.labels, source.class_names
         channels, height, width = source.image_shape
+        if grayscale and channels not in (1, 3):
+            raise UserError(f"images of {channels} channels cannot be turned grey; leave grayscale out")
         self.image_shape = (1 if grayscale else channels, resize or height, resize or width)
 
     def prepare(self) -> None:
         """Prepares the source."""
         self.source.prepare()
 
+    def check(self, indices: NDArray[np.int64]) -> None:
+        """Checks those of the source."""
+        self.source.check(indices)
+
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Reads and fits them."""
         fitted = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
         with slow_progress("scaling images", len(indices)) as done:
             for row, image in enumerate(self.source.read(indices).numpy()):
-                fitted[row] = fit_pixels(to_picture(image), self.image_shape[0], self.resize)
+                fitted[row] = fit_array(image, self.resize, len(fitted[row]) < len(image))
                 done(row + 1)
         return torch.from_numpy(fitted)
 
@@ -119,6 +136,10 @@ class SubsetSource(ImageSource):
     def prepare(self) -> None:
         """Prepares the source."""
         self.source.prepare()
+
+    def check(self, indices: NDArray[np.int64]) -> None:
+        """Checks the chosen ones with these numbers."""
+        self.source.check(self.indices[indices])
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Reads the chosen ones with these numbers."""

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from image_files import encoded, pictures, write_folder, write_tar, write_zip
-from PIL import Image
+from PIL import Image, ImageOps
 
 import repro.data.archive
 from repro.data.archive import ImageArchive
 from repro.data.digits import Digits
+from repro.data.order import subset_order
 from repro.data.pixels import fit_pixels, to_picture
 from repro.errors import UserError
 
@@ -28,8 +31,6 @@ def _tree(suffix=".png", count=12):
 
 def _in_name_order(data):
     """The images of a whole set put back into name order, by undoing the permutation."""
-    from repro.data.order import subset_order
-
     return data.images()[torch.from_numpy(np.argsort(subset_order(data.subset_seed, len(data))))]
 
 
@@ -128,7 +129,9 @@ def test_an_edm_data_set_whose_labels_are_null_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (b"{", "is not of the form"),
+        (b"{", "dataset.json is damaged"),
+        (b"[" * 100_000, "dataset.json is nested more than 64 levels deep"),
+        (b'{"labels": ' + b"[" * 100 + b"]" * 100 + b"}", "dataset.json is nested more than 64 levels deep"),
         (b"[1]", "is not of the form"),
         (b'{"labels": [["00000/img00000000.png"]]}', "is not of the form"),
         (b'{"labels": [["00000/img00000000.png", 1]]}', "gives no label for image '00000/img00000001.png'"),
@@ -155,21 +158,112 @@ def test_a_grey_set_stays_grey_and_a_mixed_one_becomes_colour(tmp_path):
     assert torch.equal(_in_name_order(mixed), torch.from_numpy(expected))
 
 
-def test_alpha_is_dropped_and_palettes_are_resolved(tmp_path):
+def test_what_is_transparent_shows_the_background_and_palettes_are_resolved(tmp_path, caplog):
     array = pictures(1, channels=4)[0]
     palette = Image.fromarray(pictures(1, seed=5)[0]).quantize(16)
     palette.save(tmp_path / "b.png")
-    data = ImageArchive(str(write_folder(tmp_path, {"a.png": encoded(array)})))
-    images = _in_name_order(data)
-    assert torch.equal(images[0], torch.from_numpy(array[:, :, :3].transpose(2, 0, 1)))
-    table, numbers = np.array(palette.getpalette(), dtype=np.uint8).reshape(-1, 3), np.asarray(palette)
-    assert torch.equal(images[1], torch.from_numpy(table[numbers].transpose(2, 0, 1)))
+    path = str(write_folder(tmp_path, {"a.png": encoded(array)}))
+    for background in (255, 0, 100):
+        images = _in_name_order(ImageArchive(path, background=background))
+        alpha = array[:, :, 3:].astype(float) / 255
+        expected = array[:, :, :3] * alpha + background * (1 - alpha)
+        assert np.abs(images[0].permute(1, 2, 0).numpy() - expected).max() <= 1
+        table, numbers = np.array(palette.getpalette(), dtype=np.uint8).reshape(-1, 3), np.asarray(palette)
+        assert torch.equal(images[1], torch.from_numpy(table[numbers].transpose(2, 0, 1)))
+    said = f"{path}: 1 of 2 images have transparent pixels, which show the background 255, for example 'a.png'"
+    assert said in [record.getMessage() for record in caplog.records]
+    with pytest.raises(UserError, match=r"background is 256; give 0 \(black\) to 255 \(white\)"):
+        ImageArchive(path, background=256)
 
 
-def test_sixteen_bits_are_refused(tmp_path):
-    Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000).save(tmp_path / "deep.png")
-    with pytest.raises(UserError, match=r"image 'deep.png' has pixels of mode I;16; save it with 8 bits a channel"):
-        len(ImageArchive(str(tmp_path)))
+def test_a_transparent_colour_of_a_palette_or_of_rgb_shows_the_background(tmp_path):
+    picture = Image.fromarray(np.full((6, 6, 3), 7, np.uint8))
+    picture.putpixel((0, 0), (200, 10, 10))
+    picture.save(tmp_path / "rgb.png", transparency=(200, 10, 10))
+    indexed = picture.quantize(4)
+    indexed.save(tmp_path / "palette.png", transparency=indexed.getpixel((0, 0)))
+    images = ImageArchive(str(tmp_path)).images()
+    assert images[:, :, 0, 0].unique().tolist() == [255]
+    assert images[:, :, 1:].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_images_are_turned_as_their_orientation_says(turn, suffix, tmp_path, caplog):
+    shown = np.repeat(np.repeat(np.array([[0, 80, 160], [40, 120, 250]], np.uint8), 8, 0), 8, 1)
+    undo = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}.get(turn, 1)
+    exif, back = Image.Exif(), Image.Exif()
+    exif[0x0112], back[0x0112] = turn, undo
+    stored = Image.fromarray(shown)
+    stored.getexif()[0x0112] = undo
+    stored = ImageOps.exif_transpose(stored)
+    options = {"lossless": True} if suffix == "webp" else {"quality": 100} if suffix == "jpg" else {}
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, **options)
+    data = ImageArchive(str(tmp_path), grayscale=True)
+    assert data.image_shape == (1, 16, 24)
+    assert np.abs(data.images()[0, 0].numpy().astype(int) - shown).max() <= (3 if suffix == "jpg" else 0)
+    turned = [record for record in caplog.records if "turned as their EXIF orientation says" in record.getMessage()]
+    assert len(turned) == (turn != 1 and suffix != "tif")
+
+
+def _deep_png(pixels):
+    """A PNG of 16 bits a sample: uint16 (H, W, C), C = 1 to 4."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_are_scaled_to_eight(channels, tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (6, 5, channels), dtype=np.uint16)
+    if channels in (2, 4):
+        pixels[..., -1] = 65535
+    data = ImageArchive(str(write_folder(tmp_path, {"a.png": _deep_png(pixels)})))
+    colour = pixels[..., : 1 if channels < 3 else 3]
+    assert torch.equal(data.images()[0], torch.from_numpy(np.round(colour / 257).astype(np.uint8).transpose(2, 0, 1)))
+    assert "1 of 1 images have 16 bits a channel, which are scaled to 8, for example 'a.png'" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_eight_bits_kept_in_sixteen_are_refused_instead_of_read_as_black(channels, tmp_path):
+    pixels = np.arange(64 * channels, dtype=np.uint16).reshape(8, 8, channels)
+    path = str(write_folder(tmp_path, {"a.png": _deep_png(pixels)}))
+    with pytest.raises(UserError, match=r"'a.png' has 16 bits a channel but no value above \d+, which is black"):
+        ImageArchive(path).images()
+
+
+def test_all_broken_images_are_named_at_once_in_memory_and_not(tmp_path):
+    files = {f"{i:02d}.png": encoded(image) for i, image in enumerate(pictures(20, 16, 16))}
+    for name in ("03.png", "11.png", "17.png"):
+        files[name] = files[name][:100]
+    path = str(write_folder(tmp_path, files))
+    for in_memory in (True, False):
+        data = ImageArchive(path, in_memory=in_memory, batch_size=4)
+        with pytest.raises(UserError, match=r"3 images cannot be used, .*'03.png' .*'11.png' .*'17.png' ") as told:
+            data.setup("fit")
+        assert "\n" not in str(told.value)
+    data = ImageArchive(path, in_memory=False, subset=2, subset_seed=1)
+    assert {"03.png", "11.png", "17.png"}.isdisjoint(sorted(files)[i] for i in subset_order(1, 20)[:2])
+    data.setup("fit")  # only the chosen images count
+
+
+def test_a_set_that_was_checked_is_not_checked_again_until_a_file_changes(tmp_path, monkeypatch):
+    path = write_folder(tmp_path, {f"{i}.png": encoded(image) for i, image in enumerate(pictures(5, 16, 16))})
+    decoded = []
+    original = repro.data.archive.fit_pixels
+    monkeypatch.setattr(repro.data.archive, "fit_pixels", lambda *all: decoded.append(1) or original(*all))
+    for expected in (5, 0):
+        decoded.clear()
+        ImageArchive(str(path), in_memory=False).setup("fit")
+        assert len(decoded) == expected
+    (path / "3.png").write_bytes((path / "3.png").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"image '3.png' cannot be decoded"):
+        ImageArchive(str(path), in_memory=False).setup("fit")
 
 
 def test_several_sizes_name_two_and_the_way_out(tmp_path):
