@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,8 @@ __all__ = ["EmpiricalDenoiser"]
 
 _CPU_BYTES = 16 * 2**20
 _GPU_BYTES = 2**30
+_TILE = 128  # images turned into floats at a time: they stay in the cache from one step to the next
+_FEW = 1 / 4
 
 
 class EmpiricalDenoiser(Denoiser):
@@ -30,8 +33,10 @@ class EmpiricalDenoiser(Denoiser):
 
     It minimises the training loss of every parameterisation, and what is sampled from it are training images. The
     softmax streams over the images in chunks, two matrix products a chunk. Pixels stay bytes and become floats a chunk
-    at a time, so memory beyond ``N d`` bytes is bounded by the chunk. So it is for gradients, which stream over the
-    images once more: the Jacobian is a covariance under the same weights,
+    at a time, so memory beyond ``N d`` bytes is bounded by the chunk. Images whose weights together are below the last
+    bit of the sum of all are left out of the second product; in float64 a product in float32, whose error is bounded,
+    finds them first, so that at low noise nearly all work is that one product. Gradients stream over all images once
+    more: the Jacobian is a covariance under the same weights,
 
     .. math:: \frac{\partial \hat x_0}{\partial x_t}
               = \frac{1}{\alpha_t r^2} \sum_i w_i (y_i - \hat x_0)(y_i - \hat x_0)^T .
@@ -123,13 +128,57 @@ class EmpiricalDenoiser(Denoiser):
             minus infinity for other classes.
         """
         chunk = self.chunk or self._fitting_chunk(x)
+        scratch = x.new_empty(min(chunk, len(self)), x.shape[1])
         for start in range(0, len(self), chunk):
-            images = to_float(self.stored[start : start + chunk]).to(self.dtype)
-            energies = (x @ images.T).sub_(self.half_norms[start : start + chunk])
-            logits = energies * precision
-            if labels is not None:
-                logits.masked_fill_(labels[:, None] != self.labels[start : start + chunk], -torch.inf)
-            yield images, energies, logits
+            images = _as_points(self.stored[start : start + chunk], scratch)
+            yield images, *self._logits(x, precision, labels, images, slice(start, start + chunk))
+
+    def significant_chunks(
+        self, x: Tensor, precision: Tensor, labels: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        r"""The images a chunk at a time, without those that cannot move a sum over all by its last bit.
+
+        An image is left out when for every row its weight is below :math:`\epsilon / 2 N` of a weight seen before:
+        all that are left out weigh less than half a unit in the last place of the sum.
+
+        Args:
+            x: Noisy images divided by :math:`lpha_t`, (B, d).
+            precision: :math:`1 / r^2`, (B, 1).
+            labels: Classes (B,), or None.
+
+        Yields:
+            Images :math:`y`, (m, d); logits, (B, m); the largest logit of each row so far, (B, 1).
+        """
+        chunk = self.chunk or self._fitting_chunk(x)
+        margin = math.log(2 * len(self) / torch.finfo(self.dtype).eps)
+        highest = x.new_full((len(x), 1), -torch.inf)
+        scratch = x.new_empty(min(chunk, len(self)), x.shape[1])
+        screen = _Screen(self, x, precision, labels, margin) if self.dtype == torch.float64 else None
+        for start in range(0, len(self), chunk):
+            rows = torch.arange(start, min(start + chunk, len(self)), device=x.device)
+            if screen is not None and screen.pays:
+                rows = rows[screen.may_matter(rows)]
+                if not len(rows):
+                    continue
+            images = _as_points(
+                self.stored[start : start + chunk] if len(rows) == chunk else self.stored[rows], scratch
+            )
+            _, logits = self._logits(x, precision, labels, images, rows)
+            highest = torch.maximum(highest, logits.amax(1, keepdim=True))
+            keep = (logits > highest - margin).any(0)
+            if int(keep.sum()) <= _FEW * len(keep):
+                images, logits = images[keep], logits[:, keep]
+            yield images, logits, highest
+
+    def _logits(
+        self, x: Tensor, precision: Tensor, labels: Tensor | None, images: Tensor, rows: Tensor | slice
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and logits of some images, (B, n) each."""
+        energies = (x @ images.T).sub_(self.half_norms[rows])
+        logits = energies * precision
+        if labels is not None:
+            logits.masked_fill_(labels[:, None] != self.labels[rows], -torch.inf)
+        return energies, logits
 
     def _fitting_chunk(self, x: Tensor) -> int:
         room = _CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES
@@ -147,6 +196,51 @@ class EmpiricalDenoiser(Denoiser):
             )
 
 
+def _as_points(stored: Tensor, scratch: Tensor) -> Tensor:
+    """Stored images as points in [-1, 1], in the memory and the dtype of ``scratch``."""
+    points = scratch[: len(stored)]
+    for part, to in zip(stored.split(_TILE), points.split(_TILE), strict=True):
+        to.copy_(to_float(part))
+    return points
+
+
+class _Screen:
+    """Finds the images that may matter from products in float32, of which the rounding error is bounded.
+
+    Attributes:
+        pays: Whether it left out most images so far; when it does not, the float64 product alone is cheaper.
+    """
+
+    def __init__(
+        self, denoiser: EmpiricalDenoiser, x: Tensor, precision: Tensor, labels: Tensor | None, margin: float
+    ) -> None:
+        self.denoiser, self.x, self.precision, self.labels, self.margin = denoiser, x.float(), precision, labels, margin
+        self.scratch = self.x.new_empty(0)
+        self.pays = torch.get_float32_matmul_precision() == "highest" and not x.is_cuda
+        self.highest = x.new_full((len(x), 1), -torch.inf)
+        # |fl(<x, y>) - <x, y>| <= (d + 2) u |x| |y|, with a unit more for rounding x; |y| <= sqrt(2 half_norms)
+        self.error = (x.shape[1] + 4) * 2.0**-24 * x.norm(dim=1, keepdim=True) * precision
+
+    def may_matter(self, rows: Tensor) -> Tensor:
+        """Which of some images may weigh something for any row, bool (n,).
+
+        Args:
+            rows: Consecutive numbers of images, (n,).
+        """
+        stored, half_norms = (each[rows[0] : rows[-1] + 1] for each in (self.denoiser.stored, self.denoiser.half_norms))
+        if len(self.scratch) < len(stored):
+            self.scratch = self.x.new_empty(len(stored), self.x.shape[1])
+        points = _as_points(stored, self.scratch)
+        logits = (self.x @ points.T).double().sub_(half_norms).mul_(self.precision)
+        error = self.error * (2 * half_norms).sqrt()
+        if self.labels is not None:
+            logits.masked_fill_(self.labels[:, None] != self.denoiser.labels[rows], -torch.inf)
+        self.highest = torch.maximum(self.highest, (logits - error).amax(1, keepdim=True))
+        keep = (logits + error > self.highest - self.margin).any(0)
+        self.pays = int(keep.sum()) <= _FEW * len(keep)
+        return keep
+
+
 class _Posterior(torch.autograd.Function):
     """Posterior mean and evidence, and their gradients, each by one pass over the images.
 
@@ -160,8 +254,7 @@ class _Posterior(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         highest = x.new_full((len(x), 1), -torch.inf)
         total, mean = x.new_zeros(len(x), 1), torch.zeros_like(x)
-        for images, _, logits in denoiser.chunks(x, precision, labels):
-            higher = torch.maximum(highest, logits.amax(1, keepdim=True))
+        for images, logits, higher in denoiser.significant_chunks(x, precision, labels):
             weights = logits.sub_(higher.nan_to_num(neginf=0.0)).exp_()
             shrink = (highest - higher.nan_to_num(neginf=0.0)).exp()
             total = total * shrink + weights.sum(1, keepdim=True)

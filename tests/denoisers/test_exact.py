@@ -200,6 +200,33 @@ def test_what_is_kept_for_gradients_does_not_grow_with_the_images():
     assert kept[0] == kept[1] > 0
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_images_that_are_left_out_do_not_move_the_sum(precision, labelled):
+    """At low noise most images are left out, near ties are not, and the answer is that of all images."""
+    images = pictures(600, (3, 8, 8))
+    images[300:330] = images[0] ^ (torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.02)
+    labels = torch.arange(600) % 2 if labelled else None
+    denoiser = EmpiricalDenoiser(images, EDM(), labels=labels, chunk=50, precision=precision)
+    asked = None if labels is None else labels[:20]
+    noise = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    points, seen = (images.float() / 127.5 - 1).double().flatten(1), {}
+    for ratio in (0.1, 1.0, 30.0):
+        x_t = points[:20].view_as(noise) + ratio * noise
+        logits = -(x_t.flatten(1)[:, None] - points).square().sum(2) / (2 * ratio**2)
+        if labels is not None:
+            logits.masked_fill_(labels[:20, None] != labels, -torch.inf)
+        right = (torch.softmax(logits, 1) @ points).view_as(noise)
+        tolerance = 1e-10 if precision == "float64" else 1e-4
+        answer = denoiser.denoise(x_t, torch.tensor(ratio, dtype=torch.float64), asked)
+        torch.testing.assert_close(answer, right, rtol=0, atol=tolerance)
+        x = x_t.flatten(1).to(denoiser.dtype)
+        chunks = denoiser.significant_chunks(x, torch.full((20, 1), ratio**-2, dtype=x.dtype), asked)
+        seen[ratio] = sum(len(part) for part, _, _ in chunks)
+    assert seen[0.1] < 150
+    assert seen[30.0] == 600
+
+
 @pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPMSolver"])
 def test_its_samples_are_training_images(sampler):
     """GL is 0, and every pixel is that of the nearest training image."""

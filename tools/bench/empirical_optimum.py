@@ -1,7 +1,8 @@
 """The empirical optimum against its two bare matrix products: time and memory, in one run.
 
-    python tools/bench/empirical_optimum.py --queries 64 --images 50000 --threads 1
+    python tools/bench/empirical_optimum.py --queries 64 --images 50000 --ratio 0.5 --threads 1
 
+The products are always float32; in float64 the optimum takes twice their time where all images matter (high ratios).
 Prints wall and processor times (medians, in alternation), their ratios, and the largest memory above the inputs. On a
 machine that others use too, take ``--threads 1`` and look at the processor time.
 """
@@ -44,7 +45,7 @@ def main() -> None:
         denoiser = EmpiricalDenoiser(images, EDM(), chunk=options.chunk, precision=options.precision)
         denoiser.denoise(x_t, t)
 
-    points, flat = denoiser.points, x_t.flatten(1)
+    points, flat = denoiser.points.float(), x_t.flatten(1).float()
     weights, mean = torch.empty(len(flat), len(points)).to(flat), torch.empty_like(flat)
     bare, ours = [], []
     for _ in range(options.repeats):
@@ -55,13 +56,13 @@ def main() -> None:
             )
         )
         ours.append(seconds(lambda: denoiser.denoise(x_t, t), options.device))
-    print(f"{options.queries:,} queries x {options.images:,} images x {flat.shape[1]:,}, {options.precision}")
-    print(f"on {options.device}, {torch.get_num_threads()} threads")
+    print(f"{options.queries:,} queries x {options.images:,} images x {flat.shape[1]:,}, ratio {options.ratio:g}")
+    print(f"{options.precision}, on {options.device}, {torch.get_num_threads()} threads")
     for place, kind in enumerate(("wall", "processor")):
         products, whole = (statistics.median(times[place] for times in each) for each in (bare, ours))
         ratio = statistics.median(b[place] / a[place] for a, b in zip(bare, ours, strict=True))
         print(
-            f"{kind:9}  two products {products:7.3f} s  empirical optimum {whole:7.3f} s  ratio {ratio:.3f} (goal 1.5)"
+            f"{kind:9}  two products {products:7.3f} s  empirical optimum {whole:7.3f} s  ratio {ratio:.3f} (goal 1.2)"
         )
     print(f"memory above the images {memory.bytes / 2**20:.0f} MiB (all images as floats: {points.nbytes / 2**20:.0f})")
 
