@@ -1,4 +1,3 @@
-from .load import load as load
-from .loading import load_module as load_module
+from .loading import load as load, load_model as load_model, load_training as load_training
 from .native import AtomicCheckpointIO as AtomicCheckpointIO, read_checkpoint as read_checkpoint
 from .weights import load_weights as load_weights

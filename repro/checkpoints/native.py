@@ -14,9 +14,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from repro.errors import UserError, nearest
 from repro.files import write_whole
-from repro.models.base import FORMAT
 
-__all__ = ["AtomicCheckpointIO", "read_checkpoint"]
+__all__ = ["FORMAT", "AtomicCheckpointIO", "data_of", "read_checkpoint", "training_record"]
+
+FORMAT = 2
+_READ = (1, 2)
 
 _DAMAGE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -59,6 +61,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     record = checkpoint.get("repro") if isinstance(checkpoint, Mapping) else None
     if not isinstance(record, Mapping) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of repro: it holds no model record")
-    if record.get("format") != FORMAT:
-        raise UserError(f"checkpoint {path} has format {record.get('format')!r}; this version reads format {FORMAT}")
+    if record.get("format") not in _READ:
+        raise UserError(f"checkpoint {path} has format {record.get('format')!r}; this version reads {_READ}")
     return checkpoint
+
+
+def training_record(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The plain record of the training module that a checkpoint goes on with; None for one that only has a model."""
+    record = checkpoint["repro"]
+    return record["model"] if record["format"] == 1 else record.get("training", {}).get("record")
+
+
+def data_of(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The plain record and the fingerprint of the data that a checkpoint was trained on."""
+    record = checkpoint["repro"]
+    held = record if record["format"] == 1 else record["model"]
+    return held["data"], held["data_fingerprint"]

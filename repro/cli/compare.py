@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repro.banks import Bank, format_seeds
 from repro.banks.manifest import MANIFEST_NAME
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.cli import runs
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet, stoppable
@@ -20,13 +20,13 @@ from repro.comparison import compare
 from repro.comparison.report import check_report_path
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
+from repro.drawing import bank_of
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.registry import rebuild
-from repro.training.trainer import Trainer
 
 __all__ = ["run"]
 
@@ -113,10 +113,9 @@ def _banks(
         seeds = format_seeds(next(iter(opened.values())).manifest.seeds) if opened else _SEEDS
     if len(opened) == len(set(given)):
         return [opened[path] for path in given]
-    drawer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
 
     def drawn(path: Path) -> Bank:
-        return drawer.bank_of(str(path), task, seeds, None, guidance, classes)
+        return bank_of(path, seeds, task, None, guidance, classes)
 
     with stoppable(lambda: "the same command goes on where this one stopped"):
         return [opened[path] if path in opened else drawn(path) for path in given]
@@ -162,7 +161,7 @@ def run(command: str, arguments: list[str]) -> int:
         pair_metrics(config.metric, "")
         report = check_report_path(config.report) if config.report else None
         steered = config.guidance != 1 or config.classes is not None
-        if steered and not any(load_module(path).num_classes for path in given if not _is_bank(path)):
+        if steered and not any(load_model(path).num_classes for path in given if not _is_bank(path)):
             raise UserError("guidance and classes are for checkpoints with classes, and there is none; leave them out")
         banks = _banks(given, config.seeds, config.task, config.guidance, config.classes)
         found = compare(

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from repro import registry
+from repro.checkpoints.loading import load_model
 from repro.cli.classes import class_of, specs
 from repro.cli.schema import options_of, slot_of
 from repro.data.base import ImageData
@@ -40,6 +41,9 @@ def build(value: Any, where: str) -> Any:
         for key in _keys(given)
     }
     try:
+        for key, argument in arguments.items():  # a model may be named by its file
+            if isinstance(argument, str) and "models" in getattr(slot_of(options[key]._typehint), "groups", ()):
+                arguments[key] = load_model(argument)
         return registry.construct(cls, **arguments, **data(value.get("dict_kwargs") or {}))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

@@ -19,9 +19,9 @@ from repro.cli.words import last, split
 from repro.errors import UserError
 from repro.files import write_text
 from repro.models.decoded import Decoded
+from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format
 from repro.released.importing import AUTO, Imported, format_of, import_file
-from repro.training.diffusion import DenoiserModule
 
 __all__ = ["run"]
 
@@ -85,20 +85,20 @@ def _as_config(record: Any) -> Any:
     return {key: _as_config(value) for key, value in record.items()}
 
 
-def _report(imported: Imported, drawer: DenoiserModule) -> list[str]:
+def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
     """What was found; ``drawer`` is the model of the file, without a decoder."""
-    module, file = imported.module, imported.file
-    count = sum(parameter.numel() for parameter in drawer.average.parameters())
-    classes = f"{module.num_classes} classes" if module.num_classes else "unconditional"
+    model, file = imported.model, imported.file
+    count = sum(parameter.numel() for parameter in drawer.denoiser.parameters())
+    classes = f"{model.num_classes} classes" if model.num_classes else "unconditional"
     lines = [
         f"{imported.format}: {file.found}",
-        f"{count:,} parameters, images {'x'.join(map(str, module.image_shape))}, {classes}",
-        f"kernel {_described(drawer.average.kernel)}, {_described(drawer.average.parameterization)}",
-        f"sampler {_described(module.sampler)}",
+        f"{count:,} parameters, images {'x'.join(map(str, model.image_shape))}, {classes}",
+        f"kernel {_described(drawer.denoiser.kernel)}, {_described(drawer.denoiser.parameterization)}",
+        f"sampler {_described(model.sampler)}",
     ]
-    if module is not drawer:
+    if model is not drawer:
         latents = "x".join(map(str, drawer.image_shape))
-        lines.append(f"latents {latents}, decoded by the autoencoder of sha256 {module.decoder_sha256}")
+        lines.append(f"latents {latents}, decoded by the autoencoder of sha256 {model.decoder_sha256}")
     if file.assumed:
         told = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
         lines.append(f"assumed, since the file does not say: {told}")
@@ -107,16 +107,16 @@ def _report(imported: Imported, drawer: DenoiserModule) -> list[str]:
 
 def _write(imported: Imported, output: str | None) -> str:
     """Keeps the model as a run; returns its folder."""
-    module = imported.module
-    config = {"model": _as_config(registry.record_of(module))}
+    model = imported.model
+    config = {"model": _as_config(registry.record_of(model))}
     status = {
         "checkpoint": "last.ckpt",
         "step": 0,
         "images_seen": 0,
         "finished": True,
-        "model": type(module).__name__,
-        "image_shape": list(module.image_shape),
-        "num_classes": module.num_classes,
+        "model": type(model).__name__,
+        "image_shape": list(model.image_shape),
+        "num_classes": model.num_classes,
         "imported": imported.record(),
     }
     with runs.run_folder(None, f"imported/{imported.file.path.stem}", output) as folder:
@@ -151,9 +151,9 @@ def run(command: str, arguments: list[str]) -> int:
         config = _parser(name, chosen).parse_command(words)
         options = {option: build(config[option], option) for option in options_of(chosen)}
         imported = import_file(bare[0], name, **options)
-        drawer = imported.module
+        drawer = imported.model
         if config.decoder is not None:
-            imported = replace(imported, module=Decoded(drawer, config.decoder).eval().requires_grad_(False))
+            imported = replace(imported, model=Decoded(drawer, config.decoder).eval().requires_grad_(False))
         folder = _write(imported, config.output)
         imported.tell()
     print(

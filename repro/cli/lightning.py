@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro import registry
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_training
 from repro.cli import resume, runs
 from repro.cli.classes import class_of, short_names, specs
 from repro.cli.fill import build, fill
@@ -25,10 +25,12 @@ from repro.cli.parser import Parser, quiet, stoppable
 from repro.cli.schema import allow
 from repro.cli.words import last, split
 from repro.data.base import ImageData
+from repro.drawing import draw, launch, score
 from repro.errors import UserError
 from repro.files import write_text
 from repro.inverse.problem import Problem
-from repro.models.base import RecordedModule
+from repro.models.base import Recorded
+from repro.training.base import TrainingModule
 from repro.training.trainer import Trainer
 
 __all__ = ["CommandLine", "run"]
@@ -36,9 +38,11 @@ __all__ = ["CommandLine", "run"]
 _SKIPPED = {
     "fit": {"train_dataloaders", "val_dataloaders", "weights_only"},
     "validate": {"dataloaders", "verbose", "weights_only"},
-    "test": set(),
-    "predict": set(),
+    "test": {"run", "processes", "data"},
+    "predict": {"run", "processes"},
 }
+_FUNCTIONS = {"fit": Trainer.fit, "validate": Trainer.validate, "test": score, "predict": draw}
+_OF_PROCESSES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 _CHECKPOINT = {
     "fit": "Go on from this checkpoint: a file, a run's folder, or 'last' for the newest run of this name.",
     "validate": "Checkpoint or run's folder; by default the newest finished run that fits.",
@@ -63,7 +67,7 @@ class CommandLine(LightningCLI):
         words = split(arguments, _SEVERAL)
         self.words = resume.with_config_of_run(words) if command == "fit" else words
         super().__init__(
-            model_class=RecordedModule,
+            model_class=TrainingModule,
             subclass_mode_model=True,
             datamodule_class=ImageData,
             subclass_mode_data=True,
@@ -74,7 +78,7 @@ class CommandLine(LightningCLI):
             parser_kwargs={
                 "prog": f"repro {command}",
                 "usage": f"repro {command} [options]",
-                "description": (getattr(Trainer, command).__doc__ or "").strip().partition("\n")[0],
+                "description": (_FUNCTIONS[command].__doc__ or "").strip().partition("\n")[0],
                 "print_config": None,
                 "allow_abbrev": False,
             },
@@ -95,7 +99,7 @@ class CommandLine(LightningCLI):
         for name in sorted(untyped):
             hint = inspect.signature(L.Trainer, eval_str=True).parameters[name].annotation
             parser.add_argument(f"--trainer.{name}", type=hint, default=None, help="As lightning.Trainer takes it.")
-        parser.add_lightning_class_args(RecordedModule, "model", subclass_mode=True, required=fits)
+        parser.add_subclass_arguments((TrainingModule, Recorded), "model", fail_untyped=False, required=fits)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True, required=fits)
         if fits:
             task = last(self.words, "--task")
@@ -107,7 +111,12 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The command's own options."""
         skipped = {"model", "datamodule", "ckpt_path"} | _SKIPPED[self.command]
-        self._own = parser.add_method_arguments(Trainer, self.command, skip=skipped)
+        if self.command in ("test", "predict"):
+            self._own = parser.add_function_arguments(
+                _FUNCTIONS[self.command], skip=skipped - {"datamodule", "ckpt_path"}
+            )
+        else:
+            self._own = parser.add_method_arguments(Trainer, self.command, skip=skipped)
         parser.add_argument("--ckpt_path", type=str | None, help=_CHECKPOINT[self.command])
         if "task" not in self._own:
             parser.add_argument(
@@ -152,8 +161,11 @@ class CommandLine(LightningCLI):
         """Builds and runs."""
         getattr(self, f"_{self.command}")()
 
+    def _settings(self) -> dict[str, Any]:
+        return self.parser.instantiate(Namespace(trainer=self.config.trainer)).trainer.as_dict()
+
     def _make_trainer(self, root: Path | None) -> Trainer:
-        settings = self.parser.instantiate(Namespace(trainer=self.config.trainer)).trainer.as_dict()
+        settings = self._settings()
         if settings.get("enable_model_summary") is None:
             settings["enable_model_summary"] = False
         if self.command != "fit" and settings.get("logger") is None:
@@ -163,7 +175,7 @@ class CommandLine(LightningCLI):
 
     def _fit(self) -> None:
         config, chosen = self.config, class_of(self.config.model.class_path)
-        if not chosen.trainable:
+        if issubclass(chosen, Recorded):
             name = chosen.__name__
             raise UserError(f"{name} has nothing to train; draw from it: repro predict --model {name}")
         if not registry.load("tasks", config.task).trains:
@@ -187,7 +199,7 @@ class CommandLine(LightningCLI):
                 trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
         self._tell(
             f"run: {folder}",
-            f"next: {model.next_command.format(run=folder)}",
+            f"next: {model.model.next_command.format(run=folder)}",
             f"curves: tensorboard --logdir {folder.parent}",
         )
 
@@ -196,7 +208,7 @@ class CommandLine(LightningCLI):
         saved = any(folder.glob("checkpoints/*.ckpt"))
         return f"go on with: repro fit --ckpt_path {folder}" if saved else "there was no checkpoint yet"
 
-    def _about(self, model: RecordedModule, folder: Path) -> str:
+    def _about(self, model: TrainingModule, folder: Path) -> str:
         nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
         parts = ", ".join(path.rpartition(".")[2] for where, path in nested if where.count(".") == 1)
         name = f"{type(model).__name__} ({parts})" if parts else type(model).__name__
@@ -234,12 +246,12 @@ class CommandLine(LightningCLI):
                 yield key, str(value).rpartition(".")[2]
 
     def _validate(self) -> None:
-        module = load_module(self._checkpoint())
+        module = load_training(self._checkpoint())
         data = self.data
         if data is None:
-            if module.data_record is None:
+            if module.model.data_record is None:
                 raise UserError("the checkpoint does not say what it was trained on; name the data: --data NAME")
-            data = registry.rebuild(module.data_record)
+            data = registry.rebuild(module.model.data_record)
         if not data.holdout:
             raise UserError("no image was held out of training to validate on; type --data NAME --data.holdout N")
         if tuple(data.image_shape) != tuple(module.image_shape):
@@ -250,7 +262,7 @@ class CommandLine(LightningCLI):
         self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
 
     def _test(self) -> None:
-        scores = self._draw(datamodule=self.data)
+        scores = self._draw(data=self.data)
         lines = []
         for name, value, interval, count in scores.table():
             within = f"  95 % interval {interval[0]:.4f}-{interval[1]:.4f}, n = {count:,}" if interval else ""
@@ -261,24 +273,25 @@ class CommandLine(LightningCLI):
 
     def _predict(self) -> None:
         bank = self._draw()
-        self._tell(f"bank: {bank}", f"next: repro compare {bank} OTHER")
+        self._tell(f"bank: {bank.path}", f"next: repro compare {bank.path} OTHER")
 
     def _draw(self, **more: Any) -> Any:
-        """Runs ``test`` or ``predict`` of the trainer on a checkpoint, or on a model that needs no training."""
+        """Draws or scores the model of a checkpoint, or one that needs no training."""
         own = {name: build(self.config[name], name) for name in self._own}
         if own["problem"] is not None:
             own["problem"] = Problem(**own["problem"])
         chosen = self.config.get("model")
-        if chosen and not self.config.ckpt_path and not class_of(chosen.class_path).trainable:
-            own["model"], root = build(chosen, "model"), runs.RUNS / self._name()
+        if chosen and not self.config.ckpt_path and issubclass(class_of(chosen.class_path), Recorded):
+            own["model"], own["run"] = build(chosen, "model"), runs.RUNS / self._name()
         else:
             found = self._checkpoint()
-            own["ckpt_path"], root = str(found), None
+            own["model"] = str(found)
             if not self.config.ckpt_path and "reference" in own and not own["reference"]:
                 own["reference"] = self._others(found)
-        draws = self.command == "predict"
+        draws, settings = self.command == "predict", self._settings()
         with stoppable(lambda: "the same command goes on where this one stopped" if draws else ""):
-            return getattr(self._make_trainer(root), self.command)(**own, **more)
+            together = launch(**{name: settings[name] for name in _OF_PROCESSES})
+            return _FUNCTIONS[self.command](**own, **more, processes=together)
 
     def _checkpoint(self) -> Path:
         """The checkpoint to use: the one given, or that of the newest finished run that fits the settings."""

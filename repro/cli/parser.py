@@ -84,6 +84,8 @@ def stoppable(hint: Callable[[], str] = str) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(hint()) from None
     except SystemExit as leave:
         if not isinstance(leave.__context__, KeyboardInterrupt):
             raise

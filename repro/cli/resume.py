@@ -10,14 +10,15 @@ from typing import Any
 import yaml
 
 from repro import registry
-from repro.checkpoints.native import read_checkpoint
+from repro.checkpoints.format_1 import in_format_2
+from repro.checkpoints.native import data_of, read_checkpoint, training_record
 from repro.checkpoints.weights import load_weights
 from repro.cli import runs
 from repro.cli.words import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
-from repro.models.base import RecordedModule
-from repro.registry import differences, record_of
+from repro.registry import differences, flat, record_of
+from repro.training.base import TrainingModule
 
 __all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]
 
@@ -47,7 +48,7 @@ def checkpoint_of(given: str, name: str) -> Path:
     return Path(given) / _LAST if Path(given).is_dir() else Path(given)
 
 
-def check(path: Path, model: RecordedModule, data: ImageData, settings: Mapping[str, Any]) -> int:
+def check(path: Path, model: TrainingModule, data: ImageData, settings: Mapping[str, Any]) -> int:
     """Compares a checkpoint and its run's saved config with what is to be trained now.
 
     Args:
@@ -64,11 +65,16 @@ def check(path: Path, model: RecordedModule, data: ImageData, settings: Mapping[
             ``max_steps`` may grow.
     """
     checkpoint = read_checkpoint(path)
-    record = checkpoint["repro"]
-    found = differences(record["model"], record_of(model), "model")
-    if record["data"] is not None:
-        found |= differences(record["data"], record_of(data), "data")
-    if found.keys() & _PLACES and data.fingerprint() == record["data_fingerprint"]:
+    trained, (data_record, data_fingerprint) = training_record(checkpoint), data_of(checkpoint)
+    if trained is None:
+        raise UserError(
+            f"{path} holds a model without a training to go on with; fine-tune it: --task finetune --model.start {path}"
+        )
+    known = flat(trained, "model")
+    found = {key: pair for key, pair in differences(trained, record_of(model), "model").items() if key in known}
+    if data_record is not None:
+        found |= differences(data_record, record_of(data), "data")
+    if found.keys() & _PLACES and data.fingerprint() == data_fingerprint:
         found = {key: pair for key, pair in found.items() if key not in _PLACES}
     found |= _trainer_differences(path, settings)
     told = [f"{key} was {old}, is now {new}" for key, (old, new) in found.items() if key not in _FREE]
@@ -77,6 +83,7 @@ def check(path: Path, model: RecordedModule, data: ImageData, settings: Mapping[
             f"cannot resume {path}: {'; '.join(told)}; "
             "give the same settings, or leave out --ckpt_path to start a new run"
         )
+    in_format_2(checkpoint, model.averaged)
     load_weights(model, checkpoint["state_dict"], f"checkpoint {path}")
     return int(checkpoint.get("global_step", 0))
 
@@ -106,7 +113,8 @@ def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
 def checkpoint_that_fits(path: str, model: Any) -> Path:
     """A checkpoint to draw from, refused when a model is given too and is another one."""
     if model is not None:
-        found = _unlike(read_checkpoint(path)["repro"]["model"], model)
+        checkpoint = read_checkpoint(path)
+        found = _unlike(training_record(checkpoint) or checkpoint["repro"]["model"]["record"], model)
         if found:
             told = "; ".join(f"{key} was {old}, is now {new}" for key, (old, new) in found.items())
             raise UserError(
@@ -123,7 +131,7 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
         task: Name of the task.
         like: Only runs trained on the data of this one, and not itself.
     """
-    data = None if like is None else read_checkpoint(like)["repro"]["data_fingerprint"]
+    data = None if like is None else data_of(read_checkpoint(like))[1]
 
     def fits(folder: Path, status: Mapping[str, Any]) -> bool:
         classes, mode = int(status.get("num_classes") or 0), str(status.get("model"))
@@ -137,5 +145,5 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
             return False
 
     for folder in runs.finished(fits):
-        if like is None or (folder != like and read_checkpoint(folder)["repro"]["data_fingerprint"] == data):
+        if like is None or (folder != like and data_of(read_checkpoint(folder))[1] == data):
             yield folder

@@ -18,6 +18,7 @@ from repro.descriptors.base import Descriptor
 from repro.errors import UserError, unknown
 from repro.files import write_whole
 from repro.images import to_float
+from repro.models.descriptor import CopyDescriptor
 from repro.networks.sscd import SSCDNetwork
 from repro.registry import record_of
 
@@ -161,17 +162,14 @@ def _of_file(path: Path) -> _Loaded:
 
 
 def _of_checkpoint(path: Path) -> _Loaded:
-    from repro.checkpoints.native import read_checkpoint
+    from repro.checkpoints.loading import load_model
 
-    checkpoint = read_checkpoint(path)
-    model = checkpoint["repro"]["model"]
-    if model["name"] != "CopyDetection":
-        raise UserError(f"{path} holds a {model['name']}, no descriptor; name a run of CopyDetection")
-    state = checkpoint["state_dict"].items()
-    average = {name.removeprefix("average."): tensor for name, tensor in state if name.startswith("average.")}
-    arguments = model["args"]
+    model = load_model(path)
+    if not isinstance(model, CopyDescriptor):
+        raise UserError(f"{path} holds a {type(model).__name__}, no descriptor; name a run of CopyDetection")
+    arguments = record_of(model)["args"]
     sizes = {name: arguments[name] for name in _SIZES}
-    return _built(sizes, average, arguments["image_size"], Descriptor.default_threshold)
+    return _built(sizes, model.network.state_dict(), arguments["image_size"], Descriptor.default_threshold)
 
 
 def _built(sizes: dict[str, Any], state: Mapping[str, Tensor], size: int, threshold: float) -> _Loaded:

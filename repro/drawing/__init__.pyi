@@ -1,2 +1,5 @@
-from .sampling import bank_writer as bank_writer, sample as sample
+from .bank import bank_of as bank_of, draw as draw, draw_bank as draw_bank, sample as sample
+from .drawing import Drawing as Drawing
+from .processes import launch as launch
 from .scores import Scores as Scores
+from .scoring import score as score

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,14 @@ from repro.inverse.operators.filters import Downsample, GaussianBlur
 from repro.inverse.operators.masks import CentreMask
 from repro.inverse.posterior import PosteriorSampler
 from repro.inverse.problem import Problem
-from repro.models.base import GenerativeModule
+from repro.models.base import Model
 from repro.registry import rebuild, record_of
+from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.ode import RK45
-from repro.tasks.base import Task
+from repro.tasks.base import Plan, Task, without_labels
 
-__all__ = ["Deblur", "Inpaint", "Inverse", "Residual", "SuperResolution", "restoration_metrics"]
+__all__ = ["Deblur", "Inpaint", "Inverse", "InversePlan", "Residual", "SuperResolution", "restoration_metrics"]
 
 
 def restoration_metrics(operator: Operator, image_shape: Sequence[int]) -> dict[str, Metric]:
@@ -45,6 +47,33 @@ def restoration_metrics(operator: Operator, image_shape: Sequence[int]) -> dict[
     }
 
 
+@dataclass(frozen=True)
+class InversePlan(Plan):
+    """What an inverse task draws: images of a sampler that is steered towards measurements.
+
+    Attributes:
+        sampler: The steered sampler, which knows what is measured.
+        image_shape: (C, H, W) of the images.
+    """
+
+    sampler: PosteriorSampler
+    image_shape: tuple[int, int, int] = (1, 1, 1)
+
+    def references(self, seeds: Sequence[int]) -> dict[str, Bank]:
+        """The true images, as a bank to compare with."""
+        return {"truth": Bank.from_images(self.sampler.truths(seeds), seeds)}
+
+    def metrics(self) -> dict[str, Metric]:
+        """See :func:`restoration_metrics`."""
+        return restoration_metrics(self.sampler.operator, self.image_shape)
+
+    def columns(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Truth and measurement as uint8 images, for a grid."""
+        seen = self.sampler.operator.picture(self.sampler.measurements(seeds))
+        seen = torch.nn.functional.interpolate(seen, size=self.image_shape[1:], mode="nearest")
+        return {"truth": self.sampler.truths(seeds), "measured": to_uint8(seen)}
+
+
 class Inverse(Task):
     """Base of the inverse tasks: they differ in what is measured unless the user says otherwise."""
 
@@ -52,63 +81,55 @@ class Inverse(Task):
     operator: ClassVar[type[Operator]]
 
     def num_classes(self, classes: int, start: int | None = None) -> int:
+        """0: the network takes no labels."""
         return 0
 
-    def check(self, module: GenerativeModule) -> None:
-        if module.sampler is None:
-            raise UserError(f"--task {self.name} steers a sampler; {type(module).__name__} samples in one pass")
-        if module.num_classes and not module.takes_no_labels:
+    def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
+        """None: nothing is drawn under a label."""
+        if classes is not None:
+            raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
+        if model.sampler is None:
+            raise UserError(f"--task {self.name} steers a sampler; {type(model).__name__} samples in one pass")
+        if model.num_classes and not model.takes_no_labels:
             raise UserError(f"--task {self.name} needs a model that samples without labels; this one has classes")
+        return None
 
-    def settle_sampler(self, module: GenerativeModule) -> None:
-        """DPM-Solver of order 3 in 100 evaluations (paper, appendix F) for a model whose own sampler takes no steps."""
-        if isinstance(module.sampler, RK45):
-            module.use_sampler(DPMSolver(steps=100, order=3))
+    def plan(
+        self,
+        model: Model,
+        sampler: Sampler | None = None,
+        guidance: float = 1.0,
+        classes: str | None = None,
+        problem: Problem | None = None,
+    ) -> InversePlan:
+        """Settles what is measured and how the sampler is steered towards it.
 
-    def prepare(self, module: GenerativeModule, problem: Problem) -> None:
-        """Steers the model's sampler towards the measurements.
+        A model whose own sampler takes no steps is drawn from with DPM-Solver of order 3 in 100 evaluations (paper,
+        appendix F), unless a sampler is given.
 
         Raises:
             UserError: as :class:`PosteriorSampler`; no data to measure, or data that do not fit the model.
         """
-        self.check(module)
-        operator, truth = problem.operator or self.operator(), self._truth(module, problem)
-        sampler = PosteriorSampler(module.sampler, **vars(problem) | {"operator": operator, "truth": truth})
-        if tuple(sampler.truth.image_shape) != tuple(module.image_shape):
-            raise UserError(_misfit(sampler.truth.image_shape, module.image_shape))
-        sampler.measurements([0])
-        module.use_sampler(sampler)
+        self.classes_of(model, classes)
+        if guidance != 1:
+            raise without_labels(self.name, guidance)
+        if sampler is None:
+            sampler = DPMSolver(steps=100, order=3) if isinstance(model.sampler, RK45) else model.sampler
+        problem = problem or Problem()
+        operator, truth = problem.operator or self.operator(), self._truth(model, problem)
+        steered = PosteriorSampler(sampler, **vars(problem) | {"operator": operator, "truth": truth})
+        if tuple(truth.image_shape) != tuple(model.image_shape):
+            raise UserError(_misfit(truth.image_shape, model.image_shape))
+        model.check_drawing(steered)
+        steered.measurements([0])
+        record = {"operator": record_of(operator), "truth": truth.fingerprint(), "observation": steered.observation}
+        record |= {"noise": steered.noise, "held_out": truth.holdout}
+        return InversePlan(self.name, steered, record=record, image_shape=tuple(model.image_shape))
 
-    def _truth(self, module: GenerativeModule, problem: Problem) -> ImageData:
-        if problem.truth is None and module.data_record is None:
+    def _truth(self, model: Model, problem: Problem) -> ImageData:
+        if problem.truth is None and model.data_record is None:
             raise UserError(f"--task {self.name} needs images to measure; name data: --problem.truth NAME")
-        return problem.truth or rebuild(module.data_record)
-
-    def record(self, module: GenerativeModule) -> dict[str, Any]:
-        """What two banks of this task must have in common to be compared."""
-        steered = self._steered(module)
-        kept = {"operator": record_of(steered.operator), "truth": steered.truth.fingerprint()}
-        return kept | {"observation": steered.observation, "noise": steered.noise, "held_out": steered.truth.holdout}
-
-    def references(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Bank]:
-        """The true images, as a bank to compare with."""
-        return {"truth": Bank.from_images(self._steered(module).truths(seeds), seeds)}
-
-    def metrics(self, module: GenerativeModule) -> dict[str, Metric]:
-        """See :func:`restoration_metrics`."""
-        return restoration_metrics(self._steered(module).operator, module.image_shape)
-
-    def columns(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Truth and measurement as uint8 images, for a grid."""
-        steered = self._steered(module)
-        seen = steered.operator.picture(steered.measurements(seeds))
-        size = module.image_shape[1:]
-        seen = torch.nn.functional.interpolate(seen, size=size, mode="nearest")
-        return {"truth": steered.truths(seeds), "measured": to_uint8(seen)}
-
-    def _steered(self, module: GenerativeModule) -> PosteriorSampler:
-        assert isinstance(module.sampler, PosteriorSampler), "prepare() comes first"
-        return module.sampler
+        return problem.truth or rebuild(model.data_record)
 
 
 def _misfit(truth: Sequence[int], model: Sequence[int]) -> str:

@@ -1,4 +1,9 @@
-from .base import GenerativeModule as GenerativeModule, RecordedModule as RecordedModule
-from .decoded import Decoded as Decoded
+from .base import Model as Model, Recorded as Recorded
+from .decoded import Decoded as Decoded, Decoder as Decoder
+from .denoising import Denoising as Denoising, DenoisingModel as DenoisingModel
+from .descriptor import CopyDescriptor as CopyDescriptor
 from .exact import Exact as Exact
+from .gan import GANModel as GANModel
+from .latents import latents as latents
 from .text_to_image import TextToImage as TextToImage
+from .vae import VAEModel as VAEModel

@@ -1,4 +1,4 @@
-"""What the modules share that draw an image from one latent vector: the latent of noise i, and checked sizes."""
+"""What the models share that draw an image from one latent vector: the latent of noise i, and checked sizes."""
 
 from __future__ import annotations
 

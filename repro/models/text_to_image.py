@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from repro.denoisers.guided import check_guidance
 from repro.errors import UserError, unknown
-from repro.models.base import GenerativeModule, fingerprint_of
+from repro.models.base import Model, fingerprint_of
+from repro.models.pretrained import check_extra, pipeline_in
 from repro.noise import NoiseStream
-from repro.released.pretrained import check_extra, pipeline_in
+from repro.samplers.base import Sampler
 
 __all__ = ["TextToImage"]
 
@@ -32,7 +33,7 @@ _DETERMINISTIC = (
 _AT_A_TIME = 8
 
 
-class TextToImage(GenerativeModule):
+class TextToImage(Model):
     """A Stable Diffusion pipeline under one prompt; image i is what it makes of latent i.
 
     Latent i is the numbered noise i at the latents' shape, times the scheduler's ``init_noise_sigma``. The noise levels
@@ -60,8 +61,6 @@ class TextToImage(GenerativeModule):
         >>> model.sample(range(4)).shape  # doctest: +SKIP
         torch.Size([4, 3, 512, 512])
     """
-
-    trainable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class TextToImage(GenerativeModule):
         """The prompts."""
         return {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
 
-    def sampler_record(self) -> dict[str, Any]:
+    def sampler_record(self, sampler: Sampler | None = None) -> dict[str, Any]:
         """The scheduler with its settings and the number of steps."""
         config = {key: value for key, value in self._made.scheduler.config.items() if not key.startswith("_")}
         args = json.loads(json.dumps(config, default=list)) | {"steps": self.steps}
@@ -126,14 +125,26 @@ class TextToImage(GenerativeModule):
         settings = {"scheduler": self.sampler_record(), "tokens": self.tokens, "model": fingerprint_of(self)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
-    def use_guidance(self, scale: float) -> None:
-        """Refuses another scale: this model has its own argument for it."""
-        if scale != 1:
-            raise UserError(f"TextToImage has a scale of its own; type --model.guidance {scale:g}")
+    def check_drawing(self, sampler: Sampler | None = None, guidance: float = 1.0) -> None:
+        """Refuses another sampler or scale: this model has arguments of its own for both."""
+        if sampler is not None:
+            raise UserError("TextToImage samples with a scheduler; name it: --model.scheduler DDIM")
+        if guidance != 1:
+            raise UserError(f"TextToImage has a scale of its own; type --model.guidance {guidance:g}")
+
+    def guidance_of(self, scale: float) -> float:
+        """The model's own scale, under which all its images are drawn."""
+        return self.guidance
 
     @torch.no_grad()
-    def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
-        """Images of numbered latents, (n, 3, H, W) in [-1, 1]; a few at a time, for they are large."""
+    def generate(
+        self,
+        noise: NoiseStream,
+        labels: Tensor | None = None,
+        sampler: Sampler | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Draws images (n, 3, H, W) in [-1, 1] from numbered latents; a few at a time, for they are large."""
         parts = noise.draw(self.latent_shape).split(_AT_A_TIME)
         return torch.cat([self._images(part.to(self.device, self.unet.dtype)) for part in parts])
 

@@ -1,4 +1,4 @@
-"""The contract of formats: which files are theirs, and the module that such a file holds."""
+"""The contract of formats: which files are theirs, and the model that such a file holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +17,7 @@ from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
 from repro.files import sha256_of_file
 from repro.kernels import VP, DiscreteVP, Kernel, SubVP
+from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps, Parameterization
 from repro.registry import Plugin
 from repro.released.addresses import local_path
@@ -25,7 +25,6 @@ from repro.released.containers import read_content
 from repro.released.state_dicts import StateDict, Weights, choose, shadow_in, state_dicts_in
 from repro.samplers.base import Sampler
 from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
-from repro.training.diffusion import DenoiserModule, Diffusion
 
 __all__ = [
     "ForeignFile",
@@ -51,6 +50,7 @@ class ForeignFile:
         path: The file.
         found: What it holds, in a few words; filled in by the format that reads it.
         assumed: Options that the file does not settle, with the values that were taken; filled in likewise.
+        raw: State dict of our network with the weights of the last step, where the file has them beside averaged ones.
         unread: Names of the pickled classes and functions in it that are left unread, as keys.
 
     Raises:
@@ -68,6 +68,7 @@ class ForeignFile:
         self.path, self.found = path, ""
         self.assumed: dict[str, Any] = {}
         self.unread: dict[str, None] = {}
+        self.raw: Mapping[str, Tensor] | None = None
 
     @property
     def content(self) -> Any:
@@ -142,8 +143,8 @@ class Format(Plugin, ABC):
         """Whether a file is of this format, and no other; it looks at names, not at values."""
 
     @abstractmethod
-    def read(self, file: ForeignFile) -> DenoiserModule:
-        """The model in a file that was recognised, with averaged and raw weights where it has both.
+    def read(self, file: ForeignFile) -> DenoisingModel:
+        """Reads the model of a file that was recognised, with its averaged weights; :func:`fill` keeps the raw ones.
 
         Raises:
             UserError: the file is not as it should be, or leaves something open for which there is no default; then
@@ -178,8 +179,8 @@ class Format(Plugin, ABC):
         parameterization: Parameterization,
         sampler: Sampler,
         times: TimeDistribution | None = None,
-    ) -> Diffusion:
-        """A diffusion model, without the file's weights.
+    ) -> DenoisingModel:
+        """Builds a diffusion model, without the file's weights.
 
         Args:
             record: Name and arguments of the network, from a layout's ``settings``.
@@ -189,7 +190,7 @@ class Format(Plugin, ABC):
             times: How its training times were drawn; uniformly by default.
         """
         network = registry.build("networks", record["name"], **record["args"])
-        return Diffusion(network, kernel, parameterization, self.sampler or sampler, times)
+        return DenoisingModel(network, kernel, parameterization, self.sampler or sampler, times)
 
 
 def outline(file: ForeignFile, record: Mapping[str, Any], tensors: Collection[Tensor]) -> nn.Module:
@@ -237,17 +238,19 @@ def variance_preserving(name: str) -> tuple[Kernel, Parameterization, TimeDistri
     return {"VP": VP, "SubVP": SubVP}[name](t_min=_FIRST_TIME), Eps(), UniformTimes()
 
 
-def fill(module: DenoiserModule, averaged: Mapping[str, Tensor], raw: Mapping[str, Tensor] | None, file: Path) -> None:
-    """Loads the file's weights, under our names, into a module.
+def fill(
+    model: DenoisingModel, averaged: Mapping[str, Tensor], raw: Mapping[str, Tensor] | None, file: ForeignFile
+) -> None:
+    """Loads the file's weights, under our names, into a model, and keeps those of the last step beside it.
 
     Args:
-        module: The module.
+        model: The model.
         averaged: State dict of its network; it samples with these.
         raw: State dict of the weights of the last step, where the file has them.
-        file: The file, for messages.
+        file: The file, which keeps ``raw``.
     """
-    load_weights(module.average.network, averaged, str(file))
-    load_weights(module.trained.network, averaged if raw is None else raw, str(file))
+    load_weights(model.denoiser.network, averaged, str(file.path))
+    file.raw = raw
 
 
 def named(*names: str) -> Callable[[Mapping[str, Tensor]], bool]:

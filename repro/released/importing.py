@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro import registry
+from repro.checkpoints.native import FORMAT
+from repro.checkpoints.weights import load_weights
 from repro.errors import UserError, unknown
-from repro.models.base import GenerativeModule
+from repro.models.base import Model
+from repro.registry import record_of
 from repro.released.base import ForeignFile, Format
 from repro.released.containers import kind_of
 
@@ -24,21 +27,32 @@ class Imported:
     """A model that came from another project's file.
 
     Attributes:
-        module: The model, in evaluation mode.
+        model: The model, in evaluation mode.
         file: The file, with what was found and assumed.
         format: Name of its format.
     """
 
-    module: GenerativeModule
+    model: Model
     file: ForeignFile
     format: str
 
     def checkpoint(self) -> dict[str, Any]:
         """The model as a checkpoint of this project, with where it came from."""
-        checkpoint: dict[str, Any] = {"state_dict": self.module.state_dict(), "global_step": 0}
-        self.module.on_save_checkpoint(checkpoint)
-        checkpoint["repro"]["imported"] = self.record()
-        return checkpoint
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        state |= {f"trained.network.{name}": tensor for name, tensor in (self.file.raw or {}).items()}
+        averaged = "model.denoiser" if hasattr(self.model, "model") else "denoiser"
+        model = {"record": record_of(self.model), "averaged": averaged, "data": None, "data_fingerprint": ""}
+        return {
+            "state_dict": state,
+            "global_step": 0,
+            "repro": {"format": FORMAT, "model": model, "imported": self.record()},
+        }
+
+    def raw_model(self) -> Model:
+        """The model with the weights of the last step, where the file has them beside averaged ones."""
+        if self.file.raw is not None:
+            load_weights(self.model.denoiser.network, self.file.raw, str(self.file.path))
+        return self.model
 
     def tell(self) -> None:
         """Warns of what was assumed, if anything; the command line shows it on stderr."""
@@ -120,7 +134,7 @@ def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any
     name = format_of(file, format)
     chosen: Format = registry.build("checkpoints", name, **options)
     try:
-        module = chosen.read(file)
+        model = chosen.read(file)
     except UserError:
         raise
     except _DAMAGE as error:
@@ -128,7 +142,7 @@ def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any
         raise UserError(
             f"cannot read {path} as {name}: its settings or tensors do not fit together ({reason})"
         ) from error
-    module.origin = (
+    model.origin = (
         f"{file.path.resolve()} ({name}, sha256 {file.sha256}; {file.found}{_assumptions(file, '; assumed ')})"
     )
-    return Imported(module.eval().requires_grad_(False), file, name)
+    return Imported(model.eval().requires_grad_(False), file, name)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from repro.analysis import gradient_similarity, spectrum
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
 from repro.kernels import EDM
 from repro.noise import NoiseStream
@@ -99,11 +99,11 @@ class Jacobian(MeasuringStudy):
         return rows
 
     def _denoiser(self, folder: Path, scale: Scale, name: str) -> Denoiser:
-        model = load_module(run_of(folder, trio(scale)[0] if name == _OPTIMUM else name))
+        model = load_model(run_of(folder, trio(scale)[0] if name == _OPTIMUM else name))
         if name == _OPTIMUM:
             return EmpiricalDenoiser(rebuild(model.data_record), _KERNEL)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return UnderKernel(model.average.to(device), _KERNEL)
+        return UnderKernel(model.denoiser.to(device), _KERNEL)
 
     def _steps(self, denoiser: Denoiser, scale: Scale) -> list[Step]:
         return list(Heun(steps=_STEPS).trajectory(denoiser, NoiseStream(range(_SIZES[scale].noises))))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repro.analysis import NoisePlane, RegionMap, local_lipschitz, region_agreement, region_map
 from repro.banks import Bank
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor
 from repro.descriptors.pixels import Pixels
@@ -95,7 +95,7 @@ class Manifold(MeasuringStudy):
         return {"seeds": banks[0].seeds[rows].tolist(), "classes": list(chosen), "agreement": agreement[rows].tolist()}
 
     def _plane(self, folder: Path, scale: Scale, name: str) -> Mapping[str, Any]:
-        model, (descriptor, threshold) = load_module(run_of(folder, name)), self._descriptor(scale)
+        model, (descriptor, threshold) = load_model(run_of(folder, name)), self._descriptor(scale)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         axis = torch.linspace(*_EXTENT, _SIZES[scale].points)
         plane = NoisePlane(self.measured(folder, "corners")["seeds"], axis, axis)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repro.analysis import score_error_by_ratio
 from repro.banks import Bank
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import LowRankMixtureDenoiser
 from repro.metrics.functional.intervals import wilson_interval
@@ -79,15 +79,15 @@ class Mog(MeasuringStudy):
 
     def measure(self, folder: Path, scale: Scale, part: str) -> Mapping[str, Any]:
         """Score error of one trained model on the samples that no training saw, level by level."""
-        model = load_module(run_of(folder, part))
+        model = load_model(run_of(folder, part))
         data: LowRankMixture = rebuild(model.data_record)
-        kernel = model.average.kernel
+        kernel = model.denoiser.kernel
         exact = LowRankMixtureDenoiser(kernel, data.shape, data.components, data.rank, data.bases_seed)
         x_0 = data.held_out()[0]
         eps = draw_noise(range(len(x_0)), data.shape)
         times = model.times.of_uniform((torch.arange(_LEVELS) + 0.5) / _LEVELS, kernel)
         ratios = kernel.ratio(times.double()).tolist()
-        errors = score_error_by_ratio(model.average, exact, x_0, eps, ratios)
+        errors = score_error_by_ratio(model.denoiser, exact, x_0, eps, ratios)
         mean = sum(each.mean for each in errors) / _LEVELS
         return {"score_error": mean, "samples": len(x_0), "ratios": [each._asdict() for each in errors]}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from matplotlib.figure import Figure
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.comparison import Comparison, compare
 from repro.plots import above, beside, image_grid, rate_chart, rendered, save_pixels
 from repro.registry import rebuild
@@ -159,7 +159,7 @@ def _compared(folder: Path, size: _Size, system: _System) -> Comparison:
     """All models of one architecture, each beside the images that it was trained on."""
     roles = _roles(size)
     names = [_name(system, role) for role in roles]
-    data = [rebuild(load_module(run_of(folder, name)).data_record) for name in names]
+    data = [rebuild(load_model(run_of(folder, name)).data_record) for name in names]
     train = [each.images() if each.dtype == torch.uint8 else None for each in data]
     return compare([bank_of(folder, name) for name in names], size.descriptor, train, size.threshold, names=roles)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_training
 from repro.comparison import compare
 from repro.plots import Curve, Panel, line_chart, rendered, save_figure
 from repro.registry import rebuild
@@ -47,8 +47,8 @@ class Theory(MeasuringStudy):
 
     def measure(self, folder: Path, scale: Scale, part: str) -> Mapping[str, Any]:
         """Losses of one training and of the optimum of its images, level by level."""
-        module = load_module(run_of(folder, part))
-        data = rebuild(module.data_record)
+        module = load_training(run_of(folder, part))
+        data = rebuild(module.model.data_record)
         found = list(losses_by_level(module, optimum_of(module, data), data, _LEVELS, _IMAGES))
         trained, optimal = (sum(getattr(each, key) for each in found) / _LEVELS for key in ("trained", "optimal"))
         return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in found]}

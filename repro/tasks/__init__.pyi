@@ -1,2 +1,2 @@
-from .base import Conditional as Conditional, Task as Task, Unconditional as Unconditional
+from .base import Conditional as Conditional, Plan as Plan, Task as Task, Unconditional as Unconditional
 from .finetune import Finetune as Finetune

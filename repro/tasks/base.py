@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,54 @@ from torchmetrics import Metric
 from repro.banks import Bank, format_seeds
 from repro.errors import UserError
 from repro.inverse.problem import Problem
-from repro.models.base import GenerativeModule
+from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.registry import Plugin
+from repro.samplers.base import Sampler
 
-__all__ = ["Task"]
+__all__ = ["Conditional", "Plan", "Task", "Unconditional"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one task draws from one model: settled, checked, and changed by nobody.
+
+    Attributes:
+        task: Name of the task.
+        sampler: What draws in place of the model's own sampler, or None.
+        guidance: Scale of classifier-free guidance that is asked for; 1 is none.
+        classes: Classes that every noise is drawn under, in their order; None draws without labels.
+        labels_record: What a bank's manifest says about labels; None for a bank without.
+        record: What two banks of this task must have in common to be compared, as plain data.
+    """
+
+    task: str
+    sampler: Sampler | None = None
+    guidance: float = 1.0
+    classes: tuple[int, ...] | None = None
+    labels_record: dict[str, Any] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def images_per_seed(self) -> int:
+        """Images that are drawn for each noise."""
+        return 1 if self.classes is None else len(self.classes)
+
+    def labels(self, count: int) -> Tensor | None:
+        """Class of each image of so many noises, the images of one noise side by side; None without classes."""
+        return None if self.classes is None else torch.tensor(self.classes).repeat(count)
+
+    def references(self, seeds: Sequence[int]) -> dict[str, Bank]:
+        """Banks that every model is compared with."""
+        return {}
+
+    def metrics(self) -> dict[str, Metric]:
+        """Further scores, of two sets of uint8 images each."""
+        return {}
+
+    def columns(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Pictures that stand beside the drawn ones in a grid: uint8 (n, C, H, W) each."""
+        return {}
 
 
 class Task(Plugin, ABC):
@@ -42,65 +86,56 @@ class Task(Plugin, ABC):
             start: Those of the model that it is trained from, or None.
         """
 
-    @abstractmethod
-    def check(self, module: GenerativeModule) -> None:
-        """Raises UserError when the task cannot be done with the model."""
-
     def fits(self, num_classes: int, mode: str = "") -> bool:
         """Whether a finished run of a model with so many classes, of this training mode, is one to look for."""
         return num_classes == 0
 
-    def choose_classes(self, classes: str) -> None:
-        """Draws these classes only.
+    def plan(
+        self,
+        model: Model,
+        sampler: Sampler | None = None,
+        guidance: float = 1.0,
+        classes: str | None = None,
+        problem: Problem | None = None,
+    ) -> Plan:
+        """Settles what is drawn from a model; the model is not changed.
 
         Args:
-            classes: Such as ``0-4,7``.
+            model: The model.
+            sampler: Draws in place of the model's own.
+            guidance: Scale of classifier-free guidance; 1 is none.
+            classes: Which classes are drawn, such as ``0-4,7``; by default all.
+            problem: What an inverse task measures.
 
         Raises:
-            UserError: the task draws no classes, or the text names none.
+            UserError: the task cannot be done with the model, or has no use for one of the arguments.
         """
-        raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
-
-    def settle_sampler(self, module: GenerativeModule) -> None:
-        """Puts another sampler in the place of the model's own where the task cannot use that."""
-
-    def prepare(self, module: GenerativeModule, problem: Problem) -> None:
-        """Makes the model ready to draw; first of all :meth:`check`.
-
-        Raises:
-            UserError: the task cannot be done with the model, or it has no use for the problem.
-        """
-        self.check(module)
-        if problem != Problem():
+        if problem not in (None, Problem()):
             raise UserError(f"--problem is for inverse tasks, such as inpaint; --task {self.name} measures nothing")
+        model.check_drawing(sampler, guidance)
+        chosen = self.classes_of(model, classes)
+        if guidance != 1 and chosen is None:
+            raise without_labels(self.name, guidance)
+        record = None
+        if chosen is not None:
+            record = {"num_classes": model.num_classes, "images_per_seed": len(chosen)}
+            record |= {} if classes is None else {"classes": format_seeds(chosen)}
+        return Plan(self.name, sampler, guidance, chosen, record, dict(model.conditions))
 
-    def record(self, module: GenerativeModule) -> dict[str, Any]:
-        """What two banks of this task must have in common to be compared, as plain data."""
-        return dict(module.conditions)
+    @abstractmethod
+    def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
+        """Classes that each noise of a model is drawn under, or None without labels.
 
-    def references(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Bank]:
-        """Banks that every model is compared with."""
-        return {}
+        Raises:
+            UserError: the task cannot be done with the model, or not with these classes.
+        """
 
-    def metrics(self, module: GenerativeModule) -> dict[str, Metric]:
-        """Further scores, of two sets of uint8 images each."""
-        return {}
 
-    def columns(self, module: GenerativeModule, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Pictures that stand beside the drawn ones in a grid: uint8 (n, C, H, W) each."""
-        return {}
-
-    def images_per_seed(self, module: GenerativeModule) -> int:
-        """Images that are drawn for each noise."""
-        return 1
-
-    def labels_record(self, module: GenerativeModule) -> dict[str, Any] | None:
-        """What a bank's manifest says about labels; None for a bank without."""
-        return None
-
-    def labels(self, module: GenerativeModule, seeds: Tensor) -> Tensor | None:
-        """Class of each image drawn for some seeds, the images of one noise side by side; None without classes."""
-        return None
+def without_labels(task: str, guidance: float) -> UserError:
+    """The error for guidance of a task that draws without labels."""
+    return UserError(
+        f"guidance is {guidance:g}, but --task {task} draws without labels; leave it out, or type --task conditional"
+    )
 
 
 class Unconditional(Task):
@@ -109,14 +144,19 @@ class Unconditional(Task):
     name = "unconditional"
 
     def num_classes(self, classes: int, start: int | None = None) -> int:
+        """0: the network takes no labels."""
         return 0
 
-    def check(self, module: GenerativeModule) -> None:
-        if module.num_classes and not module.takes_no_labels:
+    def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
+        """None: nothing is drawn under a label."""
+        if classes is not None:
+            raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
+        if model.num_classes and not model.takes_no_labels:
             raise UserError(
-                f"the model was trained with {module.num_classes} classes and cannot sample without a label; "
+                f"the model was trained with {model.num_classes} classes and cannot sample without a label; "
                 "use --task conditional"
             )
+        return None
 
 
 class Conditional(Task):
@@ -124,10 +164,8 @@ class Conditional(Task):
 
     name = "conditional"
 
-    def __init__(self) -> None:
-        self.classes: list[int] | None = None
-
     def num_classes(self, classes: int, start: int | None = None) -> int:
+        """As many classes as the data have."""
         if not classes:
             raise UserError(
                 "--task conditional needs data with classes; these have none: name other data, or type "
@@ -135,30 +173,22 @@ class Conditional(Task):
             )
         return classes
 
-    def check(self, module: GenerativeModule) -> None:
-        if not module.num_classes:
-            raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
-        highest = max(self.classes or [0])
-        if highest >= module.num_classes:
-            raise UserError(f"class {highest} is outside the model's classes 0 to {module.num_classes - 1}")
+    def fits(self, num_classes: int, mode: str = "") -> bool:
+        """Whether the model has classes."""
+        return num_classes > 0
 
-    def choose_classes(self, classes: str) -> None:
+    def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
+        """All classes of the model, or the chosen ones."""
+        if not model.num_classes:
+            raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
+        if classes is None:
+            return tuple(range(model.num_classes))
         try:
-            self.classes = parse_seeds(classes)
+            chosen = parse_seeds(classes)
         except UserError as error:
             raise UserError(
                 f"cannot read classes {classes!r}; write a range or a list, such as 0-4 or 0,3,8"
             ) from error
-
-    def fits(self, num_classes: int, mode: str = "") -> bool:
-        return num_classes > 0
-
-    def images_per_seed(self, module: GenerativeModule) -> int:
-        return module.num_classes if self.classes is None else len(self.classes)
-
-    def labels_record(self, module: GenerativeModule) -> dict[str, Any]:
-        record = {"num_classes": module.num_classes, "images_per_seed": self.images_per_seed(module)}
-        return record if self.classes is None else record | {"classes": format_seeds(self.classes)}
-
-    def labels(self, module: GenerativeModule, seeds: Tensor) -> Tensor:
-        return torch.tensor(self.classes or range(module.num_classes)).repeat(len(seeds))
+        if max(chosen) >= model.num_classes:
+            raise UserError(f"class {max(chosen)} is outside the model's classes 0 to {model.num_classes - 1}")
+        return tuple(chosen)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
-from repro.models.base import GenerativeModule
+from repro.models.base import Model
 from repro.tasks.base import Conditional
 
 __all__ = ["Finetune"]
@@ -19,20 +17,13 @@ class Finetune(Conditional):
     mode: ClassVar[str] = "FineTuning"
 
     def num_classes(self, classes: int, start: int | None = None) -> int:
+        """As many classes as the data have where the start has classes, else 0."""
         return classes if start else 0
 
-    def check(self, module: GenerativeModule) -> None:
-        if module.num_classes or self.classes:
-            super().check(module)
-
     def fits(self, num_classes: int, mode: str = "") -> bool:
+        """Whether the run was a fine-tuning."""
         return mode == self.mode
 
-    def images_per_seed(self, module: GenerativeModule) -> int:
-        return super().images_per_seed(module) if module.num_classes else 1
-
-    def labels_record(self, module: GenerativeModule) -> dict[str, Any] | None:
-        return super().labels_record(module) if module.num_classes else None
-
-    def labels(self, module: GenerativeModule, seeds: Tensor) -> Tensor | None:
-        return super().labels(module, seeds) if module.num_classes else None
+    def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
+        """The chosen classes of a model that has some; None for one without."""
+        return super().classes_of(model, classes) if model.num_classes or classes is not None else None

@@ -44,28 +44,27 @@ def check_format(name: str, path: Path, others: Iterable[Path], **options: Any) 
     imported = import_file(path, **options)
     assert path.read_bytes() == before, f"{name} changes the file it reads"
     assert imported.file.found, f"{name} does not say what it found"
-    _check_module(name, imported)
-    again = import_file(path, name, **options).module
-    assert again.fingerprint() == imported.module.fingerprint(), f"{name} reads one file in two ways"
+    _check_model(name, imported)
+    again = import_file(path, name, **options).model
+    assert again.fingerprint() == imported.model.fingerprint(), f"{name} reads one file in two ways"
     given = imported.file.assumed | options
     settled = import_file(path, name, **given)
     assert not settled.file.assumed, f"{name} still assumes {settled.file.assumed} when it is told"
-    assert settled.module.fingerprint() == again.fingerprint(), f"{name}: what it assumes is not what it says"
+    assert settled.model.fingerprint() == again.fingerprint(), f"{name}: what it assumes is not what it says"
     return imported
 
 
-def _check_module(name: str, imported: Imported) -> None:
-    module = imported.module
-    assert not module.training, f"{name} gives a model in training mode"
-    assert not any(p.requires_grad for p in module.parameters()), f"{name} gives weights that ask for gradients"
-    assert imported.file.sha256 in module.origin, f"{name}: the origin does not name the file's bytes"
+def _check_model(name: str, imported: Imported) -> None:
+    model = imported.model
+    assert not model.training, f"{name} gives a model in training mode"
+    assert not any(p.requires_grad for p in model.parameters()), f"{name} gives weights that ask for gradients"
+    assert imported.file.sha256 in model.origin, f"{name}: the origin does not name the file's bytes"
     record = imported.checkpoint()
-    rebuilt = registry.rebuild(record["repro"]["model"])
-    rebuilt.load_state_dict(record["state_dict"])
-    assert rebuilt.fingerprint() == module.fingerprint(), f"{name}: the model is not rebuilt from its own record"
-    labels = torch.zeros(2, dtype=torch.int64) if module.num_classes else None
-    sampler = registry.build("samplers", "Euler", steps=1)
-    if not module.sampler.consistency:
-        module.use_sampler(sampler)
-    images = module.sample([0, 1], labels)
-    assert images.shape == (2, *module.image_shape), f"{name}: images of shape {tuple(images.shape)}"
+    rebuilt = registry.rebuild(record["repro"]["model"]["record"])
+    state = record["state_dict"].items()
+    rebuilt.load_state_dict({k.removeprefix("model."): each for k, each in state if k.startswith("model.")})
+    assert rebuilt.fingerprint() == model.fingerprint(), f"{name}: the model is not rebuilt from its own record"
+    labels = torch.zeros(2, dtype=torch.int64) if model.num_classes else None
+    sampler = None if model.sampler.consistency else registry.build("samplers", "Euler", steps=1)
+    images = model.sample([0, 1], labels, sampler)
+    assert images.shape == (2, *model.image_shape), f"{name}: images of shape {tuple(images.shape)}"

@@ -1,9 +1,9 @@
+from .base import LossModule as LossModule, TrainingModule as TrainingModule
 from .callbacks import (
     OptimalLoss as OptimalLoss,
     RunCheckpoint as RunCheckpoint,
     SampleGrid as SampleGrid,
     Throughput as Throughput,
-    WriteBank as WriteBank,
 )
 from .consistency import ConsistencyDistillation as ConsistencyDistillation, ConsistencyTraining as ConsistencyTraining
 from .copy_detection import CopyDetection as CopyDetection

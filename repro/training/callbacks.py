@@ -1,4 +1,4 @@
-"""What happens beside the training: checkpoints, sample grids, throughput, banks."""
+"""What happens beside the training: checkpoints, sample grids, throughput, the smallest possible loss."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.utils import make_grid
 
-from repro.banks import BankWriter
 from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError
 from repro.files import write_text
-from repro.models.base import GenerativeModule, RecordedModule
+from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.registry import flat, record_of
+from repro.training.base import TrainingModule
 from repro.training.diffusion import Diffusion
 from repro.training.optimal_loss import losses_by_level, optimal_loss, optimum_of
 
-__all__ = ["HyperParameters", "OptimalLoss", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput", "WriteBank"]
+__all__ = ["HyperParameters", "OptimalLoss", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput"]
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -65,7 +65,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "model": type(module).__name__,
                 "image_shape": list(module.image_shape),
                 "num_classes": module.num_classes,
-                "draws": isinstance(module, GenerativeModule),
+                "draws": isinstance(module.model, Model),
             }
             write_text(Path(filepath).parent.parent / "run.json", json.dumps(status, indent=1) + "\n")
 
@@ -109,24 +109,24 @@ class SampleGrid(L.Callback):
         self._drawn = -1
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: RecordedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draws the grid when its step has come."""
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
         """Draws the last grid."""
         self._draw(trainer, pl_module)
 
     @rank_zero_only
-    def _draw(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
-        if self._drawn == trainer.global_step or not isinstance(pl_module, GenerativeModule):
+    def _draw(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
+        if self._drawn == trainer.global_step or not isinstance(pl_module.model, Model):
             return
         self._drawn = trainer.global_step
         count = len(self.seeds)
         labels = torch.arange(count) % pl_module.num_classes if pl_module.num_classes else None
-        grid = make_grid(pl_module.sample(self.seeds, labels), nrow=max(1, round(count**0.5)), padding=1)
+        grid = make_grid(pl_module.model.sample(self.seeds, labels), nrow=max(1, round(count**0.5)), padding=1)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples/average", grid, trainer.global_step)
@@ -139,7 +139,7 @@ class Throughput(L.Callback):
         self._since: tuple[float, int] | None = None
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: RecordedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measures over the steps since the last logging."""
         if self._since is None:
@@ -185,7 +185,7 @@ class OptimalLoss(L.Callback):
         self._optimal: float | None = None
         self._looked = -1
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: GenerativeModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
         """Takes the training images.
 
         Raises:
@@ -241,7 +241,7 @@ class OptimalLoss(L.Callback):
 class HyperParameters(L.Callback):
     """Logs the model's and the data's settings as hyper-parameters."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: RecordedModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
         """Logs them once, before the first step."""
         settings = flat(record_of(pl_module), "model")
         if trainer.datamodule is not None:
@@ -250,21 +250,3 @@ class HyperParameters(L.Callback):
         settings["parameters"] = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
-
-
-class WriteBank(L.Callback):
-    """Writes what ``predict`` draws to a sample bank, one shard a batch.
-
-    Args:
-        writer: The bank's writer.
-    """
-
-    def __init__(self, writer: BankWriter) -> None:
-        self.writer = writer
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: GenerativeModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Writes one batch of (seeds, images, labels)."""
-        seeds, images, labels = outputs
-        self.writer.write(seeds.tolist(), images, labels)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,24 +14,22 @@ from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import EDM, Kernel
+from repro.models.denoising import DenoisingModel, consistency_boundary, not_a_jump
 from repro.networks import Network
-from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
+from repro.parameterizations import EDMPreconditioning
 from repro.registry import settle
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
-from repro.samplers.steps import COORDINATES, check_choice, noise_in, time_grid
-from repro.training.consistency_losses import (
-    Distance,
-    Weighting,
-    adaptive_decay,
-    distance,
-    progressive_levels,
-    weight,
-)
-from repro.training.diffusion import DenoiserModule
-from repro.training.ema import update_average
+from repro.samplers.steps import COORDINATES, check_choice, noise_in
+from repro.training.base import LossModule
+from repro.training.consistency_losses import Distance, Weighting, distance, weight
+from repro.training.consistency_schedule import ConsistencySchedule
+from repro.training.diffusion import model_of
+from repro.training.ema import Average, update_average
+from repro.training.optimization import Optimization
+from repro.training.part import Part
 from repro.training.source import Source, taken_over
-from repro.training.teacher import Taught
+from repro.training.teacher import Teaching
 
 __all__ = ["ConsistencyDistillation", "ConsistencyModule", "ConsistencyTraining", "Solver", "flow_step"]
 
@@ -65,7 +64,7 @@ def flow_step(
     return x_s.to(x_t.dtype)
 
 
-class ConsistencyModule(DenoiserModule):
+class ConsistencyModule(LossModule):
     r"""Base of the modules that train a consistency function; one of them defines :meth:`step_back`.
 
     .. math:: L = E_{x_0, i, \epsilon}\; w(r_{t_i})\, d\big( f(x_{t_i}, t_i),\; f^-(\hat x_{t_{i+1}}, t_{i+1}) \big)
@@ -75,18 +74,18 @@ class ConsistencyModule(DenoiserModule):
     Images are drawn with another, slower average, the ``average`` of every trained module.
 
     Args:
-        denoiser: The network under its kernel and :class:`~repro.parameterizations.ConsistencyPreconditioning`.
+        trained: The network under its kernel and :class:`~repro.parameterizations.ConsistencyPreconditioning`.
         sampler: How images are drawn.
-        levels: N; of a rising number the first, :math:`s_0`.
-        last_levels: N rises to this and one more (:math:`s_1 + 1`) over ``schedule_steps``; null for a fixed number.
-        schedule_steps: Optimiser steps over which N rises.
-        target_decay: Part :math:`\mu` of the target that stays in a step, in [0, 1); 0 makes it a copy of f.
-        adaptive_decay: Whether that is :math:`\mu_0`, for a target that follows more slowly the larger N is.
+        schedule: The noise levels, and how slowly the target follows.
         distance: d: ``l2`` (squared), ``l1`` or ``pseudo_huber``.
         weighting: w, as a function of :math:`s = r^{-2}`: ``uniform``, ``snr`` (s), ``snr_plus_one``, ``karras``
             (:math:`s + \sigma_d^{-2}`) or ``truncated_snr`` (:math:`\max(s, 1)`).
-        rho: Power of the spacing of the times.
-        **training: As for :class:`~repro.training.diffusion.DenoiserModule`.
+        compile: Whether the networks are compiled.
+        optimization: How the weights are moved.
+        average: How they are averaged.
+        channels_last: Whether images and convolution weights are channels-last in memory.
+        seed: Seed of every random draw in training.
+        parts: What else has a say, such as a teacher.
 
     Attributes:
         target: The target network, in training mode when the trained one is.
@@ -96,40 +95,33 @@ class ConsistencyModule(DenoiserModule):
         UserError: a value outside its range, or a sampler of other models.
     """
 
+    trained: NetworkDenoiser
     target: NetworkDenoiser
+    model: DenoisingModel
 
     def __init__(
         self,
-        denoiser: NetworkDenoiser,
+        trained: NetworkDenoiser,
         sampler: Sampler,
-        levels: int = 18,
-        last_levels: int | None = None,
-        schedule_steps: int = 800_000,
-        target_decay: float = 0.95,
-        adaptive_decay: bool = False,
-        distance: Distance = "l2",
-        weighting: Weighting = "uniform",
-        rho: float = 7.0,
-        **training: Any,
+        schedule: ConsistencySchedule,
+        distance: Distance,
+        weighting: Weighting,
+        compile: bool,
+        optimization: Optimization,
+        average: Average,
+        channels_last: bool,
+        seed: int,
+        parts: Sequence[Part] = (),
     ) -> None:
-        for name, value, legal, told in (
-            ("levels", levels, levels >= 2, "give at least 2 noise levels"),
-            ("last_levels", last_levels, last_levels is None or last_levels >= levels, f"give at least {levels}"),
-            ("schedule_steps", schedule_steps, schedule_steps >= 1, "give at least 1"),
-            ("target_decay", target_decay, 0 <= target_decay < 1, "give a part from 0 to below 1"),
-            ("rho", rho, rho > 0, "give a power above 0, 7 in EDM"),
-        ):
-            if not legal:
-                raise UserError(f"{name} is {value}; {told}")
         check_choice("distance", distance, Distance)
         check_choice("weighting", weighting, Weighting)
-        self._check_sampler(sampler)
-        super().__init__(denoiser, sampler, **training)
-        self.levels, self.last_levels, self.schedule_steps = levels, last_levels, schedule_steps
-        self.target_decay, self.adaptive_decay = target_decay, adaptive_decay
-        self.distance, self.weighting, self.rho, self.steps = distance, weighting, rho, 0
+        if not sampler.consistency:
+            raise not_a_jump(sampler)
+        model = model_of(trained, sampler, compile=compile)
+        super().__init__(model, trained, optimization, average, channels_last, seed, parts)
+        self.schedule, self.distance, self.weighting, self.steps = schedule, distance, weighting, 0
         self.target = copy.deepcopy(self.average).train()
-        if training.get("compile"):
+        if compile:
             self.target.network.compile()
 
     @abstractmethod
@@ -139,21 +131,16 @@ class ConsistencyModule(DenoiserModule):
     @property
     def levels_now(self) -> int:
         """The number N of noise levels at this step."""
-        if self.last_levels is None:
-            return self.levels
-        return progressive_levels(self.steps, self.levels, self.last_levels, self.schedule_steps)
+        return self.schedule.levels_at(self.steps)
 
     @property
     def target_decay_now(self) -> float:
         """Part of the target that stays in this step."""
-        if self.adaptive_decay:
-            return adaptive_decay(self.target_decay, self.levels, self.levels_now)
-        return self.target_decay
+        return self.schedule.decay_at(self.steps)
 
     def pairs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Neighbouring times t > s by their number, 0 (the noisiest) to N - 2; float64 of the index's shape."""
-        kernel = self.trained.kernel
-        times = time_grid(kernel, "edm", self.levels_now - 1, kernel.t_max, kernel.t_min, self.rho).to(index.device)
+        times = self.schedule.times(self.trained.kernel, self.levels_now).to(index.device)
         return times[index], times[index + 1]
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
@@ -200,26 +187,13 @@ class ConsistencyModule(DenoiserModule):
         update_average(self.target, self.trained, decay)
         self.steps += 1
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def take_progress(self, progress: dict[str, Any]) -> None:
         """Takes progress back."""
-        super().on_load_checkpoint(checkpoint)
-        self.steps = checkpoint["global_step"]
-
-    def use_sampler(self, sampler: Sampler) -> None:
-        """Draws from now on with another sampler of consistency models."""
-        self._check_sampler(sampler)
-        super().use_sampler(sampler)
-
-    @staticmethod
-    def _check_sampler(sampler: Sampler) -> None:
-        if not sampler.consistency:
-            raise UserError(
-                f"sampler is {type(sampler).__name__}, which walks a denoiser; a consistency model jumps to the image: "
-                "take Consistency, with any number of steps"
-            )
+        super().take_progress(progress)
+        self.steps = progress["global_step"]
 
 
-class ConsistencyDistillation(Taught, ConsistencyModule):
+class ConsistencyDistillation(ConsistencyModule):
     r"""A consistency function of the probability flow of a teacher, by one step of a solver along that flow.
 
     .. math:: \hat x_s = \mathrm{Solver}(x_t, t, s;\; \mathrm{teacher})
@@ -233,13 +207,33 @@ class ConsistencyDistillation(Taught, ConsistencyModule):
         sigma_data: Standard deviation of the data; by default the teacher's, or 0.5.
         condition_scale: Factor of the noise level that the network sees; by default the teacher's, or 1/4.
         solver: ``heun`` or ``euler``.
-        **training: As for :class:`ConsistencyModule`.
+        levels: Number N of noise levels; of a rising number the first.
+        last_levels: N rises to this and one more over ``schedule_steps``; null for a fixed number.
+        schedule_steps: Optimiser steps over which N rises.
+        target_decay: Part of the target network that stays in a step, in [0, 1); 0 makes it a copy of the student.
+        adaptive_decay: Whether the target follows more slowly the larger N is.
+        distance: d: ``l2`` (squared), ``l1`` or ``pseudo_huber``.
+        weighting: w, as a function of :math:`s = r^{-2}`: ``uniform``, ``snr`` (s), ``snr_plus_one``, ``karras``
+            (:math:`s + \sigma_d^{-2}`) or ``truncated_snr`` (:math:`\max(s, 1)`).
+        rho: Power of the spacing of the times.
+        compile: Compile the network (``torch.compile``); state dicts keep their names.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Raises:
         UserError: an unknown solver, no teacher there, or settings that do not fit it.
 
     Source: Song et al. 2023, arXiv:2303.01469, algorithm 2.
     """
+
+    takes_over_from: ClassVar[str] = "teacher"
 
     def __init__(
         self,
@@ -250,24 +244,56 @@ class ConsistencyDistillation(Taught, ConsistencyModule):
         sigma_data: float | None = None,
         condition_scale: float | None = None,
         solver: Solver = "heun",
-        **training: Any,
+        levels: int = 18,
+        last_levels: int | None = None,
+        schedule_steps: int = 800_000,
+        target_decay: float = 0.95,
+        adaptive_decay: bool = False,
+        distance: Distance = "l2",
+        weighting: Weighting = "uniform",
+        rho: float = 7.0,
+        compile: bool = False,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
         check_choice("solver", solver, Solver)
+        schedule = ConsistencySchedule(levels, last_levels, schedule_steps, target_decay, adaptive_decay, rho)
         source, sampler = Source(teacher, "teacher"), sampler or Consistency()
         if network is None:
             meant = _meaning_to_start_from(source)
             sigma_data = meant.sigma_data if sigma_data is None else sigma_data
             condition_scale = meant.condition_scale if condition_scale is None else condition_scale
         kernel = kernel or source.denoiser.kernel
-        meaning = _meaning(kernel, sigma_data, condition_scale)
+        meaning = consistency_boundary(kernel, sigma_data, condition_scale)
         settle(self, sampler=sampler, sigma_data=meaning.sigma_data, condition_scale=meaning.condition_scale)
-        super().__init__(taken_over(source, self, network, kernel, meaning), sampler, **training)
-        self.learn_from(source, network is None, bool(training.get("compile")))
-        self.solver = solver
+        teaching = Teaching(source, compile)
+        super().__init__(
+            taken_over(source, self, network, kernel, meaning),
+            sampler,
+            schedule,
+            distance,
+            weighting,
+            compile,
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+            parts=[teaching],
+        )
+        self.teaching, self.solver = teaching, solver
+        if network is None:
+            self.teaching.check(self)
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
         """One step of the solver along the teacher's flow."""
-        return flow_step(self.teacher, x_t, t, s, labels, self.solver)
+        return flow_step(self.teaching.of(self), x_t, t, s, labels, self.solver)
 
 
 class ConsistencyTraining(ConsistencyModule):
@@ -281,15 +307,28 @@ class ConsistencyTraining(ConsistencyModule):
         sampler: How images are drawn; by default in one step.
         sigma_data: Standard deviation of the data.
         condition_scale: Factor of the noise level that the network sees.
-        levels: :math:`s_0`, as for :class:`ConsistencyModule`, whose other arguments are taken too.
-        last_levels: :math:`s_1`; null for a fixed number of noise levels.
+        levels: :math:`s_0`, the first number of noise levels.
+        last_levels: :math:`s_1`; null for a fixed number.
         schedule_steps: Optimiser steps over which their number rises.
-        target_decay: :math:`\mu_0`.
+        target_decay: :math:`\mu_0`, the part of the target network that stays in a step.
         adaptive_decay: Whether the target follows more slowly the more levels there are.
-        **training: As for :class:`ConsistencyModule`.
+        distance: d: ``l2`` (squared), ``l1`` or ``pseudo_huber``.
+        weighting: w, as a function of :math:`s = r^{-2}`: ``uniform``, ``snr`` (s), ``snr_plus_one``, ``karras``
+            (:math:`s + \sigma_d^{-2}`) or ``truncated_snr`` (:math:`\max(s, 1)`).
+        rho: Power of the spacing of the times.
+        compile: Compile the network (``torch.compile``); state dicts keep their names.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Raises:
-        UserError: as for :class:`ConsistencyModule`.
+        UserError: a value outside its range, or a sampler of other models.
 
     Source: Song et al. 2023, arXiv:2303.01469, algorithm 3.
     """
@@ -306,32 +345,39 @@ class ConsistencyTraining(ConsistencyModule):
         schedule_steps: int = 800_000,
         target_decay: float = 0.9,
         adaptive_decay: bool = True,
-        **training: Any,
+        distance: Distance = "l2",
+        weighting: Weighting = "uniform",
+        rho: float = 7.0,
+        compile: bool = False,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
         kernel, sampler = kernel or EDM(), sampler or Consistency()
         settle(self, kernel=kernel, sampler=sampler)
         super().__init__(
-            NetworkDenoiser(network, kernel, _meaning(kernel, sigma_data, condition_scale)),
+            NetworkDenoiser(network, kernel, consistency_boundary(kernel, sigma_data, condition_scale)),
             sampler,
-            levels=levels,
-            last_levels=last_levels,
-            schedule_steps=schedule_steps,
-            target_decay=target_decay,
-            adaptive_decay=adaptive_decay,
-            **training,
+            ConsistencySchedule(levels, last_levels, schedule_steps, target_decay, adaptive_decay, rho),
+            distance,
+            weighting,
+            compile,
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
         )
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
         """The same image under less of the same noise."""
         alpha, sigma = self.trained.scales(x_0, s)
         return alpha * x_0 + sigma * eps
-
-
-def _meaning(kernel: Kernel, sigma_data: float | None, condition_scale: float | None) -> ConsistencyPreconditioning:
-    """The parameterisation whose boundary lies at a kernel's smallest time."""
-    lowest = kernel.ratio(torch.tensor(kernel.t_min, dtype=torch.float64)).item()
-    given = {"sigma_data": sigma_data, "condition_scale": condition_scale}
-    return ConsistencyPreconditioning(ratio_min=lowest, **{k: v for k, v in given.items() if v is not None})
 
 
 def _meaning_to_start_from(source: Source) -> EDMPreconditioning:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.errors import UserError
 from repro.images import to_float
+from repro.models.descriptor import CopyDescriptor
 from repro.networks.sscd import SSCDNetwork
-from repro.training.training import TrainedModule
+from repro.training.base import LossModule
+from repro.training.ema import Average
+from repro.training.optimization import Optimization, check_at_least
 from repro.training.views import checked, edited
 
 __all__ = ["CopyDetection", "entropy_losses", "info_nce_losses"]
 
 
-class CopyDetection(TrainedModule):
+class CopyDetection(LossModule):
     r"""A descriptor trained without labels, as SSCD is.
 
     Each image of a batch gives two edited views, with descriptors :math:`z_i` of unit length. With p(i) the other
@@ -33,11 +36,24 @@ class CopyDetection(TrainedModule):
     Args:
         image_size: Height and width of the images.
         channels: Their channels.
-        widths, depths, block, stem, stem_width, dims: As of :class:`~repro.networks.sscd.SSCDNetwork`.
+        widths: Planes of the four stages, as of :class:`~repro.networks.sscd.SSCDNetwork`.
+        depths: Blocks of each stage.
+        block: "bottleneck" or "basic".
+        stem: "published", "half" or "full", from large images to small ones.
+        stem_width: Channels after the stem, even.
+        dims: Length of the descriptor.
         temperature: :math:`\tau`.
         entropy: :math:`\lambda`, the weight of spreading out.
         views: How views are edited, by name; see :data:`repro.training.views.DEFAULTS`.
-        **training: As for :class:`~repro.training.training.TrainedModule`.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Raises:
         UserError: a size, weight or view outside its range.
@@ -45,8 +61,9 @@ class CopyDetection(TrainedModule):
     Source: Pizzi et al. 2022, arXiv:2202.10261, equations 1 to 3.
     """
 
+    averaged: ClassVar[str] = "network"
     trained: SSCDNetwork
-    average: SSCDNetwork
+    model: CopyDescriptor
 
     def __init__(
         self,
@@ -61,22 +78,28 @@ class CopyDetection(TrainedModule):
         temperature: float = 0.05,
         entropy: float = 30.0,
         views: dict[str, float] | None = None,
-        **training: Any,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
-        if image_size is None or channels is None:
-            raise UserError("CopyDetection needs image_size and channels; give them, or let the data fill them in")
-        for name, value, legal in (("temperature", temperature, temperature > 0), ("entropy", entropy, entropy >= 0)):
-            if not legal:
-                raise UserError(f"{name} is {value}; it must be {'above' if name == 'temperature' else 'at least'} 0")
-        network = SSCDNetwork(channels, widths, depths, block, stem=stem, stem_width=stem_width, dims=dims)
-        super().__init__(network, **training)
-        self.image_shape, self.num_classes = (channels, image_size, image_size), 0
+        check_at_least(True, temperature=temperature)
+        check_at_least(False, entropy=entropy)
+        model = CopyDescriptor(image_size, channels, widths, depths, block, stem, stem_width, dims)
+        super().__init__(
+            model,
+            copy.deepcopy(model.network),
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+        )
         self.temperature, self.entropy, self.views = temperature, entropy, checked(views)
-
-    @property
-    def next_command(self) -> str:
-        """Compares with the descriptor."""
-        return "repro compare BANK BANK --descriptor SmallSSCD --descriptor.weights {run}"
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image over two fresh views, shape (B,)."""

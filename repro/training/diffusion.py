@@ -1,7 +1,8 @@
-"""Training a denoiser on images: what all modes of it share, and training from scratch."""
+"""Training a network from scratch to denoise."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -10,55 +11,38 @@ from torch import Tensor
 from repro.denoisers import NetworkDenoiser
 from repro.images import to_float
 from repro.kernels import Kernel
-from repro.models.base import GenerativeModule
+from repro.models.denoising import DenoisingModel
 from repro.networks import Network
-from repro.noise import NoiseStream
 from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
-from repro.training.training import TrainedModule
+from repro.training.base import LossModule
+from repro.training.ema import Average
+from repro.training.optimization import Optimization
 
-__all__ = ["DenoiserModule", "Diffusion"]
+__all__ = ["Diffusion", "model_of"]
 
 
-class DenoiserModule(TrainedModule, GenerativeModule):
-    """Base of the modules that train a network to denoise; one of them defines ``loss``.
+def model_of(
+    trained: NetworkDenoiser, sampler: Sampler, times: TimeDistribution | None = None, compile: bool = False
+) -> DenoisingModel:
+    """Builds the model that a trained denoiser's averaged weights make, starting as its copy.
 
     Args:
-        denoiser: The network under its kernel and parameterisation.
-        sampler: How images are drawn from the trained model.
-        compile: Compile the network (``torch.compile``); state dicts keep their names.
-        **training: As for :class:`~repro.training.training.TrainedModule`.
+        trained: The denoiser that is trained.
+        sampler: How images are drawn from the model.
+        times: The times that it is trained at.
+        compile: Whether both networks are compiled.
     """
-
-    trained: NetworkDenoiser
-    average: NetworkDenoiser
-
-    def __init__(self, denoiser: NetworkDenoiser, sampler: Sampler, compile: bool = False, **training: Any) -> None:
-        super().__init__(denoiser, **training)
-        self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
-        self.sampler = sampler
-        if compile:
-            self.trained.network.compile()
-            self.average.network.compile()
-
-    @property
-    def denoiser(self) -> NetworkDenoiser:
-        """The trained denoiser, with the weights of the last step."""
-        return self.trained
-
-    @property
-    def takes_no_labels(self) -> bool:
-        """Whether the network has a null class."""
-        return getattr(self.trained.network, "has_null_class", False)
-
-    def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
-        """Images of numbered noises, drawn with the averaged weights."""
-        return self.sampler.sample(self.guided(self.average), noise, labels)
+    network = copy.deepcopy(trained.network)
+    if compile:
+        trained.network.compile()
+        network.compile()
+    return DenoisingModel(network, trained.kernel, trained.parameterization, sampler, times)
 
 
-class Diffusion(DenoiserModule):
-    r"""A network trained from scratch to denoise under a kernel; it samples with its averaged weights.
+class Diffusion(LossModule):
+    r"""A network trained from scratch to denoise under a kernel; its model has the averaged weights.
 
     .. math:: L = E_{x_0, t, \epsilon}\; w(t)\, \| F(c_{in} x_t, c_{noise}(t)) - \mathrm{target} \|^2 / d
 
@@ -70,8 +54,23 @@ class Diffusion(DenoiserModule):
         parameterization: What the network's output means.
         sampler: How images are drawn from the trained model.
         times: Distribution of the training times; uniform by default.
-        **training: As for :class:`DenoiserModule`.
+        compile: Compile the network (``torch.compile``); state dicts keep their names.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
+
+    Raises:
+        UserError: a value outside its range, or an unknown optimiser.
     """
+
+    trained: NetworkDenoiser
+    model: DenoisingModel
 
     def __init__(
         self,
@@ -80,10 +79,27 @@ class Diffusion(DenoiserModule):
         parameterization: Parameterization,
         sampler: Sampler,
         times: TimeDistribution | None = None,
-        **training: Any,
+        compile: bool = False,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
-        super().__init__(NetworkDenoiser(network, kernel, parameterization), sampler, **training)
-        self.times = times or UniformTimes()
+        trained, times = NetworkDenoiser(network, kernel, parameterization), times or UniformTimes()
+        super().__init__(
+            model_of(trained, sampler, times, compile),
+            trained,
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+        )
+        self.times = times
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
         """Training loss of each image at fresh times and noises, shape (B,)."""

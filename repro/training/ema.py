@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
-__all__ = ["ema_decay", "update_average"]
+from repro.training.optimization import check_at_least
+
+__all__ = ["Average", "ema_decay", "update_average"]
 
 
 def ema_decay(images: int, images_seen: int, halflife: float, rampup: float | None) -> float:
@@ -41,3 +45,27 @@ def update_average(average: nn.Module, source: nn.Module, decay: float, trained_
     buffers, fresh = list(average.buffers()), list(source.buffers())
     if buffers:
         torch._foreach_copy_(buffers, fresh)
+
+
+@dataclass(frozen=True)
+class Average:
+    """How weights are averaged over a training; see :func:`ema_decay`.
+
+    Args:
+        ema_halflife: Half-life of the averaged weights, in images; 0 keeps those of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; None for none.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    ema_halflife: float = 500_000
+    ema_rampup: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        check_at_least(False, ema_halflife=self.ema_halflife)
+        check_at_least(True, ema_rampup=self.ema_rampup)
+
+    def decay(self, images: int, images_seen: int) -> float:
+        """How much of the average stays in a step over ``images`` images, the last of ``images_seen``."""
+        return ema_decay(images, images_seen, self.ema_halflife, self.ema_rampup)

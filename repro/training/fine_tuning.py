@@ -13,9 +13,10 @@ from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
 from repro.training.chosen import chosen_parameters, frozen_norms
 from repro.training.diffusion import Diffusion
+from repro.training.part import Part
 from repro.training.source import Source, check_data, taken_over
 
-__all__ = ["FineTuning"]
+__all__ = ["FineTuning", "Start"]
 
 
 class FineTuning(Diffusion):
@@ -37,11 +38,19 @@ class FineTuning(Diffusion):
         parameterization: What the network's output means, or None.
         sampler: How images are drawn, or None.
         times: Distribution of the training times, or None; uniform where the starting model does not say.
-        **training: As for :class:`~repro.training.diffusion.DenoiserModule`.
+        compile: Compile the network (``torch.compile``); state dicts keep their names.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Attributes:
         takes_over_from: Name of the argument that says whose network is trained.
-        started: Whether the weights are the start's, or of later.
 
     Raises:
         UserError: no such file, one that holds no network that denoises, parameters that the network does not have;
@@ -62,16 +71,41 @@ class FineTuning(Diffusion):
         parameterization: Parameterization | None = None,
         sampler: Sampler | None = None,
         times: TimeDistribution | None = None,
-        **training: Any,
+        compile: bool = False,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
         source = Source(start, "start")
-        sampler, times = sampler or source.sampler, times or source.times or UniformTimes()
-        trained = taken_over(source, self, network, kernel, parameterization)
-        super().__init__(trained.network, trained.kernel, trained.parameterization, sampler, times, **training)
-        settle(self, sampler=sampler, times=times)
-        self.start, self.started = start, network is None
-        chosen = chosen_parameters(trained.network, parameters)
-        for name, parameter in trained.network.named_parameters():
+        chosen_sampler, chosen_times = sampler or source.sampler, times or source.times or UniformTimes()
+        taken = taken_over(source, self, network, kernel, parameterization)
+        super().__init__(
+            taken.network,
+            taken.kernel,
+            taken.parameterization,
+            chosen_sampler,
+            chosen_times,
+            compile,
+            optimizer,
+            lr,
+            optimizer_args,
+            lr_warmup,
+            ema_halflife,
+            ema_rampup,
+            nonfinite_limit,
+            channels_last,
+            seed,
+        )
+        settle(self, sampler=chosen_sampler, times=chosen_times)
+        self.parts = (Start(start, named=network is not None),)
+        chosen = chosen_parameters(self.trained.network, parameters)
+        for name, parameter in self.trained.network.named_parameters():
             parameter.requires_grad_(name in chosen)
         self.train()
 
@@ -82,22 +116,30 @@ class FineTuning(Diffusion):
             norm.eval()
         return self
 
-    def setup(self, stage: str) -> None:
-        """Checks the data before training begins."""
-        super().setup(stage)
-        if stage == "fit":
-            check_data("start", self, self.trainer.datamodule)
 
-    def on_fit_start(self) -> None:
+class Start(Part):
+    """Where a fine-tuning starts.
+
+    Args:
+        path: The file.
+        named: Whether the network was named, and so does not have the start's weights yet.
+    """
+
+    def __init__(self, path: str, named: bool) -> None:
+        self.path, self.started = path, not named
+
+    def setup(self, module: FineTuning) -> None:
+        """Checks the data."""
+        check_data("start", module, module.trainer.datamodule)
+
+    def begin(self, module: FineTuning) -> None:
         """Gives a network that was named the start's weights, unless training goes on."""
-        super().on_fit_start()
         if not self.started:
-            weights = Source(self.start, "start").with_network("network").network.state_dict()
-            for denoiser in (self.trained, self.average):
-                load_weights(denoiser.network, weights, f"start {self.start}")
+            weights = Source(self.path, "start").with_network("network").network.state_dict()
+            for denoiser in (module.trained, module.average):
+                load_weights(denoiser.network, weights, f"start {self.path}")
             self.started = True
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes progress back; the weights are there."""
-        super().on_load_checkpoint(checkpoint)
+    def take_progress(self, progress: dict[str, Any]) -> None:
+        """Remembers that training goes on."""
         self.started = True

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.errors import UserError
 from repro.images import to_float
-from repro.models.base import GenerativeModule
-from repro.models.latents import latents, unconditional_shape
+from repro.models.gan import GANModel
 from repro.networks.base import one_of
 from repro.networks.gan import (
     LOSSES,
     ConvDiscriminator,
-    ConvGenerator,
     ResidualDiscriminator,
-    ResidualGenerator,
     gradient_penalty,
 )
-from repro.noise import NoiseStream
-from repro.training.training import OptimizedModule
+from repro.training.base import TrainingModule
+from repro.training.ema import Average
+from repro.training.optimization import Optimization
 
 __all__ = ["GAN"]
 
@@ -38,10 +37,17 @@ _RECIPES = {
     "wgan_gp": _Recipe("wasserstein", penalised=True, spectral_norm=False, pooling="mean"),
     "sngan": _Recipe("hinge", penalised=False, spectral_norm=True, pooling="sum"),
 }
-_ARCHITECTURES = ("residual", "conv")
 
 
-class GAN(OptimizedModule, GenerativeModule):
+def _discriminator(image_size: int, channels: int, architecture: str, width: int, recipe: _Recipe) -> nn.Module:
+    if width < 1:
+        raise UserError(f"discriminator_width of GAN is {width}; give at least 1")
+    if architecture == "conv":
+        return ConvDiscriminator(image_size, channels, width, recipe.spectral_norm)
+    return ResidualDiscriminator(image_size, channels, width, None, recipe.spectral_norm, recipe.pooling)
+
+
+class GAN(TrainingModule):
     r"""A generator trained against a discriminator; image i is the generator's answer to the first normals of noise i.
 
     ``loss="wgan_gp"``: the discriminator D lowers
@@ -67,10 +73,16 @@ class GAN(OptimizedModule, GenerativeModule):
         lr_decay: Images over which the learning rate falls linearly to 0; 0 keeps it.
         optimizer_args: Further arguments of both optimisers; Adam has ``betas: [0, 0.9]`` unless they are given.
         ema_halflife: Half-life of the generator's averaged weights, in images; 0 samples with those of the last step.
-        **training: As for :class:`~repro.training.training.OptimizedModule`.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Attributes:
-        trained: The generator.
+        trained: The generator; its average is the model's.
         discriminator: The discriminator.
 
     Raises:
@@ -79,9 +91,12 @@ class GAN(OptimizedModule, GenerativeModule):
     Source: Gulrajani et al. 2017, arXiv:1704.00028, algorithm 1; Miyato et al. 2018, arXiv:1802.05957.
 
     Example:
-        >>> GAN(8, 1, loss="wgan_gp", width=4, latent=16).sample(range(3)).shape
+        >>> GAN(8, 1, loss="wgan_gp", width=4, latent=16).model.sample(range(3)).shape
         torch.Size([3, 1, 8, 8])
     """
+
+    averaged: ClassVar[str] = "generator"
+    model: GANModel
 
     def __init__(
         self,
@@ -99,46 +114,41 @@ class GAN(OptimizedModule, GenerativeModule):
         lr_decay: int = 0,
         optimizer_args: dict[str, Any] | None = None,
         ema_halflife: float = 0,
-        **training: Any,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        lr_warmup: int = 0,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
-        shape = unconditional_shape("GAN", image_size, channels, num_classes)
+        if num_classes:
+            raise UserError(f"GAN is unconditional, num_classes is {num_classes}; type --task unconditional")
         recipe = _RECIPES[one_of("loss of GAN", loss, _RECIPES)]
-        discriminator_width = width if discriminator_width is None else discriminator_width
-        for name, value, least in (
-            ("latent", latent, 1),
-            ("width", width, 1),
-            ("discriminator_width", discriminator_width, 1),
-            ("n_critic", n_critic, 1),
-            ("penalty", penalty, 0),
-            ("generator_batch", generator_batch, 1),
-            ("lr_decay", lr_decay, 0),
-        ):
+        for name, value, least in (("n_critic", n_critic, 1), ("penalty", penalty, 0),
+                                   ("generator_batch", generator_batch, 1), ("lr_decay", lr_decay, 0)):  # fmt: skip
             if value < least:
                 raise UserError(f"{name} of GAN is {value}; give at least {least}")
-        if one_of("architecture of GAN", architecture, _ARCHITECTURES) == "residual":
-            generator = ResidualGenerator(image_size, channels, latent, width)
-            discriminator = ResidualDiscriminator(
-                image_size, channels, discriminator_width, None, recipe.spectral_norm, recipe.pooling
-            )
-        else:
-            generator = ConvGenerator(image_size, channels, latent, width)
-            discriminator = ConvDiscriminator(image_size, channels, discriminator_width, recipe.spectral_norm)
-        if training.get("optimizer", "Adam") == "Adam":
+        model = GANModel(image_size, channels, architecture, latent, width)
+        if optimizer == "Adam":
             optimizer_args = {"betas": (0.0, 0.9)} | (optimizer_args or {})
-        super().__init__(generator, optimizer_args=optimizer_args, ema_halflife=ema_halflife, **training)
+        super().__init__(
+            model,
+            copy.deepcopy(model.generator),
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+        )
         self.automatic_optimization = False
-        self.image_shape = shape
-        self.discriminator = discriminator
-        if self.channels_last:
+        self.discriminator = _discriminator(
+            image_size, channels, architecture, width if discriminator_width is None else discriminator_width, recipe
+        )
+        if channels_last:
             self.discriminator.to(memory_format=torch.channels_last)
         self.losses, self.penalty = LOSSES[recipe.loss], penalty if recipe.penalised else 0.0
         self.n_critic, self.generator_batch, self.lr_decay = n_critic, generator_batch, lr_decay
         self._notes: dict[str, Tensor | float] = {}
-
-    @torch.no_grad()
-    def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
-        """Images of numbered noises, (n, C, H, W) in [-1, 1]; see :func:`~repro.models.latents.latents`."""
-        return self.average(latents(noise, self.average.latent).to(self.device, self.dtype))
 
     def generator_loss(self, count: int) -> Tensor:
         """The generator's loss at ``count`` fresh latents, shape ()."""
@@ -201,7 +211,7 @@ class GAN(OptimizedModule, GenerativeModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser over the generator and one over the discriminator."""
-        return [self.optimizer_over(self.trained), self.optimizer_over(self.discriminator)]
+        return [self.optimization.over(part) for part in (self.trained, self.discriminator)]
 
     def name_of(self, optimizer: torch.optim.Optimizer) -> str:
         """``_g`` for the generator's optimiser, ``_d`` for the discriminator's."""

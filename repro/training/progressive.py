@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,20 +13,25 @@ from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.errors import UserError
 from repro.images import to_float
 from repro.kernels import Kernel
+from repro.models.denoising import DenoisingModel
 from repro.networks import Network
 from repro.parameterizations import Parameterization
-from repro.samplers.euler import Euler
+from repro.registry import settle
 from repro.samplers.steps import Spacing, check_choice
-from repro.training.ema import ema_decay, update_average
+from repro.training.base import LossModule
+from repro.training.diffusion import model_of
+from repro.training.ema import Average, update_average
 from repro.training.halving import Halving, Levels, two_step_target
-from repro.training.teacher import DistillationModule
+from repro.training.optimization import Optimization
+from repro.training.source import Source, taken_over
+from repro.training.teacher import Teaching
 
 __all__ = ["ProgressiveDistillation", "Weighting"]
 
 Weighting = Literal["truncated_snr", "snr_plus_one", "parameterization"]
 
 
-class ProgressiveDistillation(DistillationModule):
+class ProgressiveDistillation(LossModule):
     r"""Students with half the steps of their teachers, one after the other in one run, down to the wanted number.
 
     The student of stage k = 0, 1, ... draws with ``start_steps`` :math:`/ 2^k` DDIM steps, the last one with
@@ -39,6 +44,9 @@ class ProgressiveDistillation(DistillationModule):
     and the next student's start: it is what the student is judged by and steadier than its last step. The average and
     the optimiser's moments then start anew. Which stage it is follows from the images seen alone. A checkpoint draws
     with the steps of the stage it was written in, a finished one with ``end_steps``.
+
+    What is left out (None) is the teacher's, and stands in the record with what it was, so a student's checkpoint is
+    rebuilt without the teacher.
 
     Args:
         teacher: What is distilled: a denoiser, or the path of a checkpoint or a run.
@@ -60,17 +68,28 @@ class ProgressiveDistillation(DistillationModule):
             time 0, and the others end at the kernel's ``t_min``.
         final_denoise: Whether the last step leads to the clean image.
         lr_decay: Whether the learning rate falls linearly to 0 in every stage.
-        **training: As for :class:`~repro.training.diffusion.DenoiserModule`; ``ema_rampup`` counts from the start of
-            the stage.
+        compile: Compile the network (``torch.compile``); state dicts keep their names.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images of the stage; null
+            for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Raises:
         UserError: ``end_steps`` that halving does not reach, fewer images than the stages need, an unknown weighting,
-            or as for :class:`~repro.training.teacher.DistillationModule`.
+            no teacher there, or settings that do not fit it.
 
     Source: Salimans & Ho 2022, arXiv:2202.00512, algorithm 2, section 4 and appendix G.
     """
 
-    sampler: Euler
+    takes_over_from: ClassVar[str] = "teacher"
+    trained: NetworkDenoiser
+    model: DenoisingModel
 
     def __init__(
         self,
@@ -86,17 +105,40 @@ class ProgressiveDistillation(DistillationModule):
         t_end: float | None = None,
         final_denoise: bool = True,
         lr_decay: bool = True,
-        **training: Any,
+        compile: bool = False,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
         check_choice("weighting", weighting, Weighting)
         if stage_images < 1:
             raise UserError(f"stage_images is {stage_images}; give the training images of each stage, at least 1")
         halving = Halving(start_steps, end_steps, spacing, t_end, final_denoise)
-        super().__init__(teacher, network, kernel, parameterization, Euler(end_steps), **training)
+        source = Source(teacher, "teacher")
+        teaching = Teaching(source, compile)
+        trained = taken_over(source, self, network, kernel, parameterization)
+        super().__init__(
+            model_of(trained, halving.sampler(0, trained.kernel), compile=compile),
+            trained,
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+            parts=[teaching],
+        )
+        self.teaching = teaching
+        if network is None:
+            self.teaching.check(self)
         self.halving, self.stage_images = halving, stage_images
         self.weighting, self.lr_decay = weighting, lr_decay
         self.predecessor = copy.deepcopy(self.average)
-        if self._compiles:
+        if compile:
             self.predecessor.network.compile()
         self._images_of_run = math.inf
         self._enter_stage()
@@ -109,12 +151,13 @@ class ProgressiveDistillation(DistillationModule):
     @property
     def stage_teacher(self) -> Denoiser:
         """What the student of the current stage learns from: ``teacher``, then the student of the stage before."""
-        return self.teacher if self._entered == 0 else self.predecessor
+        return self.teaching.of(self) if self._entered == 0 else self.predecessor
 
     def _enter_stage(self) -> None:
         """Takes the noise levels of the stage; the teacher's levels between them are the student's steps' middles."""
         kernel, self._entered = self.trained.kernel, self.stage
-        self.sampler = self.halving.sampler(self._entered, kernel)
+        self.model.sampler = self.sampler = self.halving.sampler(self._entered, kernel)
+        settle(self.model, sampler=self.sampler)
         self._levels = Levels.of(self.sampler, kernel)
         self._middles = Levels.of(self.halving.sampler(self._entered - 1, kernel), kernel).times[1::2]
 
@@ -187,8 +230,7 @@ class ProgressiveDistillation(DistillationModule):
 
     def update_average(self, images: int) -> None:
         """Moves the average, which began with the stage, after a step over ``images`` images."""
-        decay = ema_decay(images, self.images_seen - self._stage_start, self.ema_halflife, self.ema_rampup)
-        update_average(self.average, self.trained, decay)
+        update_average(self.average, self.trained, self.averaging.decay(images, self.images_seen - self._stage_start))
 
     def learning_rate(self) -> float:
         """The learning rate of the next step: falls to 0 within the stage, with ``lr_decay``."""
@@ -225,7 +267,7 @@ class ProgressiveDistillation(DistillationModule):
                 f"--trainer.max_steps {math.ceil(needed / images)}, or fewer --model.stage_images"
             )
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def take_progress(self, progress: dict[str, Any]) -> None:
         """Takes progress back, and with it the stage."""
-        super().on_load_checkpoint(checkpoint)
+        super().take_progress(progress)
         self._enter_stage()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from repro import registry
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
 from repro.errors import UserError, nearest
 from repro.kernels import Kernel
-from repro.models.base import GenerativeModule, fingerprint_of
+from repro.models.base import fingerprint_of
 from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
@@ -68,19 +68,19 @@ class Source:
             return _Found(self.given.eval().requires_grad_(False))
         role = self.role
         try:
-            module = load_module(self.given)
+            model = load_model(self.given)
         except UserError as error:
             near = nearest(self.given, registry.names("denoisers")) if role == "teacher" else None
             guess = f"; did you mean the denoiser {near}?" if near else ""
             raise UserError(f"{role}: {error}{guess}") from error
-        found, sampler = getattr(module, "average", getattr(module, "denoiser", None)), getattr(module, "sampler", None)
+        denoiser, sampler = getattr(model, "denoiser", None), getattr(model, "sampler", None)
         if sampler is not None and sampler.consistency:
             raise UserError(f"{role} {self.given} is a consistency model, whose answers are no means; name its teacher")
-        if not isinstance(found, Denoiser):
+        if not isinstance(denoiser, Denoiser):
             raise UserError(
-                f"{role} {self.given} holds a {type(module).__name__}, which does not denoise; name a diffusion model"
+                f"{role} {self.given} holds a {type(model).__name__}, which does not denoise; name a diffusion model"
             )
-        return _Found(found, sampler, getattr(module, "times", None))
+        return _Found(denoiser, sampler, getattr(model, "times", None))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,7 +147,7 @@ def _ratios(kernel: Kernel) -> tuple[float, float]:
 
 def taken_over(
     source: Source,
-    module: GenerativeModule,
+    module: Any,
     network: Network | None,
     kernel: Kernel | None,
     parameterization: Parameterization | None,
@@ -173,7 +173,7 @@ def taken_over(
     return NetworkDenoiser(**parts)
 
 
-def check_data(role: str, module: GenerativeModule, data: ImageData | None) -> None:
+def check_data(role: str, module: Any, data: ImageData | None) -> None:
     """Raises UserError when a model has other images or classes than the data, as its teacher or start has too."""
     if data is None:
         return

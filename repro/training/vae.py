@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from repro.errors import UserError
 from repro.images import to_float
-from repro.models.base import GenerativeModule
-from repro.models.latents import latents, unconditional_shape
+from repro.models.vae import VAEModel
 from repro.networks import vae
-from repro.noise import NoiseStream
-from repro.training.training import TrainedModule
+from repro.training.base import LossModule
+from repro.training.ema import Average
+from repro.training.optimization import Optimization, check_at_least
 
 __all__ = ["VAE"]
 
 
-class VAE(TrainedModule, GenerativeModule):
-    r"""A variational auto-encoder; image i is the decoder's mean at the draw from the prior that noise i stands for.
+class VAE(LossModule):
+    r"""A variational auto-encoder; :class:`~repro.models.vae.VAEModel` says how it draws.
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + \beta\, E_{q(z|x)} [\log q(z|x) - \log p(z)]
 
-    That is the negative evidence lower bound in nats an image, once :math:`\beta` has risen to 1. The latent is made
-    of the first normals of noise i, of which the VampPrior takes one more to pick a component.
+    That is the negative evidence lower bound in nats an image, once :math:`\beta` has risen to 1.
 
     Args:
         image_size: Pixels a side.
@@ -39,7 +39,15 @@ class VAE(TrainedModule, GenerativeModule):
         pseudo_std: Standard deviation of their starting values.
         binarize: Train on fresh black-and-white draws, each pixel white with its brightness as probability.
         kl_warmup: Images over which :math:`\beta` rises linearly from 0 to 1; 0 for none.
-        **training: As for :class:`~repro.training.training.TrainedModule`.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate, after warm-up.
+        optimizer_args: Further arguments of the optimiser.
+        lr_warmup: Images over which the learning rate rises linearly from 0.
+        ema_halflife: Half-life of the averaged weights, in images; 0 samples with the weights of the last step.
+        ema_rampup: Early in training the half-life is at most this part of the images seen; null for none.
+        nonfinite_limit: Steps with a non-finite gradient that are skipped and counted before training stops.
+        channels_last: Keep images and convolution weights channels-last in memory.
+        seed: Seed of every random draw in training.
 
     Raises:
         UserError: a missing size, an unknown option, or a value outside its range.
@@ -47,12 +55,13 @@ class VAE(TrainedModule, GenerativeModule):
     Source: Kingma & Welling 2014, arXiv:1312.6114; Tomczak & Welling 2018, arXiv:1705.07120.
 
     Example:
-        >>> VAE(8, 1, prior="vamp", hidden=16, components=5).sample(range(3)).shape
+        >>> VAE(8, 1, prior="vamp", hidden=16, components=5).model.sample(range(3)).shape
         torch.Size([3, 1, 8, 8])
     """
 
+    averaged: ClassVar[str] = "network"
     trained: vae.VAE
-    average: vae.VAE
+    model: VAEModel
 
     def __init__(
         self,
@@ -68,19 +77,29 @@ class VAE(TrainedModule, GenerativeModule):
         pseudo_std: float = 0.3,
         binarize: bool = False,
         kl_warmup: int = 0,
-        **training: Any,
+        optimizer: str = "Adam",
+        lr: float = 2e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_warmup: int = 0,
+        ema_halflife: float = 500_000,
+        ema_rampup: float | None = 0.05,
+        nonfinite_limit: int = 10,
+        channels_last: bool = False,
+        seed: int = 0,
     ) -> None:
-        shape = unconditional_shape("VAE", image_size, channels, num_classes)
-        if kl_warmup < 0:
-            raise UserError(f"kl_warmup of VAE is {kl_warmup}; give at least 0")
-        network = vae.VAE(image_size, channels, latent, hidden, likelihood, prior, components, pseudo_mean, pseudo_std)
-        super().__init__(network, **training)
-        self.image_shape, self.binarize, self.kl_warmup = shape, binarize, kl_warmup
-
-    @torch.no_grad()
-    def generate(self, noise: NoiseStream, labels: Tensor | None = None) -> Tensor:
-        """Images of numbered noises, (n, C, H, W) in [-1, 1]; see :func:`~repro.models.latents.latents`."""
-        return self.average(latents(noise, self.average.noise_size).to(self.device, self.dtype))
+        if num_classes:
+            raise UserError(f"VAE is unconditional, num_classes is {num_classes}; type --task unconditional")
+        check_at_least(False, kl_warmup=kl_warmup)
+        model = VAEModel(image_size, channels, prior, latent, hidden, likelihood, components, pseudo_mean, pseudo_std)
+        super().__init__(
+            model,
+            copy.deepcopy(model.network),
+            Optimization(optimizer, lr, optimizer_args, lr_warmup, nonfinite_limit),
+            Average(ema_halflife, ema_rampup),
+            channels_last,
+            seed,
+        )
+        self.binarize, self.kl_warmup = binarize, kl_warmup
 
     @property
     def beta(self) -> float:

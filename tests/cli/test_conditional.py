@@ -10,7 +10,7 @@ import torch
 from commands import run_here
 
 from repro.banks import Bank
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.denoisers import GuidedDenoiser
 from repro.images import to_uint8
@@ -67,9 +67,9 @@ def test_guided_images_and_their_manifest(three: Path) -> None:
     words = ("predict", *QUIET, "--ckpt_path", "runs/dropping", "--seeds", "0-2", "--guidance", "2.5")
     assert run_here(*words).code == 0
     folder = three / "runs" / "dropping" / "banks" / "conditional-guidance2.5_0-2"
-    bank, model = Bank.open(folder), load_module("runs/dropping")
+    bank, model = Bank.open(folder), load_model("runs/dropping")
     assert bank.manifest.guidance == 2.5
-    guided, noise = GuidedDenoiser(model.average, 2.5), NoiseStream(bank.seeds.tolist())
+    guided, noise = GuidedDenoiser(model.denoiser, 2.5), NoiseStream(bank.seeds.tolist())
     right = model.sampler.sample(guided, noise, bank.labels)
     assert (bank.images.int() - to_uint8(right).int()).abs().max() <= 1
     assert (right - model.generate(NoiseStream(bank.seeds.tolist()), bank.labels)).abs().max() > 1e-4

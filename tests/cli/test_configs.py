@@ -70,7 +70,9 @@ def test_fine_tuning_trains_at_small_scale(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     train("edm_cifar", "--output", "runs/edm_cifar100")
     assert train("finetune_cifar") == 2
-    assert read_checkpoint(Path("runs/finetune_cifar"))["repro"]["model"]["args"]["parameters"] == "attention"
+    assert (
+        read_checkpoint(Path("runs/finetune_cifar"))["repro"]["training"]["record"]["args"]["parameters"] == "attention"
+    )
 
 
 @pytest.mark.parametrize("overlay", sorted(OVERLAYS.iterdir()), ids=lambda path: path.stem)

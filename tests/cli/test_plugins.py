@@ -70,7 +70,7 @@ def test_the_example_is_trained_sampled_and_compared_by_its_names(installed: Pat
     done = call("fit", *names, *rest, *small, path=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "TwoConvolutions-Digits"
-    record = read_checkpoint(run)["repro"]["model"]["args"]
+    record = read_checkpoint(run)["repro"]["training"]["record"]["args"]
     assert record["network"] == {
         "group": "networks",
         "name": "TwoConvolutions",

@@ -113,7 +113,7 @@ def test_a_run_has_settings_checkpoint_and_curves(trained: Path) -> None:
     folder = trained / "runs" / "tiny"
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved == printed(*FIT)
-    assert read_checkpoint(folder)["repro"]["images_seen"] == 3 * 8
+    assert read_checkpoint(folder)["repro"]["training"]["images_seen"] == 3 * 8
     assert json.loads((folder / "run.json").read_text())["finished"] is True
     assert list(folder.glob("events.out.tfevents.*"))
 
@@ -340,4 +340,4 @@ def test_two_processes_share_one_run(trained: Path) -> None:
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done
     assert [path.name for path in Path("runs").glob("pair*")] == ["pair"]
-    assert read_checkpoint("runs/pair")["repro"]["images_seen"] == 3 * 8
+    assert read_checkpoint("runs/pair")["repro"]["training"]["images_seen"] == 3 * 8

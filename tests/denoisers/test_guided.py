@@ -10,6 +10,7 @@ import torch
 from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser, GuidedDenoiser, NetworkDenoiser
 from repro.errors import UserError
 from repro.kernels import EDM, VP
+from repro.models.denoising import DenoisingModel
 from repro.models.exact import Exact
 from repro.noise import NoiseStream, draw_noise
 from repro.parameterizations import EDMPreconditioning
@@ -17,7 +18,6 @@ from repro.registry import build, names, rebuild, record_of
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.heun import Heun
 from repro.testing.denoisers import check_denoiser
-from repro.training.diffusion import Diffusion
 
 SHAPE, CLASSES, SPREAD = (1, 2, 2), 3, 0.5
 MEANS = torch.tensor([-0.6, 0.1, 0.7], dtype=torch.float64)
@@ -91,10 +91,8 @@ def test_guidance_of_a_model():
     wanted = torch.tensor([0, 1, 2, 1])
     plain, free = model.generate(NoiseStream(range(4)), wanted), model.generate(NoiseStream(range(4)))
     for scale, right in ((1.0, plain), (0.0, free)):
-        model.use_guidance(scale)
-        assert torch.equal(model.generate(NoiseStream(range(4)), wanted), right)
-    model.use_guidance(3.0)
-    strong = model.generate(NoiseStream(range(4)), wanted)
+        assert torch.equal(model.generate(NoiseStream(range(4)), wanted, guidance=scale), right)
+    strong = model.generate(NoiseStream(range(4)), wanted, guidance=3.0)
     right = Heun(steps=12).sample(GuidedDenoiser(model.denoiser, 3.0), NoiseStream(range(4)), wanted)
     assert torch.equal(strong, right)
     assert not torch.equal(strong, plain)
@@ -102,26 +100,26 @@ def test_guidance_of_a_model():
 
 def diffusion(**options):
     network = build("networks", "MLP", image_size=2, channels=1, width=8, **options)
-    return Diffusion(network, EDM(), EDMPreconditioning(), Heun(steps=2))
+    return DenoisingModel(network, EDM(), EDMPreconditioning(), Heun(steps=2))
 
 
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
 def test_a_scale_is_a_number_of_at_least_0(scale):
     with pytest.raises(UserError, match=r"guidance is .*; give a number of at least 0"):
-        diffusion(num_classes=3, label_dropout=0.1).use_guidance(scale)
+        diffusion(num_classes=3, label_dropout=0.1).check_drawing(guidance=scale)
 
 
 def test_models_that_cannot_be_guided_say_why():
     with pytest.raises(UserError, match="guidance is 2, but the model was trained without labels"):
-        diffusion().use_guidance(2.0)
+        diffusion().check_drawing(guidance=2.0)
     with pytest.raises(UserError, match="has no null class, because it was trained without label dropout"):
-        diffusion(num_classes=3).use_guidance(2.0)
-    with pytest.raises(UserError, match="GAN draws in one pass, which cannot be guided"):
-        build("modules", "GAN", image_size=8, channels=1).use_guidance(2.0)
+        diffusion(num_classes=3).check_drawing(guidance=2.0)
+    with pytest.raises(UserError, match="GANModel draws in one pass, which cannot be guided"):
+        build("models", "GANModel", image_size=8, channels=1).check_drawing(guidance=2.0)
     with pytest.raises(UserError, match="this one has no classes"):
         GuidedDenoiser(GaussianDenoiser(EDM()), 2.0)
     for model in (diffusion(), diffusion(num_classes=3)):
-        model.use_guidance(1.0)
+        model.check_drawing(guidance=1.0)
 
 
 @pytest.mark.parametrize("name", names("networks"))

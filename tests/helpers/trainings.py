@@ -22,7 +22,7 @@ def state(folder):
             for i, slots in checkpoint["optimizer_states"][0]["state"].items()
             for key, value in slots.items()
         },
-        "images_seen": torch.tensor(checkpoint["repro"]["images_seen"]),
+        "images_seen": torch.tensor(checkpoint["repro"]["training"]["images_seen"]),
         "step": torch.tensor(checkpoint["global_step"]),
     }
 
@@ -41,5 +41,5 @@ def state_of_all(folder):
         for i, slots in optimizer["state"].items()
         for key, value in slots.items()
     }
-    images_seen = torch.tensor(checkpoint["repro"]["images_seen"])
+    images_seen = torch.tensor(checkpoint["repro"]["training"]["images_seen"])
     return {**checkpoint["state_dict"], **moments, "images_seen": images_seen}

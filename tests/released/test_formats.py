@@ -52,7 +52,7 @@ def error(ours, recorded):
 def answer(module, name):
     """What the imported network answers to a case's inputs."""
     x, level, labels = inputs(name)
-    network = copy.deepcopy(module.average.network).double()
+    network = copy.deepcopy(module.denoiser.network).double()
     with torch.no_grad():
         return getattr(network, "full", network)(x, level, labels)
 
@@ -79,7 +79,7 @@ def test_edm_pickles_of_every_protocol(tmp_path, protocol):
     assert imported.file.found == "VPPrecond of SongUNet, averaged weights"
     assert not imported.file.assumed
     x, level, _ = inputs("edm_skip_paths")
-    assert error(imported.module.average.network(x.float(), level.float()), OUTPUTS["edm_skip_paths"]) < 2e-5
+    assert error(imported.model.denoiser.network(x.float(), level.float()), OUTPUTS["edm_skip_paths"]) < 2e-5
 
 
 EDM_CASES = [name for name in UNETS if name.startswith("edm_")]
@@ -87,12 +87,12 @@ EDM_CASES = [name for name in UNETS if name.startswith("edm_")]
 
 @pytest.mark.parametrize("name", EDM_CASES)
 def test_edm_networks_in_their_wrappers(tmp_path, name):
-    module = import_file(edm_pickle(tmp_path / "a.pkl", name)).module
+    module = import_file(edm_pickle(tmp_path / "a.pkl", name)).model
     x, level, labels = inputs(name)
     augmentation = augment_labels(name)
     more = (labels,) if augmentation is None else (labels, augmentation.float())
     sign = -1 if "VEPrecond" in CASES[name]["record"]["class_name"] else 1
-    assert error(sign * module.average.network(x.float(), level.float(), *more), OUTPUTS[name]) < 2e-5
+    assert error(sign * module.denoiser.network(x.float(), level.float(), *more), OUTPUTS[name]) < 2e-5
     assert module.num_classes == CASES[name]["num_classes"]
     assert module.takes_no_labels == (CASES[name]["record"].get("label_dropout", 0) > 0)
 
@@ -100,7 +100,7 @@ def test_edm_networks_in_their_wrappers(tmp_path, name):
 def test_edm_training_states_hold_the_weights_of_the_last_step(tmp_path):
     imported = import_file(edm_pickle(tmp_path / "training-state-1.pt", "edm_ncsnpp", training_state=True))
     assert imported.file.found == "VEPrecond of SongUNet, weights of the last step"
-    assert error(-answer(imported.module, "edm_ncsnpp"), OUTPUTS["edm_ncsnpp"]) < 2e-5
+    assert error(-answer(imported.model, "edm_ncsnpp"), OUTPUTS["edm_ncsnpp"]) < 2e-5
 
 
 def scalings(wrapper, sigma):
@@ -118,18 +118,18 @@ def scalings(wrapper, sigma):
 @pytest.mark.parametrize("wrapper", ["EDMPrecond", "VPPrecond", "VEPrecond"])
 def test_the_class_in_an_edm_pickle_decides_what_its_network_means(tmp_path, wrapper):
     name = "edm_residual_box"
-    average = import_file(edm_pickle(tmp_path / "a.pkl", name, wrapper)).module.average
+    average = import_file(edm_pickle(tmp_path / "a.pkl", name, wrapper)).model.denoiser
     x = inputs(name)[0]
     sigma = torch.tensor([0.03, 1.7, 60.0], dtype=torch.float64)
     skip, out, scale, level = (torch.as_tensor(c, dtype=torch.float64).expand(3) for c in scalings(wrapper, sigma))
     images = [c[:, None, None, None] for c in (skip, out, scale)]
-    plain = import_file(edm_pickle(tmp_path / "b.pkl", name, "EDMPrecond")).module.average.network
+    plain = import_file(edm_pickle(tmp_path / "b.pkl", name, "EDMPrecond")).model.denoiser.network
     expected = images[0] * x + images[1] * plain((images[2] * x).float(), level.float()).double()
     assert error(UnderKernel(average, EDM()).denoise(x, sigma), expected) < 1e-5
 
 
 def test_iddpm_knows_the_levels_of_its_table(tmp_path):
-    average = import_file(edm_pickle(tmp_path / "a.pkl", "edm_iddpm")).module.average
+    average = import_file(edm_pickle(tmp_path / "a.pkl", "edm_iddpm")).model.denoiser
     steps = torch.tensor([0.0, 400.0, 960.0], dtype=torch.float64)
     level = [math.sin(math.pi / 2 * (1000 - step) / 1000 / 1.008) ** 2 for step in steps.tolist()]
     above = [math.sin(math.pi / 2 * (999 - step) / 1000 / 1.008) ** 2 for step in steps.tolist()]
@@ -158,11 +158,11 @@ def test_score_sde_scores_under_the_kernel_that_was_named(tmp_path, kernel, zipp
     imported = import_file(path, kernel=kernel, image_size=8)
     assert imported.format == "score_sde"
     assert not imported.file.assumed
-    assert type(imported.module.sampler).__name__ == {"VP": "DPMSolver", "SubVP": "RK45"}[kernel]
+    assert type(imported.model.sampler).__name__ == {"VP": "DPMSolver", "SubVP": "RK45"}[kernel]
     x, level, _ = inputs(name)
     t = level / 999
     score = -OUTPUTS[name] / variance(kernel, t)[:, None, None, None]
-    assert error(imported.module.average.score(x, t), score) < 2e-5
+    assert error(imported.model.denoiser.score(x, t), score) < 2e-5
 
 
 def test_score_sde_discrete_steps(tmp_path):
@@ -173,7 +173,7 @@ def test_score_sde_discrete_steps(tmp_path):
     whole = step == step.round()
     betas = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
     std = (1 - (1 - betas).cumprod(0)).sqrt()[step[whole].long()][:, None, None, None]
-    score = imported.module.double().average.score(x[whole], (step[whole] + 1) / 1000)
+    score = imported.model.double().denoiser.score(x[whole], (step[whole] + 1) / 1000)
     assert error(score, -OUTPUTS[name][whole] / std) < 2e-5
 
 
@@ -181,7 +181,7 @@ def test_score_sde_variance_exploding_networks_see_images_from_0_to_1(tmp_path):
     name = "score_sde_ncsnpp_ve"
     imported = import_file(score_sde_checkpoint(tmp_path / "a.pth", name), image_size=8)
     assert imported.file.assumed == {"kernel": "VE", "centred": False}
-    average = imported.module.average
+    average = imported.model.denoiser
     assert (average.kernel.sigma_min, average.kernel.sigma_max) == pytest.approx((0.02, 100.0))
     x, sigma, _ = inputs(name)
     t = average.kernel.time_of_ratio(2 * sigma)
@@ -192,9 +192,9 @@ def test_score_sde_variance_exploding_networks_see_images_from_0_to_1(tmp_path):
     "name", ["score_sde_ddpm", "score_sde_ddpmpp", "score_sde_ncsnpp_vp", "score_sde_fir_down_conv"]
 )
 def test_score_sde_networks_from_names_and_shapes(tmp_path, name):
-    module = import_file(score_sde_checkpoint(tmp_path / "a.pth", name), image_size=8).module
-    assert error(answer(module, name), OUTPUTS[name]) < 2e-5
-    last = [tensor for key, tensor in module.trained.state_dict().items() if key.endswith("bias")]
+    imported = import_file(score_sde_checkpoint(tmp_path / "a.pth", name), image_size=8)
+    assert error(answer(imported.model, name), OUTPUTS[name]) < 2e-5
+    last = [tensor for key, tensor in imported.raw_model().state_dict().items() if key.endswith("bias")]
     assert not any(tensor.any() for tensor in last), "the raw weights of this file are zero"
 
 
@@ -281,7 +281,7 @@ def test_uvit(tmp_path, name, options, zipped):
     imported = import_file(state_dict_file(tmp_path / "a.pth", name, zipped), **options)
     labelled = {"null_class": False} if CASES[name]["num_classes"] else {}
     assert (imported.format, imported.file.assumed) == ("uvit", {"kernel": "VP"} | labelled)
-    assert error(answer(imported.module, name), OUTPUTS[name]) < 2e-5
+    assert error(answer(imported.model, name), OUTPUTS[name]) < 2e-5
 
 
 @pytest.mark.parametrize(("name", "null"), [("dit", True), ("dit_plain", False)])
@@ -291,10 +291,10 @@ def test_dit_in_both_of_its_files(tmp_path, name, null):
     training = import_file(dit_checkpoint(tmp_path / "train.pt", name), **options)
     for imported in (plain, training):
         assert imported.format == "dit"
-        assert error(answer(imported.module, name), OUTPUTS[name]) < 2e-5
-    training.module.use_raw_weights()
-    assert error(answer(training.module, name), OUTPUTS[name]) > 1e-2
-    kernel, meaning = plain.module.average.kernel, plain.module.average.parameterization
+        assert error(answer(imported.model, name), OUTPUTS[name]) < 2e-5
+    raw = training.raw_model()
+    assert error(answer(raw, name), OUTPUTS[name]) > 1e-2
+    kernel, meaning = plain.model.denoiser.kernel, plain.model.denoiser.parameterization
     t = torch.tensor([0.001, 1.0], dtype=torch.float64)
     assert meaning.noise_level(t, t).tolist() == pytest.approx([0.0, 999.0])
     assert (kernel.alpha(t)[0] ** 2).item() == pytest.approx(1 - 1e-4, rel=1e-9)
@@ -304,23 +304,21 @@ def test_dit_in_both_of_its_files(tmp_path, name, null):
 def test_consistency_models_as_functions_and_as_denoisers(tmp_path, name):
     path = state_dict_file(tmp_path / "cd_cifar.pt", name)
     options = {"image_size": 8, "channels_per_head": CASES[name]["record"].get("num_head_channels", 32)}
-    function, denoiser = (import_file(path, use=use, **options).module for use in ("consistency", "denoiser"))
+    function, denoiser = (import_file(path, use=use, **options).model for use in ("consistency", "denoiser"))
     assert error(answer(function, name), OUTPUTS[name]) < 2e-5
     x, level, labels = inputs(name)
     sigma = (level / 250).exp()
     sigma[0] = 0.002
     ratio = sigma[:, None, None, None]
     shown = ((x / (ratio**2 + 0.25).sqrt()).float(), (250 * sigma.log()).float(), labels)
-    answered = function.average.network(*shown).double()
+    answered = function.denoiser.network(*shown).double()
     above = ratio - 0.002
     expected = 0.25 / (above**2 + 0.25) * x + 0.5 * above / (ratio**2 + 0.25).sqrt() * answered
-    assert error(function.average.denoise(x, sigma, labels), expected) < 1e-5
-    assert torch.equal(function.average.denoise(x, sigma, labels)[0], x[0]), "the identity at the smallest level"
+    assert error(function.denoiser.denoise(x, sigma, labels), expected) < 1e-5
+    assert torch.equal(function.denoiser.denoise(x, sigma, labels)[0], x[0]), "the identity at the smallest level"
     expected = 0.25 / (ratio**2 + 0.25) * x + 0.5 * ratio / (ratio**2 + 0.25).sqrt() * answered
-    assert error(denoiser.average.denoise(x, sigma, labels), expected) < 1e-5
+    assert error(denoiser.denoiser.denoise(x, sigma, labels), expected) < 1e-5
     assert (function.sampler.evaluations, denoiser.sampler.evaluations) == (1, 79)
-    for key, tensor in function.target.state_dict().items():
-        assert torch.equal(tensor, function.average.state_dict()[key])
 
 
 def test_the_file_name_tells_the_denoisers_of_consistency_models(tmp_path):
@@ -343,9 +341,9 @@ def test_multistage_checkpoints(tmp_path, name):
     imported = import_file(path, **MULTISTAGE[name])
     assert imported.format == "multistage"
     recorded = OUTPUTS.get(f"{name}.rows", OUTPUTS[name])
-    assert error(answer(imported.module, name), recorded) < 2e-5
+    assert error(answer(imported.model, name), recorded) < 2e-5
     x, level, labels = inputs(name)
-    average = imported.module.average
+    average = imported.model.denoiser
     assert error(average.eps(x, level / 999, labels), recorded) < 1e-4
     if "de_nfs" in CASES[name]["record"]["model"]:
         assert imported.file.assumed["boundaries"] == [0.442, 0.6308]
@@ -355,7 +353,7 @@ def test_multistage_pickle(tmp_path):
     name = "multistage_edm"
     imported = import_file(edm_pickle(tmp_path / "a.pkl", name))
     assert (imported.format, imported.file.found) == ("multistage", "EDMPrecond of MultistageUNet, averaged weights")
-    assert error(answer(imported.module, name), OUTPUTS[name]) < 2e-5
+    assert error(answer(imported.model, name), OUTPUTS[name]) < 2e-5
 
 
 def test_other_numbers_of_stages_need_their_boundaries(tmp_path):
@@ -364,7 +362,7 @@ def test_other_numbers_of_stages_need_their_boundaries(tmp_path):
         import_file(path, image_size=8)
     with pytest.raises(UserError, match=r"give 1 ascending times in \(0, 1\)"):
         import_file(path, image_size=8, boundaries=[0.6, 0.2])
-    assert import_file(path, image_size=8, boundaries=[0.5], groups=4).module.average.network.routes.boundaries
+    assert import_file(path, image_size=8, boundaries=[0.5], groups=4).model.denoiser.network.routes.boundaries
 
 
 @pytest.mark.parametrize(

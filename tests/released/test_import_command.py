@@ -67,10 +67,9 @@ def test_import_predict_compare(here, said):
     euler = record_of(repro.build("samplers", "Euler", steps=2))["args"]
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["sampler"] == {"class_path": "Euler", "init_args": euler}
-    direct, kept = import_file(released).module, repro.load(run)
+    direct, kept = import_file(released).model, repro.load(run)
     assert digest in kept.origin
-    kept.use_sampler(direct.sampler)
-    assert torch.equal(kept.sample([3, 4]), direct.sample([3, 4]))
+    assert torch.equal(kept.sample([3, 4], sampler=direct.sampler), direct.sample([3, 4]))
 
     other = score_sde_checkpoint(here / "checkpoint_8.pth", "score_sde_ncsnpp_vp")
     assert said("import", other, "--image_size", "8", *SHORT, "--output", "vp")[0] == 0

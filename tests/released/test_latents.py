@@ -74,7 +74,7 @@ def said(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoded_images_are_the_librarys(files, family):
     decoded = repro.load(files / f"{family}-0.pt", heads=4, decoder=str(files / "vae"))
-    plain = import_file(files / f"{family}-0.pt", heads=4).module
+    plain = import_file(files / f"{family}-0.pt", heads=4).model
     assert (decoded.image_shape, decoded.num_classes, plain.image_shape) == ((3, 32, 32), 1000, (4, 8, 8))
     seeds, labels = range(10), torch.arange(10) * 100
     latents = plain.generate(NoiseStream(seeds), labels).float()
@@ -87,7 +87,7 @@ def test_decoded_images_are_the_librarys(files, family):
 def test_uvit_of_latents_is_under_the_levels_of_stable_diffusion(files):
     imported = import_file(files / "uvit-0.pt", heads=4)
     assert imported.file.assumed == {"kernel": "StableDiffusion", "null_class": True}
-    denoiser = imported.module.average
+    denoiser = imported.model.denoiser
     steps = torch.tensor([1, 2, 500, 1000])
     t = steps.double() / 1000
     signal = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
@@ -130,9 +130,8 @@ def test_from_released_files_to_scores_by_class(files, said, tmp_path):
         assert bank.labels.tolist() == [1, 207] * 5
         assert bank.manifest.model["args"]["decoder"]["sha256"] == sha256
         assert bank.manifest.labels["num_classes"] == 1000
-        expected.use_sampler(registry.build("samplers", "Euler", steps=3))
-        expected.use_guidance(1.5)
-        again = expected.sample([4, 4], torch.tensor([1, 207]))
+        quick = registry.build("samplers", "Euler", steps=3)
+        again = expected.sample([4, 4], torch.tensor([1, 207]), quick, 1.5)
         assert (bank.images[-2:].int() - again.int()).abs().max() <= 1
     found = repro.compare(["dit", "dit", "uvit"], registry.build("descriptors", "Pixels"), threshold=0.9)
     scores = found.scores["RP"]
@@ -145,7 +144,7 @@ def test_a_run_without_a_decoder_gets_one_when_drawn(files, said):
     said("import", files / "dit-0.pt", "--heads", 4, *QUICK)
     words = ("--model", "Decoded", "--model.model", "runs/imported/dit-0", "--model.decoder", files / "vae")
     said("predict", *words, "--classes", "5", "--seeds", "0-1", "--output", "bank")
-    decoded = Decoded("runs/imported/dit-0", str(files / "vae"))
+    decoded = Decoded(repro.load("runs/imported/dit-0"), str(files / "vae"))
     assert torch.equal(Bank.open("bank").images, decoded.sample([0, 1], torch.tensor([5, 5])))
     again = registry.rebuild(json.loads(json.dumps(registry.record_of(decoded))))
     again.load_state_dict(decoded.state_dict())

@@ -10,7 +10,7 @@ import torch
 from study_runs import Here, rows
 
 from repro.analysis import score_error, spectrum
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.cli.main import main
 from repro.denoisers import LowRankMixtureDenoiser, UnderKernel
 from repro.kernels import EDM
@@ -34,7 +34,7 @@ def test_mog(tmp_path, monkeypatch):
     assert "d = 3: score error" in told
     table = rows(tmp_path / "mog.csv")
     assert [(int(row["d"]), int(row["N"])) for row in table] == [(3, 16), (3, 500)]
-    model = load_module(tmp_path / "runs" / "d3_n500")
+    model = load_model(tmp_path / "runs" / "d3_n500")
     assert model.data_record["args"]["rank"] == 3
     exact = LowRankMixtureDenoiser(EDM(), rank=3)
     from repro.registry import rebuild
@@ -42,7 +42,7 @@ def test_mog(tmp_path, monkeypatch):
     x_0 = rebuild(model.data_record).held_out()[0]
     t = model.times.of_uniform((torch.arange(16) + 0.5) / 16, EDM())
     eps = draw_noise(range(1000), (3, 4, 4))
-    right = torch.stack([score_error(model.average, exact, x_0, eps, each).mean() for each in t]).mean()
+    right = torch.stack([score_error(model.denoiser, exact, x_0, eps, each).mean() for each in t]).mean()
     assert float(table[1]["score_error"]) == pytest.approx(right.item(), rel=1e-3)
     samples = rows(tmp_path / "samples.csv")
     assert [row["N"] for row in samples] == ["500"]
@@ -64,7 +64,7 @@ def test_manifold(tmp_path, monkeypatch, two_systems):
     found = json.loads((tmp_path / "measured" / "ddpmpp_vp.json").read_text())
     regions, slopes = np.array(found["regions"]), np.array(found["slopes"])
     assert regions.shape == slopes.shape == (4, 4)
-    model = load_module(tmp_path / "runs" / "ddpmpp_vp")
+    model = load_model(tmp_path / "runs" / "ddpmpp_vp")
     assert found["corners"] == model.sample(chosen["seeds"]).tolist()
     table = {row["system"]: row for row in rows(tmp_path / "manifold.csv")}
     assert float(table["ddpmpp_vp"]["slope_highest"]) == slopes.max()
@@ -82,7 +82,7 @@ def test_jacobian(tmp_path, monkeypatch, two_systems):
     assert "mlp_edm - ddpmpp_vp: mean cosine of predicted noises" in told
     table = rows(tmp_path / "ranks.csv")
     assert [row["system"] for row in table] == [name for name in ("mlp_edm", "ddpmpp_vp", "optimum") for _ in range(3)]
-    denoiser = UnderKernel(load_module(tmp_path / "runs" / "ddpmpp_vp").average, EDM(0.02, 50.0))
+    denoiser = UnderKernel(load_model(tmp_path / "runs" / "ddpmpp_vp").denoiser, EDM(0.02, 50.0))
     steps = list(Heun(steps=3).trajectory(denoiser, NoiseStream([0])))
     for row, step in zip(table[3:6], steps, strict=True):
         right = spectrum(denoiser, step.x_t, step.t)

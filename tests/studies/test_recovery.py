@@ -9,7 +9,7 @@ import torch
 from study_runs import Here, rows
 
 from repro.banks import Bank
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.metrics.functional.similarity import cosine
 from repro.noise import parse_seeds
 from repro.registry import build, load, rebuild
@@ -60,7 +60,7 @@ def test_recovery(tmp_path, monkeypatch):
         == ((teacher.double() - student).abs().flatten(1).mean(1) < 15).double().mean().item()
     )
     data = {
-        role: rebuild(load_module(tmp_path / "runs" / f"mlp_edm_{role}").data_record)
+        role: rebuild(load_model(tmp_path / "runs" / f"mlp_edm_{role}").data_record)
         for role in ("teacher", "student", "same_images", "other_half")
     }
     drawn = Bank.open(tmp_path / "banks" / "mlp_edm_images")

@@ -7,7 +7,7 @@ import torch
 from study_runs import Here, rows
 
 from repro.banks import Bank
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.images import to_float
 from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise
@@ -74,15 +74,15 @@ def test_regimes_then_theory_in_one_folder(small, tmp_path):
 def test_losses_of_theory_are_those_of_a_loop(small, tmp_path):
     load("studies", "theory")().run(tmp_path, "tiny", Here(5))
     found = [row for row in rows(tmp_path / "levels.csv") if (row["system"], row["N"]) == ("MLP-96", "8")]
-    module = load_module(tmp_path / "runs" / "MLP-96_n8")
+    module = load_model(tmp_path / "runs" / "MLP-96_n8")
     x_0 = to_float(rebuild(module.data_record).images()).double()
     eps, (trained, optimal) = draw_noise(range(512), x_0.shape[1:]).double(), torch.zeros(2, dtype=torch.float64)
-    sigma, data = float(found[7]["ratio"]), module.trained.parameterization.sigma_data
+    sigma, data = float(found[7]["ratio"]), module.denoiser.parameterization.sigma_data
     for i in range(512):
         x_t = x_0[i % 8] + sigma * eps[i]
         weight = (sigma**2 + data**2) / (sigma * data) ** 2
         with torch.no_grad():
-            guess = module.average.denoise(x_t[None], module.trained.kernel.time_of_ratio(torch.tensor(sigma)))[0]
+            guess = module.denoiser.denoise(x_t[None], module.denoiser.kernel.time_of_ratio(torch.tensor(sigma)))[0]
         nearness = torch.softmax(-(x_t - x_0).square().flatten(1).sum(1) / (2 * sigma**2), 0)
         best = (nearness[:, None, None, None] * x_0).sum(0)
         trained += weight * (guess - x_0[i % 8]).square().mean() / 512

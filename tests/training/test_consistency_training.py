@@ -13,7 +13,7 @@ from torch import nn
 from trainings import assert_equal, state, trainer
 
 from repro import registry
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.denoisers import GaussianDenoiser, NetworkDenoiser
@@ -135,11 +135,11 @@ def test_labels_reach_all_three_networks(tmp_path):
     student.loss_at(student.trained, student.target, x_0, eps, t, s, labels)
     assert all(torch.equal(seen[name], labels) for name, _ in parts)
     with pytest.raises(UserError, match="10 classes; give a label each"):
-        student.sample([0])
+        student.model.sample([0])
 
 
 def test_a_student_starts_as_its_teacher(teacher):
-    student, source = ConsistencyDistillation(str(teacher)), load_module(teacher).average
+    student, source = ConsistencyDistillation(str(teacher)), load_model(teacher).denoiser
     for ours, theirs in zip(student.trained.parameters(), source.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.requires_grad
@@ -157,10 +157,10 @@ def test_a_checkpoint_stands_without_its_teacher(tmp_path, teacher):
     student = ConsistencyDistillation(str(tmp_path / "teacher"), levels=4, ema_halflife=50)
     trainer(tmp_path / "student", 4).fit(student, datamodule=Digits(batch_size=8))
     shutil.rmtree(tmp_path / "teacher")
-    again = load_module(tmp_path / "student")
-    assert torch.equal(again.sample(range(5)), student.sample(range(5)))
-    assert again.fingerprint() == student.fingerprint()
-    record = read_checkpoint(tmp_path / "student")["repro"]["model"]["args"]
+    again = load_model(tmp_path / "student")
+    assert torch.equal(again.sample(range(5)), student.model.sample(range(5)))
+    assert again.fingerprint() == student.model.fingerprint()
+    record = read_checkpoint(tmp_path / "student")["repro"]["training"]["record"]["args"]
     assert record["teacher"] == str(tmp_path / "teacher")
     assert record["network"]["args"]["width"] == 16
     assert record["kernel"]["name"] == "EDM"
@@ -176,7 +176,7 @@ def test_another_teacher_is_no_resume(tmp_path, teacher):
     trainer(folder, 2).fit(ConsistencyDistillation(str(tmp_path / "teacher"), levels=4), datamodule=data)
     path = tmp_path / "teacher" / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["state_dict"]["average.network.outer.weight"] += 0.1
+    checkpoint["state_dict"]["model.denoiser.network.outer.weight"] += 0.1
     torch.save(checkpoint, path)
     with pytest.raises(UserError, match="are not those that training began with"):
         trainer(folder, 4).fit(
@@ -188,9 +188,9 @@ def test_another_teacher_is_no_resume(tmp_path, teacher):
 
 def test_images_do_not_depend_on_the_batch(teacher):
     student = ConsistencyDistillation(str(teacher))
-    student.use_sampler(Consistency())
-    whole = student.sample(range(20))
-    parts = torch.cat([student.sample(range(i, min(i + 7, 20))) for i in range(0, 20, 7)])
+    student.model.check_drawing(Consistency())
+    whole = student.model.sample(range(20))
+    parts = torch.cat([student.model.sample(range(i, min(i + 7, 20))) for i in range(0, 20, 7)])
     assert (whole.int() - parts.int()).abs().max() <= 1
     closed = NetworkDenoiser(Closed(0.2), EDM(), ConsistencyPreconditioning())
     images = [Consistency().sample(closed, draw_noise(seeds, SHAPE)) for seeds in (range(20), range(7, 14), [13])]

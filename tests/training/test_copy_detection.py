@@ -14,7 +14,7 @@ from lightning.fabric.utilities.distributed import _all_gather_ddp_if_available
 from scipy import fft, ndimage
 from torch import distributed, multiprocessing
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
@@ -207,7 +207,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
     halves = fit(tmp_path / "halves", module(), 3)
     fit(halves, module(), 6, halves / "checkpoints" / "last.ckpt")
     one, other = (read_checkpoint(folder) for folder in (whole, halves))
-    assert one["repro"]["images_seen"] == other["repro"]["images_seen"] == 6 * 32
+    assert one["repro"]["training"]["images_seen"] == other["repro"]["training"]["images_seen"] == 6 * 32
     assert [key for key, value in one["state_dict"].items() if not torch.equal(value, other["state_dict"][key])] == []
     states = [each["optimizer_states"][0]["state"] for each in (one, other)]
     assert all(torch.equal(states[0][i][key], states[1][i][key]) for i in states[0] for key in states[0][i])
@@ -227,7 +227,7 @@ def test_training_teaches_to_find_copies(run, tmp_path):
 
 def test_a_descriptor_of_a_run_uses_the_averaged_weights(run):
     held = Digits(holdout=397).held_out()[0][:9]
-    model = load_module(run)
+    model = load_model(run)
     assert isinstance(model, CopyDetection)
     with torch.no_grad():
         expected = model.average(to_float(held))
@@ -236,7 +236,7 @@ def test_a_descriptor_of_a_run_uses_the_averaged_weights(run):
 
 
 def test_validation_is_repeatable_and_leaves_the_draws_alone(run):
-    results, model = [], load_module(run)
+    results, model = [], load_model(run)
     for _ in range(2):
         state = torch.random.get_rng_state()
         trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
@@ -301,4 +301,4 @@ def test_two_processes_fit_with_uneven_held_out_images(tmp_path):
     command = [sys.executable, "-m", "repro", "fit", "--model", "CopyDetection", "--data", "Digits", *words]
     done = run_process([*command, "--output", str(tmp_path / "run")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert read_checkpoint(tmp_path / "run")["repro"]["images_seen"] == 128
+    assert read_checkpoint(tmp_path / "run")["repro"]["training"]["images_seen"] == 128

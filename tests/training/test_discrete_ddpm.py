@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.data.digits import Digits
 from repro.images import to_float, to_uint8
 from repro.kernels import DiscreteVP
@@ -76,12 +76,12 @@ def test_it_trains_and_samples(tmp_path):
     assert 0 <= steps.round().min() < 10
     assert 990 <= steps.round().max() <= 999
     assert np.mean(losses.seen[-20:]) < 0.5 * np.mean(losses.seen[:5])
-    loaded = load_module(tmp_path)
-    levels = asked(loaded.average.network)
+    loaded = load_model(tmp_path)
+    levels = asked(loaded.denoiser.network)
     images = loaded.sample(range(200))
     assert len(levels) == 20
     assert all(level.min() >= 0 and level.max() <= 999 for level in levels)
-    exact = Heun(100).sample(loaded.average, NoiseStream(range(200)))
+    exact = Heun(100).sample(loaded.denoiser, NoiseStream(range(200)))
     assert reproducibility_score(images, to_uint8(exact), 0.95) > 0.9
     means = torch.stack([to_float(each).mean(0).flatten() for each in (Digits().images(), images)])
     assert torch.corrcoef(means)[0, 1] > 0.7

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from repro import registry
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.errors import UserError
@@ -78,7 +78,7 @@ def test_frozen_parameters_keep_every_bit_under_weight_decay_and_averaging(start
 
 
 def test_training_all_parameters_is_training_from_scratch_from_there(start, tmp_path):
-    scratch = from_scratch(load_module(start).average.network.requires_grad_(True))
+    scratch = from_scratch(load_model(start).denoiser.network.requires_grad_(True))
     fit(tmp_path / "scratch", scratch.train())
     tuned = fit(tmp_path / "tuned", FineTuning(start, "all", **TRAINING))
     for name in ("trained", "average"):
@@ -104,7 +104,7 @@ def test_a_checkpoint_is_rebuilt_resumed_and_sampled_without_the_start(start, tm
     shutil.copytree(start, tmp_path / "start")
     model = fit(tmp_path / "run", FineTuning(str(tmp_path / "start"), sampler=Heun(2), **TRAINING))
     shutil.rmtree(tmp_path / "start")
-    found = load_module(tmp_path / "run")
+    found = load_model(tmp_path / "run")
     assert torch.equal(found.sample(range(4)), model.eval().sample(range(4)))
     assert (found.sampler.steps, type(found.times).__name__) == (2, "LogNormalTimes")
     again = registry.rebuild(registry.record_of(found))
@@ -114,12 +114,12 @@ def test_a_checkpoint_is_rebuilt_resumed_and_sampled_without_the_start(start, tm
 
 
 def test_what_is_left_out_is_the_starts(start):
-    model, before = FineTuning(start), load_module(start)
+    model, before = FineTuning(start), load_model(start)
     assert all(
-        registry.record_of(getattr(model.trained, part)) == registry.record_of(getattr(before.average, part))
+        registry.record_of(getattr(model.trained, part)) == registry.record_of(getattr(before.denoiser, part))
         for part in ("network", "kernel", "parameterization")
     )
-    weights = before.average.state_dict()
+    weights = before.denoiser.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in model.trained.state_dict().items())
 
 
@@ -154,7 +154,7 @@ def test_a_given_network_takes_the_starts_weights(start, tmp_path):
     network = SongUNet(8, 1, **UNET | {"dropout": 0.0})
     model = fit(tmp_path, FineTuning(start, network=network, **TRAINING))
     frozen = model.average.network.state_dict()[HEAD]
-    assert torch.equal(frozen, load_module(start).average.network.state_dict()[HEAD])
+    assert torch.equal(frozen, load_model(start).denoiser.network.state_dict()[HEAD])
     with pytest.raises(UserError, match=r"start .* does not fit the model"):
         fit(tmp_path, FineTuning(start, network=SongUNet(8, 1, **UNET | {"width": 16}), **TRAINING))
 

@@ -11,15 +11,15 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from trainings import assert_equal, state_of_all, trainer
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.errors import UserError
 from repro.images import to_float
-from repro.models.base import seed_step
 from repro.networks.layers.spectral import SpectralConv2d, SpectralLinear
 from repro.noise import NoiseStream, draw_noise
+from repro.training.base import seed_step
 from repro.training.gan import GAN
 
 LOSSES = ("wgan_gp", "sngan")
@@ -135,9 +135,9 @@ def test_losses_of_a_linear_critic():
 def test_training_moves_the_generator_to_the_data(tmp_path, loss):
     data = Digits(batch_size=16, subset=1)
     gan, target = small(loss=loss, lr=5e-3, n_critic=1), to_float(Digits(subset=1).images()[0])
-    before = (to_float(gan.sample(range(50))) - target).square().mean().item()
+    before = (to_float(gan.model.sample(range(50))) - target).square().mean().item()
     trainer(tmp_path, 100).fit(gan, datamodule=data)
-    after = (to_float(gan.sample(range(50))) - target).square().mean().item()
+    after = (to_float(gan.model.sample(range(50))) - target).square().mean().item()
     assert after < 0.2 * before
 
 
@@ -160,8 +160,8 @@ def test_the_discriminator_keeps_to_its_constraint(tmp_path):
 def test_image_of_a_noise_depends_on_nothing_else(tmp_path):
     gan = small(architecture="residual")
     trainer(tmp_path, 3).fit(gan, datamodule=Digits(batch_size=8))
-    whole = gan.sample(range(20))
-    parts = torch.cat([gan.sample([i]) for i in range(20)])
+    whole = gan.model.sample(range(20))
+    parts = torch.cat([gan.model.sample([i]) for i in range(20)])
     assert (whole.int() - parts.int()).abs().max() <= 1
     assert not torch.equal(whole[0], whole[1])
 
@@ -171,7 +171,7 @@ def test_latents_are_the_first_normals_of_the_noise(latent):
     given = []
     gan = small(latent=latent)
     gan.average.register_forward_pre_hook(lambda _, z: given.append(z[0]))
-    gan.generate(NoiseStream([3, 8]))
+    gan.model.generate(NoiseStream([3, 8]))
     assert torch.equal(given[0], draw_noise([3, 8], (1, 8, 8)).flatten(1)[:, :latent])
 
 
@@ -184,7 +184,7 @@ def test_mixed_precision_trains_too(tmp_path, loss):
     assert mixed.nonfinite_steps == 0
     for one, other in zip(full.discriminator.buffers(), mixed.discriminator.buffers(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.02)
-    assert (full.sample(range(9)).int() - mixed.sample(range(9)).int()).abs().max() < 10
+    assert (full.model.sample(range(9)).int() - mixed.model.sample(range(9)).int()).abs().max() < 10
 
 
 def test_averaging_is_optional(tmp_path):
@@ -199,10 +199,10 @@ def test_averaging_is_optional(tmp_path):
 def test_a_checkpoint_rebuilds_its_model(tmp_path):
     gan = small(ema_halflife=100, ema_rampup=None)
     trainer(tmp_path, 3).fit(gan, datamodule=Digits(batch_size=8, subset=64))
-    loaded, raw = load_module(tmp_path), load_module(tmp_path, weights="raw")
-    assert torch.equal(loaded.sample(range(5)), gan.sample(range(5)))
-    assert loaded.fingerprint() == gan.fingerprint()
-    assert torch.equal(raw.average.stem.weight, gan.trained.stem.weight)
+    loaded, raw = load_model(tmp_path), load_model(tmp_path, weights="raw")
+    assert torch.equal(loaded.sample(range(5)), gan.model.sample(range(5)))
+    assert loaded.fingerprint() == gan.model.fingerprint()
+    assert torch.equal(raw.generator.stem.weight, gan.trained.stem.weight)
 
 
 def test_the_learning_rate_falls_with_the_images_seen():

@@ -14,12 +14,12 @@ from repro.denoisers import EmpiricalDenoiser, LowRankMixtureDenoiser, NetworkDe
 from repro.errors import UserError
 from repro.images import to_float
 from repro.kernels import EDM, VP
-from repro.models.base import seed_step
 from repro.networks.mlp import MLP
 from repro.noise import draw_noise
 from repro.parameterizations import X0, EDMPreconditioning
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes
+from repro.training.base import seed_step
 from repro.training.callbacks import OptimalLoss
 from repro.training.diffusion import Diffusion
 from repro.training.optimal_loss import losses_by_level, optimal_loss, optimum_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.denoisers import GaussianDenoiser
@@ -48,7 +48,7 @@ def state(path):
     checkpoint = read_checkpoint(path)
     slots = checkpoint["optimizer_states"][0]["state"]
     optimizer = {f"optimizer.{i}.{key}": value for i, each in slots.items() for key, value in each.items()}
-    seen = {"images_seen": checkpoint["repro"]["images_seen"], "step": checkpoint["global_step"]}
+    seen = {"images_seen": checkpoint["repro"]["training"]["images_seen"], "step": checkpoint["global_step"]}
     return {**checkpoint["state_dict"], **optimizer, **{key: torch.tensor(value) for key, value in seen.items()}}
 
 
@@ -127,13 +127,13 @@ def test_a_finished_student_needs_no_teacher_and_draws_in_its_steps(tmp_path):
     trainer(given, 2).fit(teacher(), datamodule=Digits(batch_size=8))
     model = student(str(given), start=4, end=2, images=16)
     trainer(tmp_path / "student", 4).fit(model, datamodule=Digits(batch_size=8))
-    drawn = model.sample(range(5))
+    drawn = model.model.sample(range(5))
     given.rename(tmp_path / "gone")
-    loaded = load_module(tmp_path / "student")
+    loaded = load_model(tmp_path / "student")
     assert torch.equal(loaded.sample(range(5)), drawn)
     sampler = {"steps": 2, "spacing": "time_uniform", "t_end": 0.5, "final_denoise": True}
     assert loaded.sampler_record()["args"].items() >= sampler.items()
-    assert loaded.fingerprint() == model.fingerprint()
+    assert loaded.fingerprint() == model.model.fingerprint()
     with pytest.raises(UserError, match="teacher: no checkpoint at"):
         trainer(tmp_path / "other", 4).fit(student(str(given)), datamodule=Digits(batch_size=8))
 
@@ -141,7 +141,7 @@ def test_a_finished_student_needs_no_teacher_and_draws_in_its_steps(tmp_path):
 def test_an_unfinished_student_draws_in_the_steps_of_its_stage(tmp_path):
     keeps = RunCheckpoint(every_n_steps=1, keep=True)
     trainer(tmp_path, 9, callbacks=[keeps]).fit(student(), datamodule=Digits(batch_size=8))
-    steps = [load_module(tmp_path / "checkpoints" / f"step={step}.ckpt").sampler.steps for step in (1, 3, 6, 9)]
+    steps = [load_model(tmp_path / "checkpoints" / f"step={step}.ckpt").sampler.steps for step in (1, 3, 6, 9)]
     assert steps == [4, 2, 1, 1]
 
 
@@ -152,7 +152,7 @@ def test_the_student_trains_where_it_samples():
     model.trained.network.register_forward_pre_hook(lambda _, given: asked.append(given[1]))
     model.loss_at(model.trained, torch.zeros(8, 1, 8, 8), torch.zeros(8, 1, 8, 8), torch.arange(8))
     model.average.network.register_forward_pre_hook(lambda _, given: asked.append(given[1][:1]))
-    model.generate(NoiseStream([0]))
+    model.model.generate(NoiseStream([0]))
     assert torch.equal(asked[0], torch.cat(asked[1:]))
 
 
@@ -213,10 +213,9 @@ def test_a_student_of_digits_draws_its_teachers_images(tmp_path):
     model = student(str(tmp_path / "teacher"), 2, 1, 64 * 60, lr=1e-3, ema_halflife=1000)
     trainer(tmp_path / "student", 120).fit(model, datamodule=Digits(batch_size=64))
     assert model.sampler.steps == 1
-    images, drawn = model.sample(range(300)), []
+    images, drawn = model.model.sample(range(300)), []
     for sampler in (model.halving.sampler(-1, VP()), Euler(1)):
-        source.use_sampler(sampler)
-        drawn.append(source.sample(range(300)))
+        drawn.append(source.model.sample(range(300), sampler=sampler))
     teachers, undistilled = drawn
     scores = [reproducibility_score(each, teachers, 0.95) for each in (images, undistilled, images.roll(1, 0))]
     assert scores[0] > 0.9
@@ -227,14 +226,14 @@ def test_a_student_of_digits_draws_its_teachers_images(tmp_path):
 def test_students_of_a_conditional_teacher_and_of_formulas(tmp_path):
     model = student(teacher(num_classes=10).average)
     trainer(tmp_path / "a", 9).fit(model, datamodule=Digits(batch_size=8))
-    assert model.sample([1, 2], torch.tensor([3, 4])).shape == (2, 1, 8, 8)
+    assert model.model.sample([1, 2], torch.tensor([3, 4])).shape == (2, 1, 8, 8)
     network = MLP(8, 1, width=16, depth=1)
     source = GaussianDenoiser(VP(), (1, 8, 8))
     model = student(source, network=network, parameterization=X0(), compile=False, weighting="snr_plus_one")
     trainer(tmp_path / "b", 9).fit(model, datamodule=Digits(batch_size=8, holdout=16))
-    loaded = load_module(tmp_path / "b")
+    loaded = load_model(tmp_path / "b")
     assert record_of(loaded) == record_of(model)
-    assert torch.equal(loaded.sample([1]), model.sample([1]))
+    assert torch.equal(loaded.sample([1]), model.model.sample([1]))
 
 
 @pytest.mark.parametrize(

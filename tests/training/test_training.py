@@ -13,7 +13,7 @@ import pytest
 import torch
 from trainings import assert_equal, state, trainer
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model, load_training
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.errors import UserError
@@ -91,14 +91,14 @@ def test_the_average_follows_its_formula(tmp_path):
 
     class Follow(Callback):
         def on_train_start(self, trainer, pl_module):
-            self.average = [p.detach().double().clone() for p in pl_module.denoiser.parameters()]
+            self.average = [p.detach().double().clone() for p in pl_module.trained.parameters()]
             self.images = 0
 
         def on_train_batch_end(self, trainer, pl_module, *_):
             self.images += 8
             halflife = min(200, 0.05 * self.images)
             keep = 2 ** (-8 / halflife)
-            for average, p in zip(self.average, pl_module.denoiser.parameters(), strict=True):
+            for average, p in zip(self.average, pl_module.trained.parameters(), strict=True):
                 average.mul_(keep).add_(p.detach().double(), alpha=1 - keep)
 
     follow, model = Follow(), small()
@@ -106,7 +106,7 @@ def test_the_average_follows_its_formula(tmp_path):
     for expected, actual in zip(follow.average, model.average.parameters(), strict=True):
         torch.testing.assert_close(actual.double(), expected, rtol=0, atol=1e-5)
     gap = max(
-        (p - q).abs().max().item() for p, q in zip(model.denoiser.parameters(), model.average.parameters(), strict=True)
+        (p - q).abs().max().item() for p, q in zip(model.trained.parameters(), model.average.parameters(), strict=True)
     )
     assert gap > 1e-3
 
@@ -146,7 +146,7 @@ class Broken(MLP):
 
 def test_bad_gradients_are_skipped_counted_and_fatal_past_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("repro.training.callbacks.record_of", lambda _: {})
-    monkeypatch.setattr("repro.models.base.record_of", lambda _: {})
+    monkeypatch.setattr("repro.training.base.record_of", lambda _: {})
     network = Broken(8, 1, width=16, depth=1)
     network.bad = range(3, 5)
     model = small(network=network, nonfinite_limit=2)
@@ -163,48 +163,48 @@ def test_bad_gradients_are_skipped_counted_and_fatal_past_the_limit(tmp_path, mo
 def test_the_loss_is_the_formula():
     torch.manual_seed(0)
     model = Diffusion(MLP(8, 1, width=16, depth=1), VP(), Eps(), Heun(4), times=UniformTimes())
-    torch.nn.init.normal_(next(p for p in reversed(list(model.denoiser.parameters()))))
+    torch.nn.init.normal_(next(p for p in reversed(list(model.trained.parameters()))))
     x_0, eps, t = torch.randn(5, 1, 8, 8), torch.randn(5, 1, 8, 8), torch.rand(5) * 0.9 + 0.05
     log_alpha = -0.25 * t**2 * 19.9 - 0.05 * t
     alpha, sigma = log_alpha.exp(), (1 - (2 * log_alpha).exp()).sqrt()
     expected = []
     for i in range(5):
         noisy = alpha[i] * x_0[i : i + 1] + sigma[i] * eps[i : i + 1]
-        expected.append((model.denoiser.network(noisy, 999 * t[i : i + 1]) - eps[i : i + 1]).square().mean())
+        expected.append((model.trained.network(noisy, 999 * t[i : i + 1]) - eps[i : i + 1]).square().mean())
     torch.testing.assert_close(
-        model.loss_at(model.denoiser, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6
+        model.loss_at(model.trained, x_0, eps, t, None), torch.stack(expected), rtol=1e-4, atol=1e-6
     )
 
 
 def test_edm_loss_has_its_published_weight():
     model = small()
-    torch.nn.init.normal_(next(p for p in reversed(list(model.denoiser.parameters()))))
+    torch.nn.init.normal_(next(p for p in reversed(list(model.trained.parameters()))))
     x_0, eps, sigma = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.tensor([0.01, 0.3, 1.0, 20.0])
-    error = model.denoiser.denoise(x_0 + sigma[:, None, None, None] * eps, sigma) - x_0
+    error = model.trained.denoise(x_0 + sigma[:, None, None, None] * eps, sigma) - x_0
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     expected = weight * error.square().flatten(1).mean(1)
-    torch.testing.assert_close(model.loss_at(model.denoiser, x_0, eps, sigma, None), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(model.loss_at(model.trained, x_0, eps, sigma, None), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_checkpoint_rebuilds_its_model(tmp_path):
     model = small()
     trainer(tmp_path, 3).fit(model, datamodule=Digits(batch_size=8, subset=64))
-    loaded = load_module(tmp_path)
-    assert torch.equal(loaded.sample(range(5)), model.sample(range(5)))
-    assert loaded.fingerprint() == model.fingerprint()
-    assert loaded.images_seen == 24
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded.sample(range(5)), model.model.sample(range(5)))
+    assert loaded.fingerprint() == model.model.fingerprint()
+    assert load_training(tmp_path).images_seen == 24
     assert loaded.data_record["args"]["subset"] == 64
-    raw = load_module(tmp_path, weights="raw")
-    for mine, theirs in zip(raw.average.parameters(), model.denoiser.parameters(), strict=True):
+    raw = load_model(tmp_path, weights="raw")
+    for mine, theirs in zip(raw.denoiser.parameters(), model.trained.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_samples_come_from_numbered_noise():
     model = small()
-    whole = model.sample(range(20))
-    parts = torch.cat([model.sample([i]) for i in range(20)])
+    whole = model.model.sample(range(20))
+    parts = torch.cat([model.model.sample([i]) for i in range(20)])
     assert (whole.int() - parts.int()).abs().max() <= 1
-    step = model.sampler.trajectory(model.average, draw_noise([7], (1, 8, 8)))
+    step = model.model.sampler.trajectory(model.average, draw_noise([7], (1, 8, 8)))
     assert torch.equal(next(step).x_t, 80.0 * draw_noise([7], (1, 8, 8)).double())
 
 
@@ -213,7 +213,7 @@ def test_training_lowers_the_loss(tmp_path):
     images, _ = Digits(subset=32).images(), None
     generator = torch.Generator().manual_seed(0)
     eps = torch.randn(32, 1, 8, 8, generator=generator)
-    t = model.times.of_uniform((torch.arange(32) + 0.5) / 32, model.denoiser.kernel)
+    t = model.times.of_uniform((torch.arange(32) + 0.5) / 32, model.trained.kernel)
     before = model.loss_at(model.average, to_float(images), eps, t, None).mean().item()
     trainer(tmp_path, 200).fit(model, datamodule=Digits(batch_size=32, subset=32))
     after = model.loss_at(model.average, to_float(images), eps, t, None).mean().item()
@@ -265,7 +265,7 @@ def test_unreadable_checkpoints_are_one_line(tmp_path, damage):
     else:
         torch.save({"state_dict": {}, "repro": Harmful()}, path)
     with pytest.raises(UserError) as error:
-        load_module(path)
+        load_model(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -274,10 +274,10 @@ def test_weights_of_another_shape_name_the_tensor(tmp_path):
     trainer(tmp_path, 1).fit(small(), datamodule=Digits(batch_size=8))
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["repro"]["model"]["args"]["network"]["args"]["width"] = 24
+    checkpoint["repro"]["model"]["record"]["args"]["network"]["args"]["width"] = 24
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match=r"trained\.network\..* is \(.*\) there and \(.*\) here"):
-        load_module(path)
+    with pytest.raises(UserError, match=r"denoiser\.network\..* is \(.*\) there and \(.*\) here"):
+        load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_network_with_a_null_class_samples_without_labels():
     network = MLP(8, 1, num_classes=10, width=16, depth=1, label_dropout=0.2)
     torch.nn.init.normal_(network.outer.weight)
     model = Diffusion(network, EDM(), EDMPreconditioning(), Heun(steps=4)).eval()
-    null = model.generate(NoiseStream(range(3)), labels=torch.full((3,), 10))
-    assert torch.equal(model.sample(range(3)), to_uint8(null))
+    null = model.model.generate(NoiseStream(range(3)), labels=torch.full((3,), 10))
+    assert torch.equal(model.model.sample(range(3)), to_uint8(null))
     with pytest.raises(UserError, match="10 classes; give a label each"):
-        Diffusion(MLP(8, 1, num_classes=10), EDM(), EDMPreconditioning(), Heun(steps=4)).sample(range(3))
+        Diffusion(MLP(8, 1, num_classes=10), EDM(), EDMPreconditioning(), Heun(steps=4)).model.sample(range(3))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from trainings import assert_equal, state_of_all, trainer
 
-from repro.checkpoints.loading import load_module
+from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
@@ -97,9 +97,9 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, prior):
 def test_training_draws_the_only_image(tmp_path, prior):
     model = small(prior=prior, likelihood="bernoulli", lr=1e-2, ema_halflife=100)
     target = Digits(subset=1).images().int()
-    before = (model.sample(range(50)).int() - target).abs().float().mean().item()
+    before = (model.model.sample(range(50)).int() - target).abs().float().mean().item()
     trainer(tmp_path, 150).fit(model, datamodule=Digits(batch_size=16, subset=1))
-    after = (model.sample(range(50)).int() - target).abs().float().mean().item()
+    after = (model.model.sample(range(50)).int() - target).abs().float().mean().item()
     assert after < 5 < 40 < before
 
 
@@ -124,22 +124,22 @@ def test_the_bound_on_held_out_images_is_logged(tmp_path):
 @pytest.mark.parametrize("prior", ["standard", "vamp"])
 def test_image_of_a_noise_depends_on_nothing_else(prior):
     model = small(prior=prior, latent=20)
-    whole = model.sample(range(20))
-    parts = torch.cat([model.sample([i]) for i in range(20)])
+    whole = model.model.sample(range(20))
+    parts = torch.cat([model.model.sample([i]) for i in range(20)])
     assert (whole.int() - parts.int()).abs().max() <= 1
     given = []
     model.average.register_forward_pre_hook(lambda _, z: given.append(z[0]))
-    model.generate(NoiseStream([3, 8]))
+    model.model.generate(NoiseStream([3, 8]))
     assert torch.equal(given[0], draw_noise([3, 8], (1, 8, 8)).flatten(1)[:, : 20 + (prior == "vamp")])
 
 
 def test_a_checkpoint_rebuilds_its_model(tmp_path):
     model = small(prior="vamp", ema_halflife=100)
     trainer(tmp_path, 3).fit(model, datamodule=Digits(batch_size=8, subset=64))
-    loaded, raw = load_module(tmp_path), load_module(tmp_path, weights="raw")
-    assert torch.equal(loaded.sample(range(5)), model.sample(range(5)))
-    assert loaded.fingerprint() == model.fingerprint()
-    assert torch.equal(raw.average.pseudo, model.trained.pseudo)
+    loaded, raw = load_model(tmp_path), load_model(tmp_path, weights="raw")
+    assert torch.equal(loaded.sample(range(5)), model.model.sample(range(5)))
+    assert loaded.fingerprint() == model.model.fingerprint()
+    assert torch.equal(raw.network.pseudo, model.trained.pseudo)
 
 
 @pytest.mark.parametrize(

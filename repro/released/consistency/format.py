@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from repro import registry
 from repro.errors import UserError, unknown
 from repro.kernels import EDM
+from repro.models.denoising import DenoisingModel, consistency_boundary
 from repro.parameterizations import EDMPreconditioning
 from repro.released.base import ForeignFile, Format, fill, named, outline
 from repro.released.consistency import layout as consistency
@@ -18,8 +18,6 @@ from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes
-from repro.training.consistency import ConsistencyTraining
-from repro.training.diffusion import DenoiserModule
 
 __all__ = ["ConsistencyFormat"]
 
@@ -61,7 +59,7 @@ class ConsistencyFormat(Format):
     def recognises(self, file: ForeignFile) -> bool:
         return file.weights(_NAMES) is not None
 
-    def read(self, file: ForeignFile) -> DenoiserModule:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.weights(_NAMES)
         tensors = weights.tensors
         given = self._record(file, tensors)
@@ -72,17 +70,14 @@ class ConsistencyFormat(Format):
         use = self.settle(file, "use", "denoiser" if file.path.name.startswith("edm") else "consistency")
         if use == "denoiser":
             meaning = EDMPreconditioning(condition_scale=_CONDITION_SCALE)
-            module = self.diffusion(record, EDM(), meaning, Heun(steps=40), LogNormalTimes())
+            model = self.diffusion(record, EDM(), meaning, Heun(steps=40), LogNormalTimes())
         else:
-            network = registry.build("networks", record["name"], **record["args"])
-            sampler = self.sampler or Consistency()
-            module = ConsistencyTraining(network, EDM(), sampler, condition_scale=_CONDITION_SCALE)
-        fill(module, state, raw, file.path)
-        if use == "consistency":
-            module.target.load_state_dict(module.average.state_dict())
+            meaning = consistency_boundary(EDM(), condition_scale=_CONDITION_SCALE)
+            model = self.diffusion(record, EDM(), meaning, Consistency())
+        fill(model, state, raw, file)
         what = f"as a {use}{' function' * (use == 'consistency')}"
         file.found = f"U-Net of width {given['model_channels']}, {what}, {weights.kind}"
-        return module
+        return model
 
     def _record(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Constructor arguments of UNetModel."""

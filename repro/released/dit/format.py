@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from repro.errors import unknown
+from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.dit import layout as dit
 from repro.released.transformers import dit_record
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
-from repro.training.diffusion import Diffusion
 
 __all__ = ["DiTFormat"]
 
@@ -52,7 +52,7 @@ class DiTFormat(Format):
     def recognises(self, file: ForeignFile) -> bool:
         return file.weights(_NAMES) is not None and file.shadow is None
 
-    def read(self, file: ForeignFile) -> Diffusion:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.weights(_NAMES)
         tensors = weights.tensors
         rows = len(tensors["y_embedder.embedding_table.weight"])
@@ -65,8 +65,8 @@ class DiTFormat(Format):
         raw = None if weights.raw is None else dit.state_dict(weights.raw, shape)
         parts = variance_preserving(self.settle(file, "kernel", "DiscreteVP"))
         t_end = 1e-3 if self.kernel == "VP" else None
-        module = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
-        fill(module, averaged, raw, file.path)
+        model = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
+        fill(model, averaged, raw, file)
         what = "" if given["in_channels"] in (1, 3) else f" on latents of {given['in_channels']} channels"
         file.found = f"DiT of width {given['hidden_size']}{what}, {weights.kind}"
-        return module
+        return model

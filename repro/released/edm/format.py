@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from repro.errors import UserError
 from repro.kernels import EDM, VP, DiscreteVP, Kernel
+from repro.models.denoising import DenoisingModel
 from repro.parameterizations import EDMPreconditioning, Eps, Parameterization
 from repro.released.base import ForeignFile, Format, fill, negated, outline
 from repro.released.edm import layout as edm
@@ -16,7 +17,6 @@ from repro.released.pickles import Record
 from repro.released.state_dicts import state_of
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, TimeDistribution, UniformTimes
-from repro.training.diffusion import Diffusion
 
 __all__ = ["EDMFormat", "inner_name", "read_wrapper", "wrapper_of"]
 
@@ -70,7 +70,7 @@ class EDMFormat(Format):
         wrapper = wrapper_of(file.content)
         return wrapper is not None and inner_name(wrapper) in ("SongUNet", "DhariwalUNet")
 
-    def read(self, file: ForeignFile) -> Diffusion:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         return read_wrapper(self, file, edm)
 
 
@@ -87,7 +87,7 @@ def inner_name(wrapper: Record) -> str:
     return inner.name if isinstance(inner, Record) else ""
 
 
-def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Diffusion:
+def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> DenoisingModel:
     """The model that a wrapper and its network make.
 
     Args:
@@ -105,11 +105,11 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Diffu
     if wrapper.name == "VEPrecond":
         state = negated(state)
     kernel, parameterization, times = _WRAPPERS[wrapper.name](given)
-    module = chosen.diffusion(record, kernel, parameterization, Heun(), times)
-    fill(module, state, None, file.path)
+    model = chosen.diffusion(record, kernel, parameterization, Heun(), times)
+    fill(model, state, None, file)
     which = "averaged weights" if "ema" in file.content else "weights of the last step"
     file.found = f"{wrapper.name} of {inner_name(wrapper)}, {which}"
-    return module
+    return model
 
 
 def _constructor_arguments(wrapper: Record) -> dict[str, Any]:

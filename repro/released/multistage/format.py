@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from repro.errors import UserError
+from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.edm.format import inner_name, read_wrapper, wrapper_of
 from repro.released.module_lists import output_path, parts_of, read_encoder
@@ -19,7 +20,6 @@ from repro.released.score_sde.format import image_size_of
 from repro.released.transformers import dit_record, uvit_record
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
-from repro.training.diffusion import Diffusion
 
 __all__ = ["MultistageFormat"]
 
@@ -67,7 +67,7 @@ class MultistageFormat(Format):
             return True
         return file.weights(named("pos_embed")) is not None and file.shadow is not None
 
-    def read(self, file: ForeignFile) -> Diffusion:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         if wrapper_of(file.content) is not None:
             return read_wrapper(self, file, multistage)
         weights = file.weights(_has_decoders) or file.weights(named("pos_embed"))
@@ -80,11 +80,11 @@ class MultistageFormat(Format):
             raw, kind = averaged, "averaged weights"
             averaged = layout.state_dict(layout.with_shadow(tensors, file.shadow, shape), shape)
         parts = variance_preserving("VP")
-        module = self.diffusion(record, *parts[:2], DPMSolver(t_end=1e-4), parts[2])
-        fill(module, averaged, raw, file.path)
+        model = self.diffusion(record, *parts[:2], DPMSolver(t_end=1e-4), parts[2])
+        fill(model, averaged, raw, file)
         stages = len(given["model"].get("de_nfs", [0]))
         file.found = f"{given['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {kind}"
-        return module
+        return model
 
     def _settings(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> tuple[ModuleType, dict[str, Any]]:
         """The layout, and the configuration that it takes."""

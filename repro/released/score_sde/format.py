@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.errors import UserError, unknown
 from repro.kernels import VE, Kernel
+from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps, Parameterization
 from repro.released.base import (
     ForeignFile,
@@ -25,7 +26,6 @@ from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.ode import RK45
 from repro.times import TimeDistribution, UniformTimes
-from repro.training.diffusion import Diffusion
 
 __all__ = ["ScoreSDEFormat"]
 
@@ -73,14 +73,14 @@ class ScoreSDEFormat(Format):
     def recognises(self, file: ForeignFile) -> bool:
         return file.weights(_is_module_list) is not None
 
-    def read(self, file: ForeignFile) -> Diffusion:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.weights(_is_module_list)
         tensors = weights.tensors
         unet, decoder = read_encoder(parts_of(tensors, "all_modules"))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
-        model = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
+        given = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
         data = {"image_size": image_size_of(self, file, unet), "num_channels": unet.channels, "centered": True}
-        record = score_sde.settings({"model": model, "data": data})
+        record = score_sde.settings({"model": given, "data": data})
         if kernel == "VE":
             record["args"] |= {"log_noise_level": False}
         parts = self._variance_exploding(file, tensors, unet) if kernel == "VE" else variance_preserving(kernel)
@@ -92,10 +92,10 @@ class ScoreSDEFormat(Format):
             raw = score_sde.state_dict(weights.raw, shape)
         if kernel == "VE":
             raw, averaged = None if raw is None else negated(raw), negated(averaged)
-        module = self.diffusion(record, *parts[:2], _sampler(kernel), parts[2])
-        fill(module, averaged, raw, file.path)
-        file.found = f"{model['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
-        return module
+        model = self.diffusion(record, *parts[:2], _sampler(kernel), parts[2])
+        fill(model, averaged, raw, file)
+        file.found = f"{given['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
+        return model
 
     def _model(self, file: ForeignFile, unet: UNet) -> dict[str, Any]:
         either = not (unet.block_resampling or unet.filtered or unet.fourier or unet.input_path != "none")

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from repro.errors import unknown
 from repro.kernels import DiscreteVP, Kernel
+from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps, Parameterization
 from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.transformers import uvit_record
@@ -13,7 +14,6 @@ from repro.released.uvit import layout as uvit
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 from repro.times import DiscreteTimes, TimeDistribution
-from repro.training.diffusion import Diffusion
 
 __all__ = ["UViTFormat"]
 
@@ -56,7 +56,7 @@ class UViTFormat(Format):
     def recognises(self, file: ForeignFile) -> bool:
         return file.weights(_NAMES) is not None and file.shadow is None
 
-    def read(self, file: ForeignFile) -> Diffusion:
+    def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.weights(_NAMES)
         tensors = weights.tensors
         given = uvit_record(self, file, tensors)
@@ -69,11 +69,11 @@ class UViTFormat(Format):
         state = uvit.state_dict(tensors, shape)
         raw = None if weights.raw is None else uvit.state_dict(weights.raw, shape)
         parts = _parts(self.settle(file, "kernel", "StableDiffusion" if latents else "VP"))
-        module = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
-        fill(module, state, raw, file.path)
+        model = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
+        fill(model, state, raw, file)
         what = " on latents of 4 channels" if latents else ""
         file.found = f"U-ViT of width {given['embed_dim']}{what}, {weights.kind}"
-        return module
+        return model
 
 
 def _parts(name: str) -> tuple[Kernel, Parameterization, TimeDistribution]:

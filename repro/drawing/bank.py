@@ -1,0 +1,193 @@
+"""Drawing numbered images from any model: into a bank that can be continued, or in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from repro.banks.bank import Bank, BankWriter
+from repro.banks.manifest import MANIFEST_NAME, Manifest, read_manifest
+from repro.checkpoints.loading import load_model
+from repro.drawing.drawing import Drawing
+from repro.drawing.processes import one_process
+from repro.errors import UserError
+from repro.inverse.problem import Problem
+from repro.models.base import Model, Recorded
+from repro.samplers.base import Sampler
+from repro.tasks.base import Conditional
+
+__all__ = ["bank_of", "draw", "draw_bank", "run_folder_of", "sample"]
+
+SHARD = 250
+
+
+def draw(
+    model: Model | str | os.PathLike[str],
+    seeds: str | Sequence[int] = "0-999",
+    task: str | None = None,
+    output: str | Path | None = None,
+    sampler: Sampler | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    problem: Problem | None = None,
+    guidance: float = 1.0,
+    classes: str | None = None,
+    shard_size: int = SHARD,
+    run: Path | None = None,
+    processes: Fabric | None = None,
+) -> Bank:
+    """Draws numbered images into a sample bank, going on where an interrupted one stopped.
+
+    Args:
+        model: A model, or the path of a checkpoint, a run or a file of another project.
+        seeds: Which noises, for example 0-9999.
+        task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
+            ``unconditional``.
+        output: Folder of the bank; by default ``banks/<task>_<seeds>`` in the run's folder, which for an
+            author-released file is ``runs/imported/<file>``.
+        sampler: Draw with this sampler instead of the model's own.
+        weights: Averaged weights (``ema``) or those of the last step (``raw``).
+        problem: What an inverse task measures.
+        guidance: Scale w of classifier-free guidance, uncond + w (cond - uncond); 1 is none.
+        classes: Which classes a conditional model draws, for example 0-4,7; by default all.
+        shard_size: Seeds at a time, and in each file.
+        run: The run's folder; by default that of the checkpoint. A model that is no path is drawn in memory when
+            neither this nor ``output`` is given.
+        processes: Who draws together; see :func:`repro.drawing.processes.launch`. By default this process.
+
+    Raises:
+        UserError: bad seeds, a task that the model cannot do, a folder with other samples.
+
+    Example:
+        >>> from repro.models.gan import GANModel
+        >>> draw(GANModel(8, 1, width=4, latent=16), "0-3").images.shape
+        torch.Size([4, 1, 8, 8])
+    """
+    read = model if isinstance(model, Recorded) else drawn_model(model, weights)
+    drawing = Drawing(
+        model=read, seeds=seeds, task=task, sampler=sampler, guidance=guidance, classes=classes, problem=problem
+    )
+    if isinstance(model, Recorded) and output is None and run is None:
+        return _in_memory(drawing, shard_size)
+    folder = Path(output) if output is not None else drawing.folder(run or run_folder_of(model))
+    draw_bank(drawing, folder, shard_size, processes)
+    return Bank.open(folder)
+
+
+def draw_bank(
+    drawing: Drawing, folder: str | os.PathLike[str], shard_size: int = SHARD, processes: Fabric | None = None
+) -> None:
+    """Draws what a bank's folder still lacks, each process its own shards; returns when all processes are done.
+
+    Raises:
+        UserError: the folder holds other samples, or cannot be written.
+    """
+    fabric = processes or one_process()
+    writer = BankWriter(folder, _same_model(drawing.manifest(), drawing.model, Path(folder)), shard_size=shard_size)
+    drawing.model.to(fabric.device)
+    missing = writer.missing(fabric.global_rank, fabric.world_size)
+    for seeds in tqdm(missing, "drawing", unit="shard", disable=fabric.global_rank != 0 or not missing):
+        with fabric.autocast():
+            images, labels = drawing.images(seeds)
+        writer.write(seeds, images, labels)
+    fabric.barrier()
+
+
+def bank_of(
+    path: str | os.PathLike[str],
+    seeds: str | Sequence[int] = "0-999",
+    task: str | None = None,
+    problem: Problem | None = None,
+    guidance: float = 1.0,
+    classes: str | None = None,
+    processes: Fabric | None = None,
+) -> Bank:
+    """The bank at a path, or the one drawn from the checkpoint or run there.
+
+    An unconditional model that is to stand beside conditional ones (``--task conditional``) draws what it can, images
+    without labels and guidance.
+
+    Raises:
+        UserError: as :func:`draw`, and a path that is neither.
+    """
+    if (Path(path) / MANIFEST_NAME).is_file():
+        return Bank.open(path)
+    model = drawn_model(path)
+    if not model.num_classes and task in (None, Conditional.name):
+        task, guidance, classes = None, 1.0, None
+    try:
+        drawing = Drawing(model=model, seeds=seeds, task=task, guidance=guidance, classes=classes, problem=problem)
+        folder = drawing.folder(run_folder_of(path))
+        draw_bank(drawing, folder, processes=processes)
+        return Bank.open(folder)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def sample(model: Model, seeds: Iterable[int], labels: Tensor | None = None, batch_size: int = SHARD) -> Tensor:
+    """Draws images of numbered noises in memory: uint8 (n, C, H, W) on the CPU.
+
+    Args:
+        model: Any model that draws.
+        seeds: One number an image.
+        labels: Class of each image, for conditional models.
+        batch_size: Images at a time; the images do not depend on it beyond the rounding of matrix products.
+
+    Raises:
+        UserError: no seeds, or labels that do not fit the model.
+    """
+    seeds = list(seeds)
+    parts = [
+        model.sample(seeds[i : i + batch_size], None if labels is None else labels[i : i + batch_size])
+        for i in range(0, max(1, len(seeds)), batch_size)
+    ]
+    return torch.cat(parts)
+
+
+def drawn_model(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema") -> Model:
+    """The model of a checkpoint, run or released file, refused when it is of a kind that draws no images."""
+    model = load_model(path, weights)
+    if not isinstance(model, Model):
+        use = model.next_command.format(run=path)
+        raise UserError(f"{path} holds a {type(model).__name__}, which draws no images; use it: {use}")
+    return model
+
+
+def run_folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder that a checkpoint's banks and pictures go to: its run's; ``runs/imported/<file>`` for other files."""
+    path = Path(path)
+    if path.is_file() and path.parent.name != "checkpoints" and path.suffix != ".ckpt":
+        return Path("runs/imported") / path.stem
+    if path.is_file():
+        path = path.parent
+    return path.parent if path.name == "checkpoints" else path
+
+
+def _in_memory(drawing: Drawing, shard_size: int) -> Bank:
+    parts = [drawing.images(drawing.seeds[i : i + shard_size]) for i in range(0, len(drawing.seeds), shard_size)]
+    labels = None if drawing.plan.classes is None else torch.cat([part for _, part in parts if part is not None])
+    return Bank(torch.cat([images for images, _ in parts]), drawing.manifest(), labels)
+
+
+def _same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
+    """The manifest, naming the model as a bank that is there does, where that is this model under its former name.
+
+    Banks of earlier versions name the training module that the model came from, and its hash; for a file of another
+    project its source tells the bytes.
+    """
+    with suppress(UserError):
+        old = read_manifest(folder)
+        came_from = "sha256" in old.source and old.source == manifest.source
+        if (old.model or {}).get("group") == "modules" and (
+            came_from or old.model_fingerprint == model.former_fingerprint != ""
+        ):
+            return replace(manifest, model=old.model, model_fingerprint=old.model_fingerprint, kernel=old.kernel)
+    return manifest

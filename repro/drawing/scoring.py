@@ -1,0 +1,154 @@
+"""Scoring a model while it draws: RP and MAE against references, GL against the training images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.fabric import Fabric
+from tqdm import tqdm
+
+from repro.banks.bank import Bank
+from repro.data.base import ImageData
+from repro.descriptors import Descriptor, default_descriptor
+from repro.drawing.bank import SHARD, bank_of, drawn_model, run_folder_of
+from repro.drawing.drawing import Drawing
+from repro.drawing.processes import one_process
+from repro.drawing.scores import Scores
+from repro.errors import UserError
+from repro.images import to_uint8
+from repro.inverse.problem import Problem
+from repro.metrics.functional.mae import check_mae_threshold
+from repro.metrics.functional.similarity import check_threshold
+from repro.metrics.protocol import pair_metrics
+from repro.models.base import Model, Recorded
+from repro.plots import image_grid, save_figure
+from repro.registry import load, rebuild
+from repro.samplers.base import Sampler
+
+__all__ = ["score"]
+
+_SHOWN = 8
+
+
+def score(
+    model: Model | str | os.PathLike[str],
+    seeds: str | Sequence[int] = "0-999",
+    task: str | None = None,
+    reference: list[str] | None = None,
+    descriptor: Descriptor | None = None,
+    threshold: float | None = None,
+    mae_threshold: float = 15.0,
+    metric: list[str] | None = None,
+    sampler: Sampler | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    problem: Problem | None = None,
+    guidance: float = 1.0,
+    classes: str | None = None,
+    batch_size: int = SHARD,
+    data: ImageData | None = None,
+    run: Path | None = None,
+    processes: Fabric | None = None,
+) -> Scores:
+    """Draws numbered images and scores them: RP and MAE against references, GL against the training images.
+
+    Args:
+        model: A model, or the path of a checkpoint, a run or a file of another project.
+        seeds: Which noises, for example 0-9999.
+        task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
+            ``unconditional``.
+        reference: Banks, checkpoints or runs to compare with; the latter two are sampled first. Between a
+            conditional and an unconditional one the score is between RP.
+        descriptor: What makes two images alike; by default SSCD when its weights are present, else the small one
+            that fits the images.
+        threshold: Similarity above which two images are the same; by default the descriptor's.
+        mae_threshold: Mean absolute difference below which they are, in [0, 255].
+        metric: Names of further metrics of the group ``repro.metrics``.
+        sampler: Draw with this sampler instead of the model's own.
+        weights: Averaged weights (``ema``) or those of the last step (``raw``).
+        problem: What an inverse task measures.
+        guidance: Scale w of classifier-free guidance, uncond + w (cond - uncond); 1 is none. References that are
+            sampled and have classes get it too.
+        classes: Which classes a conditional model draws, for example 0-4,7; by default all.
+        batch_size: Seeds at a time.
+        data: Data for GL; by default those that the model was trained on.
+        run: The run's folder, for the task's picture; by default that of the checkpoint.
+        processes: Who draws together; see :func:`repro.drawing.processes.launch`. By default this process.
+
+    Returns:
+        The scores, with counts and intervals.
+
+    Raises:
+        UserError: bad seeds or thresholds, a reference of other seeds or sizes, nothing to score against.
+    """
+    read = model if isinstance(model, Recorded) else drawn_model(model, weights)
+    drawing = Drawing(
+        model=read, seeds=seeds, task=task, sampler=sampler, guidance=guidance, classes=classes, problem=problem
+    )
+    descriptor = descriptor or default_descriptor(read.image_shape)
+    threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
+    check_mae_threshold(mae_threshold)
+    metrics = drawing.plan.metrics() | pair_metrics(metric or [], descriptor.name)
+    fabric = processes or one_process()
+    banks = {
+        Path(path).name: bank_of(path, seeds, drawing.plan.task, problem, guidance, classes, fabric)
+        for path in reference or []
+    }
+    _check_references(banks, drawing)
+    banks = drawing.plan.references(drawing.seeds) | banks
+    if data is None and read.data_record is not None and load("tasks", drawing.plan.task).trains:
+        data = rebuild(read.data_record)
+    train = to_uint8(data.images()) if data is not None else None
+    labelled = drawing.plan.classes is not None
+    scores = Scores(banks, descriptor, threshold, mae_threshold, train, metrics, fabric.device, labelled)
+    _feed(scores, drawing, batch_size, fabric)
+    if fabric.is_global_zero:
+        folder = run if run is not None or isinstance(model, Recorded) else run_folder_of(model)
+        scores.picture = None if folder is None else _picture(drawing, banks, folder)
+    return scores
+
+
+def _feed(scores: Scores, drawing: Drawing, batch_size: int, fabric: Fabric) -> None:
+    """Draws and scores, each process batches of its own, so that every seed counts once."""
+    drawing.model.to(fabric.device)
+    seeds, step = drawing.seeds, batch_size * fabric.world_size
+    starts = range(fabric.global_rank * batch_size, len(seeds), step)
+    for start in tqdm(starts, "scoring", unit="batch", disable=fabric.global_rank != 0):
+        part = seeds[start : start + batch_size]
+        with torch.inference_mode(), fabric.autocast():
+            images, labels = drawing.images(part)
+            scores.update(torch.tensor(part, dtype=torch.int64), images, labels)
+    fabric.barrier()
+
+
+def _check_references(banks: dict[str, Bank], drawing: Drawing) -> None:
+    """Raises UserError for a bank of another size, or drawn for another problem."""
+    for name, bank in banks.items():
+        if tuple(bank.manifest.image_shape) != tuple(drawing.model.image_shape):
+            raise UserError(
+                f"reference {name} has images {tuple(bank.manifest.image_shape)}, the model's are "
+                f"{tuple(drawing.model.image_shape)}; compare models of one image size"
+            )
+        if bank.manifest.extra != drawing.plan.record:
+            raise UserError(
+                f"reference {name} was drawn for another problem; draw it for this one: give its checkpoint"
+            )
+
+
+def _picture(drawing: Drawing, banks: dict[str, Bank], folder: Path) -> Path | None:
+    """Writes the task's columns beside what was drawn, for the first noises; None where a task has no columns."""
+    shown = drawing.seeds[:_SHOWN]
+    if not (columns := drawing.plan.columns(shown)):
+        return None
+    others = {name: bank.select(shown).images for name, bank in banks.items() if name not in columns}
+    columns |= {"result": drawing.images(shown)[0], **others}
+    rows = [f"seed {seed}" for seed in shown]
+    stacked = torch.stack([*columns.values()], dim=1)
+    figure = image_grid(stacked, list(columns), rows, drawing.plan.task, "one row a noise")
+    path = folder / f"{drawing.kind}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)
+    return path
