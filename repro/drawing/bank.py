@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from repro.banks.bank import Bank, BankWriter
+from repro.banks import Bank, BankWriter
 from repro.banks.manifest import MANIFEST_NAME, Manifest, read_manifest
 from repro.checkpoints.loading import load_model
 from repro.drawing.drawing import Drawing

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
-from repro.banks.bank import Bank
+from repro.banks import Bank
 from repro.data.base import ImageData
 from repro.descriptors import Descriptor, default_descriptor
 from repro.drawing.bank import SHARD, bank_of, drawn_model, run_folder_of
