@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -104,7 +105,7 @@ def _rules(conditions: Conditions) -> dict[str, _Rule]:
         "RP": _Rule(lambda group: group.features, cosine_matrix, exceeds, ">", conditions.threshold),
         "MAE": _Rule(
             lambda group: [bank.images.flatten(1) for bank in group.banks],
-            absolute_difference_matrix,
+            partial(absolute_difference_matrix, upper=True),
             stays_below,
             "<",
             conditions.mae_threshold,

@@ -98,18 +98,24 @@ def mae_score(images_a: Any, images_b: Any, threshold: float = 15.0) -> float:
 
 
 @torch.no_grad()
-def absolute_difference_matrix(images: Tensor, others: Tensor | None = None) -> Tensor:
+def absolute_difference_matrix(images: Tensor, others: Tensor | None = None, upper: bool = False) -> Tensor:
     """Mean absolute pixel difference of every system with every system on each noise, exact.
 
     Args:
         images: Of K systems on the same n noises, uint8, shape (n, K, D).
         others: What the second of each pair gave, in the same shape; the same images when left out.
+        upper: Leave entries (i, j, k) with k < j at 0, for half the work.
 
     Returns:
         float64, shape (n, K, K); entry (i, j, k) compares system j with system k.
     """
-    pixels = images.shape[-1]
-    exact = torch.float32 if 255 * pixels < 1 << 24 else torch.float64
-    x = images.to(exact)
-    y = x if others is None else others.to(exact)
-    return torch.cdist(x, y, p=1.0).double() / pixels
+    n, systems, pixels = images.shape
+    whole = torch.int32 if 255 * pixels < 1 << 31 else torch.int64
+    sums = torch.zeros(n, systems, systems, dtype=whole, device=images.device)
+    for j in range(systems):
+        first = j if upper or others is None else 0
+        x, y = images[:, j : j + 1], (images if others is None else others)[:, first:]
+        sums[:, j, first:] = (torch.maximum(x, y) - torch.minimum(x, y)).sum(-1, dtype=whole)
+    if others is None and not upper:
+        sums = sums.triu() + sums.triu(1).transpose(1, 2)
+    return sums.double() / pixels

@@ -34,7 +34,7 @@ def pair_values(
     Args:
         systems: Features or pixels of K systems on the same n noises, (n, d) each.
         matrix: From (m, K, d), or two of them, to (m, K, K), such as
-            :func:`~repro.metrics.functional.similarity.cosine_matrix`.
+            :func:`~repro.metrics.functional.similarity.cosine_matrix`; only entries (i, j, k) with j <= k are used.
         order: Noises of the second of each pair, int64 (n,), for a control; the same noises when left out.
         title: Beside a progress bar, which comes after two seconds; empty for none.
         elements: Numbers of all systems that are looked at together; 2^22 take 32 MB in float64.
