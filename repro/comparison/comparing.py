@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
-from repro.comparison.counting import between_scores, groups_of, pair_scores
+from repro.comparison.counting import between_scores, check_size, groups_of, pair_scores
 from repro.comparison.report import write_report
 from repro.comparison.results import Conditions, Memorization, PairValues, Results
 from repro.comparison.tables import TABLES, Row, record, table
@@ -84,6 +84,7 @@ def compare(
     device: str = "cpu",
     batch_size: int | None = None,
     confidence: float = 0.95,
+    paired: Sequence[str] | None = None,
 ) -> Comparison:
     """Compares systems on the same noises: RP and MAE of every pair, GL of each, and the chance level beside them.
 
@@ -106,6 +107,8 @@ def compare(
         device: Where descriptors run.
         batch_size: Images a batch of the descriptor.
         confidence: Coverage of the intervals, in (0, 1).
+        paired: Names of systems A for which "is A more alike to B than to C?" is tested for all B and C; all systems
+            where they are at most 12 when left out, as the tests grow with the cube of their number.
 
     Raises:
         UserError: fewer than two banks, an incomplete one, other seeds or shapes, a threshold or confidence out of
@@ -123,6 +126,10 @@ def compare(
     if seeds is not None:
         opened = [bank.select(parse_seeds(seeds)) for bank in opened]
     _check_seeds(opened, names)
+    check_size(len(opened), max(len(bank) for bank in opened))
+    for name in paired or ():
+        if name not in names:
+            raise unknown("system", name, names)
     if descriptor is None:
         descriptor = default_descriptor(opened[0].manifest.image_shape)
     elif isinstance(descriptor, str):
@@ -156,6 +163,7 @@ def compare(
             for own, images in zip(features, train_images, strict=True)
         ],
         train=train_images,
+        paired=None if paired is None else tuple(dict.fromkeys(paired)),
     )
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from repro.banks import Bank
 from repro.comparison.results import Conditions, Outcomes, PairCounts, PairValues, Sense
+from repro.errors import UserError
 from repro.metrics.base import PairMetric
 from repro.metrics.functional.conditional import between_matches
 from repro.metrics.functional.mae import absolute_difference_matrix, stays_below
@@ -22,7 +23,9 @@ from repro.metrics.functional.pairs import pair_values, pairs_of
 from repro.metrics.functional.similarity import cosine_matrix, exceeds
 from repro.metrics.protocol import is_paired, metric_value, pick
 
-__all__ = ["Group", "between_scores", "derangement", "groups_of", "pair_scores"]
+__all__ = ["Group", "between_scores", "check_size", "derangement", "groups_of", "pair_scores"]
+
+_MOST_OUTCOMES = 200_000_000  # 28 bytes each: RP in float32, MAE in float64, both also on shuffled noises
 
 Pair = tuple[int, int]
 
@@ -38,6 +41,25 @@ def derangement(n: int, seed: int) -> Tensor:
     shuffled = torch.empty_like(order)
     shuffled[order] = order.roll(-1)
     return shuffled
+
+
+def check_size(systems: int, n: int) -> None:
+    """Checks that the outcomes of all pairs of systems fit in memory; before anything is drawn or described.
+
+    Args:
+        systems: Their number K; a comparison has K (K + 1) / 2 pairs.
+        n: Images of each.
+
+    Raises:
+        UserError: more than 200 million outcomes, about 6 GB.
+    """
+    pairs = systems * (systems + 1) // 2
+    if pairs * n > _MOST_OUTCOMES:
+        raise UserError(
+            f"{systems} systems have {pairs:,} pairs, on {n:,} images each {pairs * n:,} outcomes, about "
+            f"{pairs * n * 28 / 1e9:.0f} GB; at most {_MOST_OUTCOMES:,} are counted at once: compare at most "
+            f"{_MOST_OUTCOMES // pairs:,} images of each with --seeds, or fewer systems"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ __all__ = ["FIGURES", "SCORE_FIGURES", "figures"]
 
 _GRID_ROWS = 10
 _NEAREST = 10
+_MOST_SYSTEMS = 20  # whose images are shown
 _TITLES = {"RP": "Reproducibility (RP)", "MAE": "MAE score"}
 
 
@@ -46,7 +47,7 @@ def grid(results: Results) -> Figure:
     mixed = len({bank.manifest.images_per_seed for bank in results.banks}) > 1
     count = min(_GRID_ROWS, results.n)
     images, rows = [], []
-    for number, bank in enumerate(results.banks):
+    for number, bank in enumerate(results.banks[:_MOST_SYSTEMS]):
         chosen = torch.arange(count)
         if mixed and bank.labels is not None:
             outcomes = results.scores["Between RP"].outcomes
@@ -57,8 +58,13 @@ def grid(results: Results) -> Figure:
     for row in range(count):
         label = "" if first.labels is None or mixed else f", class {int(first.labels[row])}"
         rows.append(f"{int(first.seeds[row * (first.manifest.images_per_seed if mixed else 1)])}{label}")
-    about = f"one row a noise, by seed; {results.conditions.data}"
-    return image_grid(torch.stack(images, dim=1), results.names, rows, "Same noise, different systems", about)
+    about = f"one row a noise, by seed; {results.conditions.data}{_left_out(results.names)}"
+    names = results.names[:_MOST_SYSTEMS]
+    return image_grid(torch.stack(images, dim=1), names, rows, "Same noise, different systems", about)
+
+
+def _left_out(systems: Sequence[object]) -> str:
+    return f"; the first {_MOST_SYSTEMS} of {len(systems)} systems" if len(systems) > _MOST_SYSTEMS else ""
 
 
 def _gl_about(results: Results) -> str:
@@ -81,7 +87,8 @@ def nearest(results: Results) -> Figure | None:
     known = [number for number, copies in enumerate(results.memorization) if copies]
     if not known:
         return None
-    shown = min(_NEAREST, results.n)
+    about = f"{_gl_about(results)}{_left_out(known)}"
+    known, shown = known[:_MOST_SYSTEMS], min(_NEAREST, results.n)
     copies = [results.memorization[number] for number in known]
     return nearest_grid(
         [results.banks[number].images[:shown] for number in known],
@@ -92,7 +99,7 @@ def nearest(results: Results) -> Figure | None:
         [each.similarity[:shown].tolist() for each in copies],
         [results.names[number] for number in known],
         "Samples and their nearest training images",
-        f"above: sample; below: nearest training image and its similarity; {_gl_about(results)}",
+        f"above: sample; below: nearest training image and its similarity; {about}",
     )
 
 

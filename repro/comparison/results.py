@@ -250,6 +250,7 @@ class Results:
         memorization: One for each system, None where no training images were given.
         train: The training images of each system, or None.
         values: Further metrics that are no rates, by name.
+        paired: Names of the systems whose pairs are tested against each other; None for all of a few systems.
     """
 
     names: list[str]
@@ -259,6 +260,7 @@ class Results:
     memorization: list[Memorization | None]
     train: list[Tensor | None]
     values: dict[str, PairValues] = field(default_factory=dict)
+    paired: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:

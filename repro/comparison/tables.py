@@ -5,7 +5,7 @@ Rows are mappings from column to value. :func:`tables` puts the conditions in fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +16,10 @@ from repro.comparison.results import PairCounts, Results, counted
 from repro.metrics.functional.conditional import conditional_counts, conditional_rates
 from repro.metrics.functional.paired import PairedTest, adjusted_p_values, paired_tests
 
-__all__ = ["TABLES", "Row", "matrix", "record", "table", "tables"]
+__all__ = ["MOST_PAIRED", "TABLES", "Row", "matrix", "record", "table", "tables"]
+
+MOST_PAIRED = 12
+"""Systems up to which all paired tests are made: 660 a score. There are K (K - 1) (K - 2) / 2 of K systems."""
 
 Row = dict[str, Any]
 
@@ -111,38 +114,41 @@ def curves(results: Results) -> list[Row]:
 
 
 def paired(results: Results) -> list[Row]:
-    """One row a paired test of each score, with p-values adjusted over all tests of the score (Holm)."""
-    rows = []
+    """One row a paired test of each score, with p-values adjusted over all tests of the score that are made (Holm).
+
+    Tests are those of all systems where they are at most :data:`MOST_PAIRED`, else of those that were asked for.
+    """
+    rows, names = [], results.paired
+    if names is None:
+        names = results.names if len(results.names) <= MOST_PAIRED else ()
+    systems = [results.names.index(name) for name in names]
     for score in results.scores.values():
-        tests = list(_tests(score, results.conditions.confidence))
+        tests = list(_tests(score, systems, results.conditions.confidence))
         adjusted = adjusted_p_values([test.p_value for _, test in tests])
         for ((system, first, second), test), p_value in zip(tests, adjusted, strict=True):
-            systems = {"system": system, "first": first, "second": second}
-            row = {"score": score.name} | {key: results.names[number] for key, number in systems.items()}
+            triple = {"system": system, "first": first, "second": second}
+            row = {"score": score.name} | {key: results.names[number] for key, number in triple.items()}
             rates = {"rate_first": test.first, "rate_second": test.second}
             cells = {key: value for key, value in test._asdict().items() if key not in row}
             rows.append(row | rates | cells | {"p_adjusted": p_value})
     return rows
 
 
-def _tests(score: PairCounts, confidence: float) -> Iterator[tuple[tuple[int, int, int], PairedTest]]:
-    """(A, B, C) and the test of (A, B) against (A, C), for pairs on the same noises."""
-    compared = score.pairs()
-    together = {}
-    for n in {len(score.outcomes[pair].matches) for pair in compared}:
-        alike = [pair for pair in compared if len(score.outcomes[pair].matches) == n]
-        matches = np.stack([score.outcomes[pair].matches for pair in alike]).astype(np.float64)
-        both = (matches @ matches.T).astype(np.int64)
-        together |= {(a, b): int(both[x, y]) for x, a in enumerate(alike) for y, b in enumerate(alike)}
-    systems = range(len(score.counts))
+def _tests(
+    score: PairCounts, tested: Sequence[int], confidence: float
+) -> Iterator[tuple[tuple[int, int, int], PairedTest]]:
+    """(A, B, C) and the test of (A, B) against (A, C), for each A that is tested and pairs on the same noises."""
     triples, counts = [], []
-    for system in systems:
-        for first, second in combinations([other for other in systems if other != system], 2):
-            one, two = (tuple(sorted((system, other))) for other in (first, second))
-            if (one, two) in together:
-                both = together[one, two]
-                triples.append((system, first, second))
-                counts.append((together[one, one] - both, together[two, two] - both, both, int(score.totals[one])))
+    for system in tested:
+        others = [i + j - system for i, j in score.pairs() if system in (i, j)]
+        outcomes = [score.outcomes[min(system, other), max(system, other)].matches for other in others]
+        for n in sorted({len(matches) for matches in outcomes}):
+            alike = [other for other, matches in zip(others, outcomes, strict=True) if len(matches) == n]
+            matches = np.stack([each for each in outcomes if len(each) == n]).astype(np.float64)
+            both = (matches @ matches.T).astype(np.int64)
+            for x, y in combinations(range(len(alike)), 2):
+                triples.append((system, alike[x], alike[y]))
+                counts.append((both[x, x] - both[x, y], both[y, y] - both[x, y], both[x, y], n))
     tests = paired_tests(*zip(*counts, strict=True), confidence) if counts else []
     yield from zip(triples, tests, strict=True)
 

@@ -16,6 +16,8 @@ from repro.comparison.results import PairCounts, PairValues, Results
 
 __all__ = ["as_text", "condition", "gl_condition"]
 
+_MOST_COLUMNS = 12
+_ENDS = 5
 _MOST_TESTS = 12
 _MOST_CLASSES = 12
 
@@ -46,7 +48,8 @@ def gl_condition(results: Results) -> str:
 
 def as_text(results: Results) -> str:
     """Writes out matrices with intervals and chance level, classes, GL and tests, as tables of any width."""
-    found = [_matrix(results, score) for score in results.scores.values()]
+    scores = _matrix if len(results.names) <= _MOST_COLUMNS else _ends
+    found = [scores(results, score) for score in results.scores.values()]
     found += [_values(results, score) for score in results.values.values()]
     found += [each for each in (_classes(results), _memorization(results), _tests(results)) if each.row_count]
     for each in found:
@@ -95,6 +98,18 @@ def _matrix(results: Results, score: PairCounts) -> Table:
             else:
                 line.append("" if under is not None else "-")
         made.add_row(*line)
+    return made
+
+
+def _ends(results: Results, score: PairCounts) -> Table:
+    """The pairs with the highest and the lowest rates, where a matrix of all would be too wide to read."""
+    title = f"{score.name} ({condition(results, score)}): highest and lowest of {len(score.pairs()):,} pairs"
+    made = _table(title, "first", "second", score.name, f"{results.conditions.percent} interval", "chance", left=2)
+    rows = [row for row in tables.pairs(results) if row["score"] == score.name]
+    rows.sort(key=lambda row: -row["rate"])
+    for row in [*rows[:_ENDS], *rows[max(_ENDS, len(rows) - _ENDS) :]]:
+        chance = f"{row['control_rate']:.3f}" if "control_rate" in row else "-"
+        made.add_row(row["first"], row["second"], f"{row['rate']:.3f}", _span(row), chance)
     return made
 
 

@@ -6,6 +6,8 @@ import torch
 
 from repro.banks import Bank
 from repro.comparison import compare, derangement
+from repro.comparison.counting import check_size
+from repro.errors import UserError
 from repro.metrics import PairMetric, ReproducibilityScore
 from repro.metrics.functional import mae_score, reproducibility_score
 
@@ -89,3 +91,13 @@ def test_further_metrics(images):
     assert (found.scores["ReproducibilityScore"].control == found.scores["RP"].control).all()
     named = compare([Bank.from_images(images[0])] * 2, "Pixels", metrics=["MAEScore"])
     assert (named.scores["MAEScore"].counts == named.scores["MAE"].counts).all()
+
+
+def test_a_plan_that_is_too_large_is_refused_with_its_number():
+    with pytest.raises(UserError) as caught:
+        check_size(100, 50_000)
+    assert str(caught.value) == (
+        "100 systems have 5,050 pairs, on 50,000 images each 252,500,000 outcomes, about 7 GB; at most 200,000,000 "
+        "are counted at once: compare at most 39,603 images of each with --seeds, or fewer systems"
+    )
+    check_size(100, 39_603)

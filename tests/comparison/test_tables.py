@@ -11,6 +11,7 @@ from repro.comparison import compare, derangement
 from repro.errors import UserError
 from repro.metrics import functional
 from repro.metrics.functional.intervals import wilson_interval
+from repro.metrics.functional.paired import adjusted_p_values
 
 NOISES, CLASSES = 40, 3
 
@@ -178,3 +179,23 @@ def test_curves_equal_the_scores(images):
         ]
     at = [row["count"] for row in rows if row["score"] == "GL" and row["threshold"] == 0.8]
     assert at == [memorization.count for memorization in found.memorization]
+
+
+def test_paired_tests_of_many_systems_are_made_on_request():
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(0, 256, (30, 1, 4, 4), generator=generator).float()
+    noisy = [base + k * 5 * torch.randn(base.shape, generator=generator) for k in range(14)]
+    banks = [Bank.from_images(each.clamp(0, 255).to(torch.uint8)) for each in noisy]
+    names = [f"system {k}" for k in range(14)]
+    assert compare(banks, "Pixels", names=names).table("paired") == []
+    few = compare(banks[:12], "Pixels", names=names[:12]).table("paired")
+    assert len(few) == 2 * 12 * 11 * 10 / 2
+    asked = compare(banks, "Pixels", names=names, paired=["system 3", "system 3"])
+    rows = [row for row in asked.table("paired") if row["score"] == "RP"]
+    assert len(rows) == 13 * 12 / 2
+    for row in rows[::7]:
+        test = asked.paired_test("system 3", row["first"], row["second"])
+        assert (row["system"], row["p_value"], row["only_first"]) == ("system 3", test.p_value, test.only_first)
+    assert [row["p_adjusted"] for row in rows] == adjusted_p_values([row["p_value"] for row in rows])
+    with pytest.raises(UserError, match="unknown system 'system 33'; did you mean 'system 3'"):
+        compare(banks, "Pixels", names=names, paired=["system 33"])
