@@ -48,6 +48,32 @@ _CHECKPOINT = {
     "validate": "Checkpoint or run's folder; by default the newest finished run that fits.",
 }
 _CHECKPOINT["test"] = _CHECKPOINT["predict"] = _CHECKPOINT["validate"]
+_WHERE = {
+    "Where it runs": {
+        "trainer.accelerator": "cpu, gpu, ...; auto takes what is there.",
+        "trainer.devices": "How many of them, a list of their numbers, or auto.",
+        "trainer.precision": "Such as 32-true, bf16-mixed, 16-mixed, 64-true; 32-true when left out.",
+    }
+}
+_FIRST = {
+    "What is trained, on what": {
+        "config": "Settings from a file, by name (repro plugins configs) or path; may be repeated, later ones win.",
+        "model": "How it is trained.",
+        **dict.fromkeys(("model.network", "model.kernel", "model.parameterization", "model.sampler", "task"), ""),
+        "data": "The images.",
+        **dict.fromkeys(("data.batch_size", "data.holdout"), ""),
+    },
+    "How long, how fast": {
+        **dict.fromkeys(("trainer.max_steps", "model.lr", "model.lr_warmup", "model.ema_halflife"), ""),
+        "seed_everything": "Seed of the first weights.",
+    },
+    **_WHERE,
+    "Where it is kept": {
+        **dict.fromkeys(("name", "output", "ckpt_path"), ""),
+        "trainer.logger": "TensorBoardLogger, CSVLogger, WandbLogger, ... in the run's folder; false for none.",
+        "print_config": "",
+    },
+}
 _SEVERAL = ("--reference", "--metric")
 _MOST_OTHERS = 3
 _READ = ("pipeline", "model")
@@ -128,6 +154,8 @@ class CommandLine(LightningCLI):
         parser.add_argument(
             "--print_config", action="store_true", help="Print the settings that result, ready for --config, and exit."
         )
+        own = {"Options": dict.fromkeys([*self._own, "ckpt_path"], "")}
+        parser.sections = _FIRST if self.command == "fit" else own | _WHERE
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses, builds the data, and settles what data and task say about the model."""

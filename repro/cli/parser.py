@@ -8,13 +8,14 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from repro.cli.help import short_help
 from repro.cli.messages import one_line
 from repro.cli.settings import Settings
 from repro.cli.words import Word
@@ -34,15 +35,33 @@ _NOISE = (
 )
 
 
+_REST = """The rest:
+  {prog} --help all: every option, those of lightning.Trainer included
+  {prog} --model.help NAME: the options of a model; likewise --data.help NAME, --model.network.help NAME
+  repro plugins: every name and what it is; repro plugins configs: the configs
+Every option is also a key of a config file; --print_config writes one."""
 _NULL = re.compile(r"--[^=]+=None")
 
 
 class Parser(LightningArgumentParser):
     """Lightning's parser, telling the user's mistakes in one line."""
 
+    sections: Mapping[str, Mapping[str, str]] | None = None
+    """What ``--help`` shows: title -> option -> what it is; None for all options, which ``--help all`` always shows."""
+
     def parse_command(self, words: Iterable[Word], **more: Any) -> Any:
         """Parses a whole command line, as :func:`repro.cli.words.split` gives it, with its config files."""
+        words = list(words)
+        asked = [word.value for word in words if word.option == "--help"]
+        if asked:
+            print(self._help(asked[0] == "all").rstrip())
+            raise SystemExit(0)
         return self.parse_args(Settings(self).read(words), **more)
+
+    def _help(self, whole: bool) -> str:
+        if whole or self.sections is None:
+            return self.format_help()
+        return short_help(self, self.sections, _REST.format(prog=self.prog))
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
         """Parses; a null read once on its way to a nested class stays a null."""

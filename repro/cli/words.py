@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["Word", "last", "split"]
 
-_FLAGS = {"--help", "-h", "--print_config", "--dry_run"}
-_LONG = {"-c": "--config", "--dry-run": "--dry_run"}
+_FLAGS = {"--help", "--print_config", "--dry_run"}
+_LONG = {"-c": "--config", "-h": "--help", "--dry-run": "--dry_run"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def split(arguments: Iterable[str], several: Sequence[str] = ()) -> list[Word]:
             result.append(Word(name, value))
         elif name.startswith("--") and name not in _FLAGS:
             waiting = name
+        elif word == "all" and result and result[-1] == Word("--help", None):
+            result[-1] = Word("--help", word)
         else:
             result.append(Word(name, None) if name.startswith("-") else Word("", word))
     if waiting is not None and waiting not in several:

@@ -61,16 +61,32 @@ def test_first_line_follows_imports_and_reports_what_is_missing() -> None:
         first_line_of("repro.kernels:VPP")
 
 
-def test_help_of_fit_names_its_options() -> None:
+def test_help_of_fit_begins_with_what_users_set() -> None:
     made = run_here("fit", "--help")
     assert made.code == 0
-    for part in (
-        "--config",
-        "--trainer.max_steps",
-        "--model.help",
-        "--data.help",
-        "--ckpt_path",
-        "--task",
-        "runs/NAME",
-    ):
-        assert part in made.out
+    lines = made.out.splitlines()
+    assert len(lines) < 90
+    shown = [line.split()[0] for line in lines if line.startswith("  --")]
+    for part in ("config", "model.network", "data", "data.batch_size", "trainer.max_steps", "model.lr", "output"):
+        assert f"--{part}" in shown
+    assert {"--trainer.precision", "--trainer.devices", "--ckpt_path", "--task"} <= set(shown)
+    assert "--trainer.limit_val_batches" not in made.out
+    assert "repro fit --help all" in made.out
+    assert "--model.help NAME" in made.out
+    assert run_here("fit", "-h").out == made.out
+
+
+def test_help_all_and_help_of_a_class() -> None:
+    whole = run_here("fit", "--help", "all").out
+    for part in ("--trainer.limit_val_batches", "--model.help", "--data.help", "runs/NAME"):
+        assert part in whole
+    network = run_here("fit", "--model", "Diffusion", "--model.network.help", "UViT")
+    assert network.code == 0
+    assert "--model.network.patch_size" in network.out
+
+
+def test_help_of_predict_begins_with_its_own_options() -> None:
+    shown = [line.split()[0] for line in run_here("predict", "--help").out.splitlines() if line.startswith("  --")]
+    assert shown[0] == "--seeds"
+    assert {"--sampler", "--output", "--ckpt_path"} <= set(shown[:12])
+    assert [option for option in shown if option.startswith("--trainer.")] == shown[-3:]
