@@ -23,6 +23,7 @@ from repro.descriptors import default_descriptor
 from repro.descriptors.base import Descriptor, cached_features, check_images, features_of_bank
 from repro.errors import UserError, unknown
 from repro.files import cache_folder
+from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.generalization import memorization_matches
 from repro.metrics.protocol import metric_value, pair_metrics, pick
 from repro.noise import parse_seeds
@@ -164,7 +165,17 @@ def compare(
         ],
         train=train_images,
         paired=None if paired is None else tuple(dict.fromkeys(paired)),
+        warnings=_warnings(descriptor, opened, names),
     )
+
+
+def _warnings(descriptor: Descriptor, banks: Sequence[Bank], names: Sequence[str]) -> list[str]:
+    """What the descriptor says about the images of each bank, once where it says the same."""
+    said: dict[str, list[str]] = {}
+    for bank, name in zip(banks, names, strict=True):
+        if (line := descriptor.warning(bank.images)) is not None:
+            said.setdefault(line, []).append(name)
+    return [line if len(of) == len(banks) else f"{', '.join(of)}: {line}" for line, of in said.items()]
 
 
 def _facts(descriptor: Descriptor) -> dict[str, Any]:
@@ -176,6 +187,7 @@ def _facts(descriptor: Descriptor) -> dict[str, Any]:
     }
 
 
+_CONTROLS = 1000
 _LOADING = ("batch_size", "subset_seed", "seed", "holdout", "workers", "in_memory", "cache")
 
 
@@ -282,6 +294,7 @@ class _Training:
     def __init__(self, descriptor: Descriptor, batch_size: int | None, device: str) -> None:
         self.descriptor, self.batch_size, self.device = descriptor, batch_size, device
         self._known: dict[int, Tensor] = {}
+        self._chance: dict[int, dict[str, tuple[int, int]]] = {}
 
     def features(self, images: Tensor) -> Tensor:
         """Of a training set, (N, d)."""
@@ -292,7 +305,31 @@ class _Training:
     def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
         """Nearest training image of each sample, from the samples' features."""
         matches = memorization_matches(own.to(self.device), self.features(images), threshold)
-        return Memorization(*(part.cpu().numpy() for part in matches), len(images))
+        return Memorization(*(part.cpu().numpy() for part in matches), len(images), self.chance(images, threshold))
+
+    def chance(self, images: Tensor, threshold: float) -> dict[str, tuple[int, int]]:
+        """GL of images that no system drew, as counts; see :class:`Memorization`."""
+        if id(images) not in self._chance:
+            known, count = self.features(images), min(_CONTROLS, len(images) // 2)
+            chosen = torch.linspace(0, len(images) - 1, count).long()
+            others = torch.ones(len(images), dtype=torch.bool)
+            others[chosen] = False
+            sets = {}
+            if count:
+                noise = self.descriptor.features(_shuffled_pixels(images[chosen]), self.batch_size, self.device)
+                sets = {"unseen": (known[chosen], known[others]), "noise": (noise, known)}
+            self._chance[id(images)] = {
+                kind: (count - int(have_copies(own, train, threshold).sum()), count)
+                for kind, (own, train) in sets.items()
+            }
+        return self._chance[id(images)]
+
+
+def _shuffled_pixels(images: Tensor) -> Tensor:
+    """Images with their pixels in another order, each in its own: the same colours, no content."""
+    flat = images.flatten(2)
+    order = torch.rand(len(flat), flat.shape[2], generator=torch.Generator().manual_seed(0)).argsort(1)
+    return flat.gather(2, order[:, None].expand_as(flat)).view_as(images)
 
 
 def _add_training_values(

@@ -206,12 +206,15 @@ class Memorization:
         similarity: To the nearest training image, (n,).
         index: Its place in the training set, int64 (n,).
         train_size: Number of training images.
+        chance: What GL is of images that no system drew, by kind: how many are no copy, and of how many. ``unseen``:
+            training images, searched among the others; ``noise``: training images with their pixels shuffled.
     """
 
     copies: np.ndarray
     similarity: np.ndarray
     index: np.ndarray
     train_size: int
+    chance: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -251,6 +254,7 @@ class Results:
         train: The training images of each system, or None.
         values: Further metrics that are no rates, by name.
         paired: Names of the systems whose pairs are tested against each other; None for all of a few systems.
+        warnings: What makes these numbers less trustworthy, one line each.
     """
 
     names: list[str]
@@ -261,6 +265,7 @@ class Results:
     train: list[Tensor | None]
     values: dict[str, PairValues] = field(default_factory=dict)
     paired: tuple[str, ...] | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def n(self) -> int:

@@ -154,11 +154,12 @@ def _tests(
 
 
 def gl(results: Results) -> list[Row]:
-    """One row a system with training images: GL with its counts and interval, nearest similarity."""
+    """One row a system with training images: GL with its counts, interval and chance levels, nearest similarity."""
     return [
         {"system": name}
         | _counted(results, copies.count, len(copies.copies))
         | {"train_size": copies.train_size, "mean_nearest": float(copies.similarity.mean())}
+        | {f"{kind}_rate": count / n for kind, (count, n) in copies.chance.items()}
         for name, copies in zip(results.names, results.memorization, strict=True)
         if copies is not None
     ]
@@ -221,4 +222,5 @@ def record(results: Results) -> Row:
         "conditional": conditional(results),
         "values": values(results),
         "memorization": gl(results),
+        "warnings": list(results.warnings),
     }

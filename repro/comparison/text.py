@@ -20,6 +20,7 @@ _MOST_COLUMNS = 12
 _ENDS = 5
 _MOST_TESTS = 12
 _MOST_CLASSES = 12
+_CHANCE = {"unseen_rate": "GL of unseen images", "noise_rate": "GL of noise"}
 
 
 def condition(results: Results, score: PairCounts) -> str:
@@ -58,6 +59,8 @@ def as_text(results: Results) -> str:
     console = Console(width=10_000, record=True, file=io.StringIO(), **plain)
     console.width = max(80, *(console.measure(each).maximum for each in found))
     console.print(f"{len(results.names)} systems, {results.noises:,} noises, {results.conditions.data}", soft_wrap=True)
+    for warning in results.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True)
     for each in found:
         console.print(each)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())
@@ -147,10 +150,11 @@ def _classes(results: Results) -> Table:
 def _memorization(results: Results) -> Table:
     title = f"GL: share of samples that are no copy of a training image ({gl_condition(results)})"
     interval = f"{results.conditions.percent} interval"
-    made = _table(title, "system", "GL", interval, "not copied", "training images", "mean nearest")
+    made = _table(title, "system", "GL", interval, "not copied", "training images", "mean nearest", *_CHANCE.values())
     for row in tables.gl(results):
         counts = f"{row['count']:,} of {row['n']:,}", f"{row['train_size']:,}", f"{row['mean_nearest']:.3f}"
-        made.add_row(row["system"], f"{row['rate']:.3f}", _span(row), *counts)
+        chance = (f"{row[key]:.3f}" if key in row else "" for key in _CHANCE)
+        made.add_row(row["system"], f"{row['rate']:.3f}", _span(row), *counts, *chance)
     return made
 
 

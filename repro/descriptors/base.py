@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from repro.descriptors.domain import Domain
 from repro.errors import UserError
 from repro.files import write_whole
 from repro.registry import Plugin, record_of
@@ -33,11 +34,13 @@ class Descriptor(Plugin):
         default_threshold: Similarity above which two images count as the same, in [-1, 1]; strict.
         cheap: Whether computing features again costs less than storing them.
         batch_size: Images a batch when the caller does not say.
+        domain: What images the threshold was chosen on; None where nothing is known.
     """
 
     default_threshold: float = 0.6
     cheap: ClassVar[bool] = False
     batch_size: ClassVar[int] = 256
+    domain: Domain | None = None
 
     @property
     def name(self) -> str:
@@ -48,6 +51,20 @@ class Descriptor(Plugin):
     def fingerprint(self) -> str:
         """SHA-256 of everything the features depend on; here the registry record."""
         return hashlib.sha256(json.dumps(record_of(self), sort_keys=True).encode()).hexdigest()
+
+    def warning(self, images: Tensor) -> str | None:
+        """One line where images are of another kind than the descriptor was made for; None where they are not.
+
+        Args:
+            images: uint8, shape (n, C, H, W).
+        """
+        misfit = None if self.domain is None else self.domain.misfit(images)
+        if misfit is None:
+            return None
+        return (
+            f"{self.name} was made for {self.domain.text}; {misfit}: similarities may mean something else here, read "
+            "them beside their chance levels"
+        )
 
     @abstractmethod
     def describe(self, images: Tensor, device: torch.device) -> Tensor:

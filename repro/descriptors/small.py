@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repro.descriptors.base import Descriptor
+from repro.descriptors.domain import Domain
 from repro.errors import UserError, unknown
 from repro.files import write_whole
 from repro.images import to_float
@@ -26,6 +27,10 @@ __all__ = ["SHIPPED", "SmallSSCD", "shipped_file"]
 
 SHIPPED = ("digits", "cifar")
 """Names of the descriptors that come with the package: for 8 x 8 grey and for 32 x 32 colour images."""
+_DOMAINS = {
+    "digits": Domain("8 x 8 grey digits", 1, (8, 8), (60, 130), (0.3, 1.0)),
+    "cifar": Domain("32 x 32 colour photographs", 3, (32, 32), (20, 100), (0.05, 0.7)),
+}
 _FORMAT = "1"
 _SIZES = ("channels", "widths", "depths", "block", "stem", "stem_width", "dims")
 _LUMA = (0.299, 0.587, 0.114)
@@ -78,6 +83,11 @@ class SmallSSCD(Descriptor):
     def name(self) -> str:
         """``SmallSSCD(weights)``."""
         return f"SmallSSCD({Path(self.weights).name.removesuffix('.safetensors')})"
+
+    @property
+    def domain(self) -> Domain | None:
+        """What images a shipped descriptor was trained on; None for others."""
+        return _DOMAINS.get(self.weights)
 
     @property
     def default_threshold(self) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from repro.descriptors.base import Descriptor
+from repro.descriptors.domain import Domain
 from repro.descriptors.onnx import ONNX, resized
 from repro.descriptors.released import prepacked, read_released
 from repro.errors import UserError, unknown
@@ -87,6 +88,7 @@ class SSCD(Descriptor):
 
     default_threshold = 0.6
     batch_size: ClassVar[int] = 64
+    domain = Domain("colour photographs, in the paper of 32 pixels and more", 3, (32, 4096), (20, 100), (0.02, 0.7))
 
     def __init__(self, weights: str | None = None, resize: str = "square320", precision: str = PRECISIONS[0]) -> None:
         if resize not in RESIZES:

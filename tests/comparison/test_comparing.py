@@ -54,6 +54,40 @@ def test_generalization_and_nearest_equal_the_plain_functions(found, images, tra
     assert 0 < found.memorization[0].rate < found.memorization[3].rate
 
 
+def test_chance_levels_of_copies_are_counted_on_images_that_no_system_drew(found, train):
+    """Every second training image is searched among the others; images of the same pixels in disorder in all."""
+    chance = found.memorization[0].chance
+    assert chance == found.memorization[3].chance
+    similarity = Pixels().features(train).double() @ Pixels().features(train).double().T
+    chosen = torch.linspace(0, 49, 25).long().tolist()
+    others = [row for row in range(50) if row not in chosen]
+    copies = sum(bool((similarity[row, others] > 0.8).any()) for row in chosen)
+    assert chance["unseen"] == (25 - copies, 25)
+    assert chance["noise"] == (25, 25)
+    row = found.table("gl")[0]
+    assert (row["unseen_rate"], row["noise_rate"]) == (1 - copies / 25, 1.0)
+    assert "GL of noise" in str(found)
+
+
+def test_noise_that_passes_for_copies_is_told():
+    """Without their mean taken out, all bright images are alike, whatever is on them."""
+    images = 200 + random_images(20, 3, 4, 4) // 5
+    found = compare([Bank.from_images(images)] * 2, Pixels(center=False), images, 0.9, names=["a", "b"])
+    assert found.memorization[0].chance == {"unseen": (0, 10), "noise": (0, 10)}
+
+
+def test_images_unlike_those_that_a_descriptor_was_made_for_carry_a_warning():
+    banks = [Bank.from_images(random_images(4, 1, size, size)) for size in (16, 16)]
+    found = compare(banks, "SmallSSCD", names=["a", "b"])
+    (line,) = found.warnings
+    assert line.startswith(
+        "SmallSSCD(cifar) was made for 32 x 32 colour photographs; they are 16 x 16, grey, roughness"
+    )
+    assert f"warning: {line}" in str(found)
+    assert found.record()["warnings"] == [line]
+    assert not compare(banks, "Pixels", names=["a", "b"]).warnings
+
+
 def test_one_noise_has_no_control():
     found = compare([Bank.from_images(each[:1]) for each in systems()], "Pixels")
     assert found.scores["RP"].control is None
