@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from repro.checkpoints.format_1 import former_fingerprint
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
-from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
 from repro.models.base import Recorded
 from repro.models.decoded import Decoded
+from repro.models.weights import load_weights
 from repro.registry import build, rebuild
 from repro.released.addresses import local_path
 from repro.released.importing import import_file

@@ -14,8 +14,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from repro.errors import UserError, nearest
 from repro.files import write_whole
+from repro.models.decoded import Decoded
+from repro.registry import record_of
+from repro.released.importing import Imported
 
-__all__ = ["FORMAT", "AtomicCheckpointIO", "data_of", "read_checkpoint", "training_record"]
+__all__ = ["FORMAT", "AtomicCheckpointIO", "checkpoint_of", "data_of", "read_checkpoint", "training_record"]
 
 FORMAT = 2
 _READ = (1, 2)
@@ -64,6 +67,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if record.get("format") not in _READ:
         raise UserError(f"checkpoint {path} has format {record.get('format')!r}; this version reads {_READ}")
     return checkpoint
+
+
+def checkpoint_of(imported: Imported) -> dict[str, Any]:
+    """Makes a checkpoint of a model that came from another project's file, with where it came from."""
+    model = imported.model
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    state |= {f"trained.network.{name}": tensor for name, tensor in (imported.file.raw or {}).items()}
+    averaged = "model.denoiser" if isinstance(model, Decoded) else "denoiser"
+    record = {"record": record_of(model), "averaged": averaged, "data": None, "data_fingerprint": ""}
+    return {
+        "state_dict": state,
+        "global_step": 0,
+        "repro": {"format": FORMAT, "model": record, "imported": imported.record()},
+    }
 
 
 def training_record(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:

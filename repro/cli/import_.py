@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from repro import registry
-from repro.checkpoints.native import AtomicCheckpointIO
+from repro.checkpoints.native import AtomicCheckpointIO, checkpoint_of
 from repro.cli import runs
 from repro.cli.fill import build
 from repro.cli.parser import Parser, quiet
@@ -121,7 +121,7 @@ def _write(imported: Imported, output: str | None) -> str:
     }
     with runs.run_folder(None, f"imported/{imported.file.path.stem}", output) as folder:
         write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, width=120))
-        AtomicCheckpointIO().save_checkpoint(imported.checkpoint(), folder / "checkpoints" / "last.ckpt")
+        AtomicCheckpointIO().save_checkpoint(checkpoint_of(imported), folder / "checkpoints" / "last.ckpt")
         write_text(folder / "run.json", json.dumps(status, indent=1) + "\n")
     return str(folder)
 

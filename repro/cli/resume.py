@@ -12,11 +12,11 @@ import yaml
 from repro import registry
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
-from repro.checkpoints.weights import load_weights
 from repro.cli import runs
 from repro.cli.words import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
+from repro.models.weights import load_weights
 from repro.registry import differences, flat, record_of
 from repro.training.base import TrainingModule
 

@@ -172,7 +172,7 @@ def run_folder_of(path: str | os.PathLike[str]) -> Path:
 
 
 def _in_memory(drawing: Drawing, shard_size: int) -> Bank:
-    parts = [drawing.images(drawing.seeds[i : i + shard_size]) for i in range(0, len(drawing.seeds), shard_size)]
+    parts = [drawing.images(drawing.numbers[i : i + shard_size]) for i in range(0, len(drawing.numbers), shard_size)]
     labels = None if drawing.plan.classes is None else torch.cat([part for _, part in parts if part is not None])
     return Bank(torch.cat([images for images, _ in parts]), drawing.manifest(), labels)
 

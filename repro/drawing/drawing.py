@@ -43,6 +43,7 @@ class Drawing:
         problem: What an inverse task measures.
 
     Attributes:
+        numbers: The seeds as numbers.
         plan: What the task settles for this model.
 
     Raises:
@@ -62,14 +63,16 @@ class Drawing:
     guidance: float = 1.0
     classes: str | None = None
     problem: Problem | None = None
+    numbers: tuple[int, ...] = field(init=False)
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
             raise UserError(f"a {type(self.model).__name__} draws no images; name a model that does")
-        object.__setattr__(self, "seeds", tuple(parse_seeds(self.seeds)))
+        object.__setattr__(self, "numbers", tuple(parse_seeds(self.seeds)))
         task = registry.load("tasks", self.task or ("conditional" if self.model.num_classes else "unconditional"))()
-        plan = task.plan(self.model, self.sampler, self.guidance, self.classes, self.problem)
+        problem = None if self.problem == Problem() else self.problem
+        plan = task.plan(self.model, self.sampler, self.guidance, self.classes, problem)
         object.__setattr__(self, "plan", plan)
 
     @property
@@ -87,7 +90,7 @@ class Drawing:
     @property
     def label(self) -> str:
         """Name of the bank's folder: :attr:`kind` and the seeds."""
-        return f"{self.kind}_{format_seeds(self.seeds)[:_NAME]}"
+        return f"{self.kind}_{format_seeds(self.numbers)[:_NAME]}"
 
     def folder(self, run: Path) -> Path:
         """Where the bank of a run's model lies."""
@@ -98,7 +101,7 @@ class Drawing:
         model, plan = self.model, self.plan
         record = record_of(model)
         return Manifest(
-            seeds=list(self.seeds),
+            seeds=list(self.numbers),
             image_shape=model.image_shape,
             model=record,
             model_fingerprint=model.fingerprint(),

@@ -26,7 +26,7 @@ from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.models.base import Model, Recorded
 from repro.plots import image_grid, save_figure
-from repro.registry import load, rebuild
+from repro.registry import rebuild
 from repro.samplers.base import Sampler
 
 __all__ = ["score"]
@@ -98,8 +98,8 @@ def score(
         for path in reference or []
     }
     _check_references(banks, drawing)
-    banks = drawing.plan.references(drawing.seeds) | banks
-    if data is None and read.data_record is not None and load("tasks", drawing.plan.task).trains:
+    banks = drawing.plan.references(drawing.numbers) | banks
+    if data is None and read.data_record is not None and drawing.plan.trained_for:
         data = rebuild(read.data_record)
     train = to_uint8(data.images()) if data is not None else None
     labelled = drawing.plan.classes is not None
@@ -114,7 +114,7 @@ def score(
 def _feed(scores: Scores, drawing: Drawing, batch_size: int, fabric: Fabric) -> None:
     """Draws and scores, each process batches of its own, so that every seed counts once."""
     drawing.model.to(fabric.device)
-    seeds, step = drawing.seeds, batch_size * fabric.world_size
+    seeds, step = drawing.numbers, batch_size * fabric.world_size
     starts = range(fabric.global_rank * batch_size, len(seeds), step)
     for start in tqdm(starts, "scoring", unit="batch", disable=fabric.global_rank != 0):
         part = seeds[start : start + batch_size]
@@ -140,7 +140,7 @@ def _check_references(banks: dict[str, Bank], drawing: Drawing) -> None:
 
 def _picture(drawing: Drawing, banks: dict[str, Bank], folder: Path) -> Path | None:
     """Writes the task's columns beside what was drawn, for the first noises; None where a task has no columns."""
-    shown = drawing.seeds[:_SHOWN]
+    shown = drawing.numbers[:_SHOWN]
     if not (columns := drawing.plan.columns(shown)):
         return None
     others = {name: bank.select(shown).images for name, bank in banks.items() if name not in columns}

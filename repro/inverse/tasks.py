@@ -100,7 +100,7 @@ class Inverse(Task):
         sampler: Sampler | None = None,
         guidance: float = 1.0,
         classes: str | None = None,
-        problem: Problem | None = None,
+        problem: object | None = None,
     ) -> InversePlan:
         """Settles what is measured and how the sampler is steered towards it.
 
@@ -113,18 +113,23 @@ class Inverse(Task):
         self.classes_of(model, classes)
         if guidance != 1:
             raise without_labels(self.name, guidance)
-        if sampler is None:
-            sampler = DPMSolver(steps=100, order=3) if isinstance(model.sampler, RK45) else model.sampler
-        problem = problem or Problem()
+        own = DPMSolver(steps=100, order=3) if isinstance(model.sampler, RK45) else model.sampler
+        assert own is not None, "classes_of refuses models that need no sampler"
+        problem = problem if isinstance(problem, Problem) else Problem()
         operator, truth = problem.operator or self.operator(), self._truth(model, problem)
-        steered = PosteriorSampler(sampler, **vars(problem) | {"operator": operator, "truth": truth})
+        steered = PosteriorSampler(sampler or own, **vars(problem) | {"operator": operator, "truth": truth})
         if tuple(truth.image_shape) != tuple(model.image_shape):
             raise UserError(_misfit(truth.image_shape, model.image_shape))
         model.check_drawing(steered)
         steered.measurements([0])
-        record = {"operator": record_of(operator), "truth": truth.fingerprint(), "observation": steered.observation}
-        record |= {"noise": steered.noise, "held_out": truth.holdout}
-        return InversePlan(self.name, steered, record=record, image_shape=tuple(model.image_shape))
+        record = {
+            "operator": record_of(operator),
+            "truth": truth.fingerprint(),
+            "observation": steered.observation,
+            "noise": steered.noise,
+            "held_out": truth.holdout,
+        }
+        return InversePlan(self.name, steered, record=record, trained_for=False, image_shape=model.image_shape)
 
     def _truth(self, model: Model, problem: Problem) -> ImageData:
         if problem.truth is None and model.data_record is None:

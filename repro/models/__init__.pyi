@@ -7,3 +7,4 @@ from .gan import GANModel as GANModel
 from .latents import latents as latents
 from .text_to_image import TextToImage as TextToImage
 from .vae import VAEModel as VAEModel
+from .weights import load_weights as load_weights

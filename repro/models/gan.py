@@ -50,7 +50,7 @@ class GANModel(Model):
             if value < 1:
                 raise UserError(f"{name} of GAN is {value}; give at least 1")
         generator = _GENERATORS[one_of("architecture of GAN", architecture, tuple(_GENERATORS))]
-        self.generator = generator(image_size, channels, latent, width)
+        self.generator = generator(self.image_shape[1], self.image_shape[0], latent, width)
 
     @torch.no_grad()
     def generate(

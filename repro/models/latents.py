@@ -34,11 +34,15 @@ def unconditional_shape(
     Raises:
         UserError: a size is missing or not positive, or there are classes.
     """
-    for argument, value in (("image_size", image_size), ("channels", channels)):
-        if value is None:
-            raise UserError(f"{module} needs {argument}; give it, or let the command line fill it in from the data")
-        if value < 1:
-            raise UserError(f"{argument} of {module} is {value}; give at least 1")
     if num_classes:
         raise UserError(f"{module} is unconditional, num_classes is {num_classes}; type --task unconditional")
-    return (channels, image_size, image_size)
+    side = _size(module, "image_size", image_size)
+    return (_size(module, "channels", channels), side, side)
+
+
+def _size(module: str, argument: str, value: int | None) -> int:
+    if value is None:
+        raise UserError(f"{module} needs {argument}; give it, or let the command line fill it in from the data")
+    if value < 1:
+        raise UserError(f"{argument} of {module} is {value}; give at least 1")
+    return value

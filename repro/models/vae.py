@@ -53,7 +53,15 @@ class VAEModel(Model):
         super().__init__()
         self.image_shape = unconditional_shape("VAE", image_size, channels, None)
         self.network = vae.VAE(
-            image_size, channels, latent, hidden, likelihood, prior, components, pseudo_mean, pseudo_std
+            self.image_shape[1],
+            self.image_shape[0],
+            latent,
+            hidden,
+            likelihood,
+            prior,
+            components,
+            pseudo_mean,
+            pseudo_std,
         )
 
     @torch.no_grad()

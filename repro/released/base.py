@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from repro import registry
-from repro.checkpoints.weights import load_weights
 from repro.errors import UserError
 from repro.files import sha256_of_file
 from repro.kernels import VP, DiscreteVP, Kernel, SubVP
 from repro.models.denoising import DenoisingModel
+from repro.models.weights import load_weights
 from repro.parameterizations import Eps, Parameterization
 from repro.registry import Plugin
 from repro.released.addresses import local_path

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro import registry
-from repro.checkpoints.native import FORMAT
-from repro.checkpoints.weights import load_weights
 from repro.errors import UserError, unknown
 from repro.models.base import Model
-from repro.registry import record_of
+from repro.models.weights import load_weights
 from repro.released.base import ForeignFile, Format
 from repro.released.containers import kind_of
 
@@ -35,18 +33,6 @@ class Imported:
     model: Model
     file: ForeignFile
     format: str
-
-    def checkpoint(self) -> dict[str, Any]:
-        """The model as a checkpoint of this project, with where it came from."""
-        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"trained.network.{name}": tensor for name, tensor in (self.file.raw or {}).items()}
-        averaged = "model.denoiser" if hasattr(self.model, "model") else "denoiser"
-        model = {"record": record_of(self.model), "averaged": averaged, "data": None, "data_fingerprint": ""}
-        return {
-            "state_dict": state,
-            "global_step": 0,
-            "repro": {"format": FORMAT, "model": model, "imported": self.record()},
-        }
 
     def raw_model(self) -> Model:
         """The model with the weights of the last step, where the file has them beside averaged ones."""

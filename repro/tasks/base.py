@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
 from repro.errors import UserError
-from repro.inverse.problem import Problem
 from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.registry import Plugin
@@ -33,6 +32,7 @@ class Plan:
         classes: Classes that every noise is drawn under, in their order; None draws without labels.
         labels_record: What a bank's manifest says about labels; None for a bank without.
         record: What two banks of this task must have in common to be compared, as plain data.
+        trained_for: Whether models are trained for the task, so that what they draw may be copies of training images.
     """
 
     task: str
@@ -41,6 +41,7 @@ class Plan:
     classes: tuple[int, ...] | None = None
     labels_record: dict[str, Any] | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    trained_for: bool = True
 
     @property
     def images_per_seed(self) -> int:
@@ -96,7 +97,7 @@ class Task(Plugin, ABC):
         sampler: Sampler | None = None,
         guidance: float = 1.0,
         classes: str | None = None,
-        problem: Problem | None = None,
+        problem: object | None = None,
     ) -> Plan:
         """Settles what is drawn from a model; the model is not changed.
 
@@ -110,13 +111,13 @@ class Task(Plugin, ABC):
         Raises:
             UserError: the task cannot be done with the model, or has no use for one of the arguments.
         """
-        if problem not in (None, Problem()):
+        if problem is not None:
             raise UserError(f"--problem is for inverse tasks, such as inpaint; --task {self.name} measures nothing")
         model.check_drawing(sampler, guidance)
         chosen = self.classes_of(model, classes)
         if guidance != 1 and chosen is None:
             raise without_labels(self.name, guidance)
-        record = None
+        record: dict[str, Any] | None = None
         if chosen is not None:
             record = {"num_classes": model.num_classes, "images_per_seed": len(chosen)}
             record |= {} if classes is None else {"classes": format_seeds(chosen)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import FORMAT
+from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.images import to_float
 from repro.models.base import Recorded
@@ -171,7 +172,7 @@ class TrainingModule(L.LightningModule, Plugin):
     def on_fit_start(self) -> None:
         """Remembers the training data, and lets the parts begin."""
         data = self.trainer.datamodule
-        if isinstance(data, Plugin):
+        if isinstance(data, ImageData):
             self.model.data_record, self.model.data_fingerprint = record_of(data), data.fingerprint()
         for part in self.parts:
             part.begin(self)

@@ -206,6 +206,7 @@ class OptimalLoss(L.Callback):
             images, labels = batch
             x_0 = pl_module.start_step(images)
             t, eps = pl_module.draws(x_0)
+            assert self._optimum is not None, "taken as training began"
             labels = labels if pl_module.num_classes else None
             losses = optimal_loss(self._optimum, pl_module.trained.parameterization, x_0, eps, t, labels)
             self._optimal = losses.mean().item()

@@ -16,7 +16,7 @@ from repro.images import to_float
 from repro.kernels import EDM, Kernel
 from repro.models.denoising import DenoisingModel, consistency_boundary, not_a_jump
 from repro.networks import Network
-from repro.parameterizations import EDMPreconditioning
+from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
 from repro.registry import settle
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
@@ -117,9 +117,12 @@ class ConsistencyModule(LossModule):
         check_choice("weighting", weighting, Weighting)
         if not sampler.consistency:
             raise not_a_jump(sampler)
+        meaning = trained.parameterization
+        assert isinstance(meaning, ConsistencyPreconditioning), "consistency_boundary makes no other"
         model = model_of(trained, sampler, compile=compile)
         super().__init__(model, trained, optimization, average, channels_last, seed, parts)
         self.schedule, self.distance, self.weighting, self.steps = schedule, distance, weighting, 0
+        self.sigma_data = meaning.sigma_data
         self.target = copy.deepcopy(self.average).train()
         if compile:
             self.target.network.compile()
@@ -168,7 +171,7 @@ class ConsistencyModule(LossModule):
             aim = target.denoise(self.step_back(x_t, t, s, x_0, eps, labels), s, labels)
         apart = distance(student.denoise(x_t, t, labels), aim, self.distance)
         ratio = (sigma / alpha).flatten()
-        return apart * weight(ratio, self.weighting, student.parameterization.sigma_data)
+        return apart * weight(ratio, self.weighting, self.sigma_data)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """How consistent the averaged weights are on held-out images, at fixed noises and evenly spread times."""

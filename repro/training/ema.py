@@ -38,8 +38,8 @@ def update_average(average: nn.Module, source: nn.Module, decay: float, trained_
         decay: How much of the average stays, in [0, 1].
         trained_only: Leave out parameters of ``source`` that are frozen, so that the average of them keeps every bit.
     """
-    pairs = zip(average.parameters(), source.parameters(), strict=True)
-    pairs = [(kept, new) for kept, new in pairs if new.requires_grad or not trained_only]
+    both = zip(average.parameters(), source.parameters(), strict=True)
+    pairs = [(kept, new) for kept, new in both if new.requires_grad or not trained_only]
     if pairs:
         torch._foreach_lerp_([kept for kept, _ in pairs], [new for _, new in pairs], 1 - decay)
     buffers, fresh = list(average.buffers()), list(source.buffers())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from repro.checkpoints.weights import load_weights
+from repro.errors import UserError
 from repro.kernels import Kernel
+from repro.models.weights import load_weights
 from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.registry import settle
@@ -84,6 +85,8 @@ class FineTuning(Diffusion):
     ) -> None:
         source = Source(start, "start")
         chosen_sampler, chosen_times = sampler or source.sampler, times or source.times or UniformTimes()
+        if chosen_sampler is None:
+            raise UserError("the start does not say how it draws; name a sampler: --model.sampler Heun")
         taken = taken_over(source, self, network, kernel, parameterization)
         super().__init__(
             taken.network,

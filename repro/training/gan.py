@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repro.errors import UserError
 from repro.images import to_float
 from repro.models.gan import GANModel
+from repro.models.latents import unconditional_shape
 from repro.networks.base import one_of
 from repro.networks.gan import (
     LOSSES,
@@ -39,9 +40,10 @@ _RECIPES = {
 }
 
 
-def _discriminator(image_size: int, channels: int, architecture: str, width: int, recipe: _Recipe) -> nn.Module:
+def _discriminator(shape: tuple[int, int, int], architecture: str, width: int, recipe: _Recipe) -> nn.Module:
     if width < 1:
         raise UserError(f"discriminator_width of GAN is {width}; give at least 1")
+    channels, image_size, _ = shape
     if architecture == "conv":
         return ConvDiscriminator(image_size, channels, width, recipe.spectral_norm)
     return ResidualDiscriminator(image_size, channels, width, None, recipe.spectral_norm, recipe.pooling)
@@ -122,8 +124,7 @@ class GAN(TrainingModule):
         channels_last: bool = False,
         seed: int = 0,
     ) -> None:
-        if num_classes:
-            raise UserError(f"GAN is unconditional, num_classes is {num_classes}; type --task unconditional")
+        unconditional_shape("GAN", image_size, channels, num_classes)
         recipe = _RECIPES[one_of("loss of GAN", loss, _RECIPES)]
         for name, value, least in (("n_critic", n_critic, 1), ("penalty", penalty, 0),
                                    ("generator_batch", generator_batch, 1), ("lr_decay", lr_decay, 0)):  # fmt: skip
@@ -142,7 +143,7 @@ class GAN(TrainingModule):
         )
         self.automatic_optimization = False
         self.discriminator = _discriminator(
-            image_size, channels, architecture, width if discriminator_width is None else discriminator_width, recipe
+            model.image_shape, architecture, width if discriminator_width is None else discriminator_width, recipe
         )
         if channels_last:
             self.discriminator.to(memory_format=torch.channels_last)

@@ -164,13 +164,10 @@ def taken_over(
     Raises:
         UserError: the source cannot be read, or is a formula where its network or parameterisation is wanted.
     """
-    parts = {
-        "network": source.copied_network() if network is None else network,
-        "kernel": kernel or source.denoiser.kernel,
-        "parameterization": parameterization or source.parameterization,
-    }
-    registry.settle(module, **parts)
-    return NetworkDenoiser(**parts)
+    network = source.copied_network() if network is None else network
+    kernel, parameterization = kernel or source.denoiser.kernel, parameterization or source.parameterization
+    registry.settle(module, network=network, kernel=kernel, parameterization=parameterization)
+    return NetworkDenoiser(network, kernel, parameterization)
 
 
 def check_data(role: str, module: Any, data: ImageData | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
 from repro.images import to_float
+from repro.models.latents import unconditional_shape
 from repro.models.vae import VAEModel
 from repro.networks import vae
 from repro.training.base import LossModule
@@ -87,8 +87,7 @@ class VAE(LossModule):
         channels_last: bool = False,
         seed: int = 0,
     ) -> None:
-        if num_classes:
-            raise UserError(f"VAE is unconditional, num_classes is {num_classes}; type --task unconditional")
+        unconditional_shape("VAE", image_size, channels, num_classes)
         check_at_least(False, kl_warmup=kl_warmup)
         model = VAEModel(image_size, channels, prior, latent, hidden, likelihood, components, pseudo_mean, pseudo_std)
         super().__init__(
