@@ -8,8 +8,7 @@ formats of checkpoints, which are never built from configs, have lower-case name
 A :class:`Group` says what its classes derive from. A package adds a group of its own by an entry point of
 ``repro.groups`` that points to one.
 
-Constructor arguments are the configuration: whatever the registry builds remembers them, :func:`record_of` turns
-them into plain JSON data and :func:`rebuild` builds the same object again. Checkpoints and banks hold such records.
+Constructor arguments are the configuration: whatever the registry builds remembers them; see :mod:`repro.records`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ import pkgutil
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from repro.errors import UserError, unknown
 
@@ -31,22 +31,18 @@ __all__ = [
     "Entry",
     "Group",
     "Plugin",
+    "arguments_of",
     "build",
     "construct",
-    "differences",
     "entries",
     "entry_of",
-    "flat",
     "group",
     "group_names",
     "groups_of",
     "load",
     "names",
     "path_of",
-    "rebuild",
-    "record_of",
     "refresh",
-    "settle",
 ]
 
 
@@ -163,18 +159,15 @@ def _bound(init: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return arguments
 
 
-def settle(built: Any, **arguments: Any) -> None:
-    """Records what an object itself put in place of constructor arguments that were left open (None).
-
-    So its record names everything that it needs, and :func:`rebuild` need not find it out again. Arguments that its
-    constructor does not have are left out.
-    """
-    recorded = built.__dict__.get(_ARGUMENTS, {})
-    recorded |= {name: value for name, value in arguments.items() if name in recorded}
-
-
 class Plugin:
-    """Base of the plug-in classes that have one: their instances remember their constructor arguments."""
+    """Base of the plug-in classes that have one: their instances remember their constructor arguments.
+
+    Attributes:
+        inside: Constructor arguments that reach something outside (a path, a download), each with the value under
+            which nothing is reached; a record in somebody else's file is built under these only.
+    """
+
+    inside: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -382,39 +375,11 @@ def _legal_arguments(cls: type) -> list[str] | None:
     return None
 
 
-def record_of(built: Any) -> dict[str, Any]:
-    """The plain record ``{"group", "name", "args"}`` from which :func:`rebuild` makes the same object.
-
-    Raises:
-        UserError: the object's class is not registered, or an argument is neither plain data nor a plug-in.
-
-    Example:
-        >>> record_of(build("kernels", "Flow"))
-        {'group': 'kernels', 'name': 'Flow', 'args': {'t_min': 0.001}}
-    """
-    cls = type(built)
-    entry, arguments = entry_of(cls), _arguments_of(built)
-    if entry is None:
-        raise UserError(
-            f"{cls.__module__}.{cls.__qualname__} cannot be recorded: register it as an entry point of one of "
-            f"{', '.join('repro.' + name for name in group_names())}"
-        )
-    if arguments is None:
-        raise UserError(
-            f"{entry.name} cannot be recorded: it was built by itself; build it by its name, repro.build"
-            f"({entry.group!r}, {entry.name!r}, ...), or derive it from repro.registry.Plugin"
-        )
-    return {
-        "group": entry.group,
-        "name": entry.name,
-        "args": {key: _plain(value, f"{cls.__name__}({key}=...)") for key, value in arguments.items()},
-    }
-
-
-def _arguments_of(built: Any) -> dict[str, Any] | None:
+def arguments_of(built: Any) -> dict[str, Any] | None:
     """What an object was built with; nothing where its class has no constructor of its own; None when not known."""
     arguments = getattr(built, "__dict__", {}).get(_ARGUMENTS)
-    if arguments is None and not any("__init__" in cls.__dict__ for cls in _own_classes(type(built))):
+    own = _own_classes(type(built))
+    if arguments is None and own and not any("__init__" in cls.__dict__ for cls in own):
         return {}
     return arguments
 
@@ -445,58 +410,3 @@ def entry_of(cls: type) -> Entry | None:
                 if pkgutil.resolve_name(target) is cls:
                     return registered[0]
     return None
-
-
-def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item, where) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item, where) for key, item in value.items()}
-    if hasattr(value, "__fspath__"):
-        return str(value)
-    if isinstance(value, Plugin) or _ARGUMENTS in getattr(value, "__dict__", {}):
-        return record_of(value)
-    raise UserError(f"{where} is a {type(value).__name__}: only plain data and plug-ins can be recorded")
-
-
-def rebuild(record: Any) -> Any:
-    """Builds the object that a record describes; plain data comes back as it is.
-
-    Example:
-        >>> rebuild({"group": "kernels", "name": "VP", "args": {"rate_max": 10.0}}).rate_max
-        10.0
-    """
-    if isinstance(record, list):
-        return [rebuild(item) for item in record]
-    if isinstance(record, dict):
-        if record.keys() == {"group", "name", "args"}:
-            return build(record["group"], record["name"], **rebuild(record["args"]))
-        return {key: rebuild(value) for key, value in record.items()}
-    return record
-
-
-def flat(settings: Any, key: str) -> dict[str, Any]:
-    """Settings as dotted keys: of a record ``{group, name, args}`` or a ``{class_path, init_args}``, its name first.
-
-    Example:
-        >>> flat({"class_path": "MLP", "init_args": {"width": 64}}, "network")
-        {'network': 'MLP', 'network.width': 64}
-    """
-    if not isinstance(settings, Mapping):
-        return {key: settings}
-    named: dict[str, Any] = {}
-    for name, arguments in (("class_path", "init_args"), ("name", "args")):
-        if name in settings and set(settings) <= {name, arguments, "group"}:
-            named, settings = {key: settings[name]}, settings.get(arguments) or {}
-    for name, value in settings.items():
-        named |= flat(value, f"{key}.{name}")
-    return named
-
-
-def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which settings differ: key -> (there, here); under another class only the class is named."""
-    old, new = flat(there, key), flat(here, key)
-    found = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
-    return {name: pair for name, pair in found.items() if not any(name.startswith(f"{other}.") for other in found)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fake_plugins import plug_in  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

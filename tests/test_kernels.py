@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from repro import registry
+from repro import records, registry
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Cosine, DiscreteVP, Flow, Kernel, SubVP
 from repro.testing.kernels import check_kernel
@@ -220,7 +220,7 @@ def test_mistakes(name, arguments, message):
 def test_rebuilt_from_its_record(name):
     arguments = {"VP": {"rate_max": 7.0}, "VE": {"sigma_max": 7.0}, "DiscreteVP": {"steps": 50}}.get(name, {})
     kernel = registry.build("kernels", name, **arguments)
-    again = registry.rebuild(json.loads(json.dumps(registry.record_of(kernel))))
+    again = records.rebuild(json.loads(json.dumps(records.record_of(kernel))))
     t = torch.linspace(kernel.t_min, kernel.t_max, 9, dtype=torch.float64)
     assert torch.equal(again.ratio(t), kernel.ratio(t))
     assert (again.t_min, again.t_max, again.prior_scale) == (kernel.t_min, kernel.t_max, kernel.prior_scale)

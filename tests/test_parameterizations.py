@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from repro import registry
+from repro import records, registry
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, DiscreteVP
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning, Eps, Parameterization, Score
@@ -179,7 +179,7 @@ def test_mistakes(name, arguments, message):
 def test_rebuilt_from_its_record(name):
     arguments = {"sigma_data": 0.3} if "Preconditioning" in name else {"condition": "log_ratio", "unit_input": True}
     meaning = registry.build("parameterizations", name, **arguments)
-    again = registry.rebuild(json.loads(json.dumps(registry.record_of(meaning))))
+    again = records.rebuild(json.loads(json.dumps(records.record_of(meaning))))
     assert isinstance(again, Parameterization)
     _, alpha, sigma = scales(VP())
     assert torch.equal(again.to_x_0(OUTPUT, X_0, alpha, sigma), meaning.to_x_0(OUTPUT, X_0, alpha, sigma))

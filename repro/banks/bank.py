@@ -30,7 +30,7 @@ from repro.banks.manifest import Manifest, format_seeds, read_manifest
 from repro.banks.shards import Shards
 from repro.errors import UserError
 from repro.images import to_uint8
-from repro.registry import rebuild
+from repro.records import rebuild
 
 __all__ = ["Bank", "check_rows"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from repro.errors import UserError, unknown
 from repro.files import locked, read_json, write_text
 from repro.noise import parse_seeds
-from repro.registry import differences
+from repro.records import differences
 
 __all__ = ["MANIFEST_NAME", "Manifest", "add_checksums", "format_seeds", "read_manifest", "write_manifest"]
 
@@ -51,7 +51,7 @@ class Manifest:
     Args:
         seeds: Number of each noise, every one once; their order is the order of the images.
         image_shape: (C, H, W).
-        model: Record of the model as :func:`repro.registry.record_of` gives it, or None for images from elsewhere.
+        model: Record of the model as :func:`repro.records.record_of` gives it, or None for images from elsewhere.
         model_fingerprint: Hash of the weights that sampled.
         source: Where the model came from: a checkpoint, a run, an address. Only told, never opened.
         sampler: Record of the sampler.

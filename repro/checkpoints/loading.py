@@ -13,7 +13,7 @@ from repro.errors import UserError
 from repro.models.base import Recorded
 from repro.models.decoded import Decoded
 from repro.models.weights import load_weights
-from repro.registry import build, rebuild
+from repro.records import rebuild
 from repro.released.addresses import local_path
 from repro.released.importing import import_file
 
@@ -98,7 +98,7 @@ def load_training(path: str | os.PathLike[str]) -> Any:
         own = checkpoint["repro"]["model"]["record"]
         if own["name"] != "DenoisingModel":
             raise UserError(f"{path} holds a {own['name']}, which is not trained; draw from it: repro predict")
-        module = build("modules", "Diffusion", **rebuild(own["args"]))
+        module = rebuild(own | {"group": "modules", "name": "Diffusion"})
         state = checkpoint["state_dict"]
         missing = {name: tensor for name, tensor in _raw_of(state).items() if name not in state}
         load_weights(module, {**state, **missing}, f"checkpoint {path}")

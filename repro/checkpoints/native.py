@@ -15,7 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from repro.errors import UserError, nearest
 from repro.files import write_whole
 from repro.models.decoded import Decoded
-from repro.registry import record_of
+from repro.records import record_of
 from repro.released.importing import Imported
 
 __all__ = ["FORMAT", "AtomicCheckpointIO", "checkpoint_of", "data_of", "read_checkpoint", "training_record"]

@@ -26,7 +26,7 @@ from repro.images import to_uint8
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
-from repro.registry import rebuild
+from repro.records import rebuild
 
 __all__ = ["run"]
 

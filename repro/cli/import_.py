@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from repro import registry
+from repro import records, registry
 from repro.checkpoints.native import AtomicCheckpointIO, checkpoint_of
 from repro.cli import runs
 from repro.cli.fill import build
@@ -69,7 +69,7 @@ def _help() -> str:
 
 def _described(built: Any) -> str:
     """A plug-in as it would be written, with the arguments that are not its default."""
-    record, usual = registry.record_of(built), inspect.signature(type(built)).parameters
+    record, usual = records.record_of(built), inspect.signature(type(built)).parameters
     unusual = [f"{key}={value!r}" for key, value in record["args"].items() if value != usual[key].default]
     return f"{record['name']}({', '.join(unusual)})"
 
@@ -108,7 +108,7 @@ def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
 def _write(imported: Imported, output: str | None) -> str:
     """Keeps the model as a run; returns its folder."""
     model = imported.model
-    config = {"model": _as_config(registry.record_of(model))}
+    config = {"model": _as_config(records.record_of(model))}
     status = {
         "checkpoint": "last.ckpt",
         "step": 0,

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from repro import registry
+from repro import records, registry
 from repro.checkpoints.loading import load_training
 from repro.cli import resume, runs
 from repro.cli.classes import class_of, short_names, specs
@@ -270,7 +270,7 @@ class CommandLine(LightningCLI):
     def _names(self) -> Iterator[tuple[str, str]]:
         plain = self.plain(skip_validation=True)
         for top in ("model", "data"):
-            for key, value in registry.flat(plain[top], top).items():
+            for key, value in records.flat(plain[top], top).items():
                 yield key, str(value).rpartition(".")[2]
 
     def _validate(self) -> None:
@@ -279,7 +279,7 @@ class CommandLine(LightningCLI):
         if data is None:
             if module.model.data_record is None:
                 raise UserError("the checkpoint does not say what it was trained on; name the data: --data NAME")
-            data = registry.rebuild(module.model.data_record)
+            data = records.rebuild(module.model.data_record)
         if not data.holdout:
             raise UserError("no image was held out of training to validate on; type --data NAME --data.holdout N")
         if tuple(data.image_shape) != tuple(module.image_shape):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repro import registry
+from repro import records, registry
 from repro.cli.named_configs import config_path
 from repro.errors import UserError, unknown
 from repro.plain import parse_yaml, read_yaml
@@ -87,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _classes(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The places of a config file where a class may be named, and what stands there."""
     for top in settings:
-        for key, value in registry.flat(settings[top], top).items():
+        for key, value in records.flat(settings[top], top).items():
             if isinstance(value, str):
                 yield key, value.rpartition(".")[2]
 

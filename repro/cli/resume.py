@@ -17,7 +17,7 @@ from repro.cli.words import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.models.weights import load_weights
-from repro.registry import differences, flat, record_of
+from repro.records import differences, flat, record_of
 from repro.training.base import TrainingModule
 
 __all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]

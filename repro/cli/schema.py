@@ -9,23 +9,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import pkgutil
-from collections.abc import Callable, Iterator
-from enum import Enum
+from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from repro import registry
 from repro.errors import UserError, nearest, unknown
+from repro.hints import classes_in, parts_of
 
 __all__ = ["Slot", "allow", "options_of", "settings_of", "slot_of"]
-
-_NUMBERS = (bool, int, float, complex)
-_PLAIN = (*_NUMBERS, str, bytes, list, tuple, dict, set, frozenset, type(None), Enum, PurePath, os.PathLike)
-_ABSTRACT = ("typing", "collections.abc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,27 +117,11 @@ def slot_of(hint: Any) -> Slot | None:
         ('kernels',)
         >>> slot_of(dict[str, object])
     """
-    bases = tuple(dict.fromkeys(_classes_in(hint)))
+    bases = classes_in(hint)
     if not bases:
         return None
-    parts = list(_parts(hint))
+    parts = list(parts_of(hint))
     return Slot(bases, tuple(registry.groups_of(*bases)), str in parts or PurePath in parts)
-
-
-def _parts(hint: Any) -> Iterator[Any]:
-    yield hint
-    if get_origin(hint) in (dict, type, Callable, Literal) or not get_args(hint):
-        return
-    for part in get_args(hint):
-        yield from _parts(part)
-
-
-def _classes_in(hint: Any) -> Iterator[type]:
-    for part in _parts(hint):
-        if not inspect.isclass(part) or get_origin(part) is not None or part is object:
-            continue
-        if not issubclass(part, _PLAIN) and part.__module__ not in _ABSTRACT:
-            yield part
 
 
 @functools.cache

@@ -27,7 +27,8 @@ from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.generalization import memorization_matches
 from repro.metrics.protocol import metric_value, pair_metrics, pick
 from repro.noise import parse_seeds
-from repro.registry import build, record_of
+from repro.records import record_of
+from repro.registry import build
 
 __all__ = ["Comparison", "compare"]
 

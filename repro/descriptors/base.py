@@ -17,7 +17,8 @@ from tqdm import tqdm
 from repro.descriptors.domain import Domain
 from repro.errors import UserError
 from repro.files import write_whole
-from repro.registry import Plugin, record_of
+from repro.records import record_of
+from repro.registry import Plugin
 
 __all__ = ["Descriptor", "cached_features", "features_of_bank"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError, unknown
 from repro.files import sha256_of_file
-from repro.registry import record_of
+from repro.records import record_of
 
 __all__ = ["ONNX", "Layout", "Levels", "resized"]
 

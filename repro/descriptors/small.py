@@ -21,7 +21,7 @@ from repro.files import write_whole
 from repro.images import to_float
 from repro.models.descriptor import CopyDescriptor
 from repro.networks.sscd import SSCDNetwork
-from repro.registry import record_of
+from repro.records import record_of
 
 __all__ = ["SHIPPED", "SmallSSCD", "shipped_file"]
 

@@ -23,7 +23,7 @@ from repro.descriptors.released import prepacked, read_released
 from repro.errors import UserError, unknown
 from repro.files import cache_folder, sha256_of_file, write_text, write_whole
 from repro.networks.sscd import SSCDNetwork
-from repro.registry import record_of
+from repro.records import record_of
 
 __all__ = ["PACKAGED", "SSCD", "packaged_file"]
 

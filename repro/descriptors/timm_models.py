@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError, nearest
-from repro.registry import record_of
+from repro.records import record_of
 
 __all__ = ["Timm"]
 

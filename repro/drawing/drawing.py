@@ -17,7 +17,7 @@ from repro.errors import UserError
 from repro.inverse.problem import Problem
 from repro.models.base import Model
 from repro.noise import parse_seeds
-from repro.registry import record_of
+from repro.records import record_of
 from repro.samplers.base import Sampler
 from repro.tasks.base import Plan
 

@@ -26,7 +26,7 @@ from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.models.base import Model, Recorded
 from repro.plots import image_grid, save_figure
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.samplers.base import Sampler
 
 __all__ = ["score"]

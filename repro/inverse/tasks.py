@@ -21,7 +21,7 @@ from repro.inverse.operators.masks import CentreMask
 from repro.inverse.posterior import PosteriorSampler
 from repro.inverse.problem import Problem
 from repro.models.base import Model
-from repro.registry import rebuild, record_of
+from repro.records import rebuild, record_of
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.ode import RK45

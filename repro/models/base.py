@@ -15,7 +15,8 @@ from repro.denoisers.guided import check_guidance
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.noise import NoiseStream
-from repro.registry import Plugin, record_of
+from repro.records import record_of
+from repro.registry import Plugin
 from repro.samplers.base import Sampler
 
 __all__ = ["Model", "Recorded", "fingerprint_of"]

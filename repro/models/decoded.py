@@ -12,7 +12,7 @@ from repro.models.base import Model
 from repro.models.pretrained import autoencoder_in, autoencoder_of
 from repro.models.text_to_image import TextToImage
 from repro.noise import NoiseStream
-from repro.registry import settle
+from repro.records import settle
 from repro.samplers.base import Sampler
 
 __all__ = ["Decoded", "Decoder"]

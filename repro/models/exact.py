@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro.denoisers import Denoiser
 from repro.models.denoising import Denoising
-from repro.registry import record_of
+from repro.records import record_of
 from repro.samplers.base import Sampler
 
 __all__ = ["Exact"]

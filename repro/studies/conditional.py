@@ -13,7 +13,7 @@ from repro.banks import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, above, beside, image_grid, line_chart, rate_chart, rendered, save_pixels
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure

@@ -17,7 +17,7 @@ from repro.descriptors.pixels import Pixels
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
 from repro.plots import Curve, Panel, above, image_grid, line_chart, rendered, save_pixels
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure

@@ -24,7 +24,7 @@ from repro.inverse.tasks import restoration_metrics
 from repro.metrics.functional.intervals import wilson_interval
 from repro.noise import parse_seeds
 from repro.plots import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.samplers.dpm_solver import DPMSolver
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first

@@ -15,7 +15,7 @@ from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
 from repro.kernels import EDM
 from repro.noise import NoiseStream
 from repro.plots import Curve, Panel, line_chart, rendered, save_figure
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.samplers.base import Step
 from repro.samplers.heun import Heun
 from repro.studies.base import Scale

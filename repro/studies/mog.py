@@ -19,7 +19,7 @@ from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import cosine, exceeds
 from repro.noise import draw_noise
 from repro.plots import Curve, Panel, line_chart, rendered, save_figure
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job
 from repro.studies.measuring import MeasuringStudy, log_figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repro.checkpoints.loading import load_model
 from repro.comparison import Comparison, compare
 from repro.plots import above, beside, image_grid, rate_chart, rendered, save_pixels
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure

@@ -20,7 +20,7 @@ from repro.comparison.results import PairCounts
 from repro.errors import UserError
 from repro.files import write_text
 from repro.metrics.functional.intervals import wilson_interval
-from repro.registry import flat, rebuild
+from repro.records import flat, rebuild
 
 __all__ = ["Facts", "as_text", "facts_of", "rate_cells", "system_rows", "write_rows"]
 

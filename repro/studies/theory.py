@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from repro.checkpoints.loading import load_training
 from repro.comparison import compare
 from repro.plots import Curve, Panel, line_chart, rendered, save_figure
-from repro.registry import rebuild
+from repro.records import rebuild
 from repro.studies.base import Scale
 from repro.studies.jobs import Job
 from repro.studies.measuring import MeasuringStudy, log_figure

@@ -10,7 +10,7 @@ import torch
 
 from repro.data.base import ImageData
 from repro.data.order import permutation
-from repro.registry import rebuild, record_of
+from repro.records import rebuild, record_of
 
 __all__ = ["check_data"]
 

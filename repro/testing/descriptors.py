@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
-from repro.registry import rebuild, record_of
+from repro.records import rebuild, record_of
 
 __all__ = ["check_batches", "check_descriptor", "check_images", "check_isolation", "check_record", "check_vectors"]
 

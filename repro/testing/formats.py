@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from repro import registry
+from repro import records, registry
 from repro.checkpoints.native import checkpoint_of
 from repro.errors import UserError
 from repro.released.base import ForeignFile
@@ -61,7 +61,7 @@ def _check_model(name: str, imported: Imported) -> None:
     assert not any(p.requires_grad for p in model.parameters()), f"{name} gives weights that ask for gradients"
     assert imported.file.sha256 in model.origin, f"{name}: the origin does not name the file's bytes"
     record = checkpoint_of(imported)
-    rebuilt = registry.rebuild(record["repro"]["model"]["record"])
+    rebuilt = records.rebuild(record["repro"]["model"]["record"])
     state = record["state_dict"].items()
     rebuilt.load_state_dict({k.removeprefix("model."): each for k, each in state if k.startswith("model.")})
     assert rebuilt.fingerprint() == model.fingerprint(), f"{name}: the model is not rebuilt from its own record"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repro import registry
+from repro import records
 from repro.errors import UserError
 from repro.training.chosen import chosen_parameters
 
@@ -183,19 +183,19 @@ def _attention_calls(network: nn.Module, found: set[str]) -> Iterator[None]:
 def check_record(build: Callable[[], nn.Module]) -> None:
     """A network rebuilt from its record has the same record and the same parameter shapes."""
     network = build()
-    record = registry.record_of(network)
-    other = registry.rebuild(record)
-    assert registry.record_of(other) == record, "the record changes when the network is rebuilt from it"
+    record = records.record_of(network)
+    other = records.rebuild(record)
+    assert records.record_of(other) == record, "the record changes when the network is rebuilt from it"
     shapes, others = ({name: value.shape for name, value in each.state_dict().items()} for each in (network, other))
     assert shapes == others, "a network rebuilt from its record has other parameters"
 
 
 def check_sizes(build: Callable[[], nn.Module]) -> None:
     """Every image size and number of channels either works or is refused with a UserError."""
-    record = registry.record_of(build())
+    record = records.record_of(build())
     for size, channels in ((7, 1), (12, 3), (16, 2)):
         try:
-            network = registry.rebuild(record | {"args": record["args"] | {"image_size": size, "channels": channels}})
+            network = records.rebuild(record | {"args": record["args"] | {"image_size": size, "channels": channels}})
         except UserError:
             continue
         assert tuple(network.image_shape) == (channels, size, size), f"image_shape is {network.image_shape}"

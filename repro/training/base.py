@@ -17,7 +17,8 @@ from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.images import to_float
 from repro.models.base import Recorded
-from repro.registry import Plugin, record_of
+from repro.records import record_of
+from repro.registry import Plugin
 from repro.training.ema import Average, update_average
 from repro.training.optimization import Optimization
 from repro.training.part import Part

@@ -19,7 +19,7 @@ from repro.errors import UserError
 from repro.files import write_text
 from repro.models.base import Model
 from repro.noise import parse_seeds
-from repro.registry import flat, record_of
+from repro.records import flat, record_of
 from repro.training.base import TrainingModule
 from repro.training.diffusion import Diffusion
 from repro.training.optimal_loss import losses_by_level, optimal_loss, optimum_of

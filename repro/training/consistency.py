@@ -17,7 +17,7 @@ from repro.kernels import EDM, Kernel
 from repro.models.denoising import DenoisingModel, consistency_boundary, not_a_jump
 from repro.networks import Network
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
-from repro.registry import settle
+from repro.records import settle
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
 from repro.samplers.steps import COORDINATES, check_choice, noise_in

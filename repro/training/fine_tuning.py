@@ -9,7 +9,7 @@ from repro.kernels import Kernel
 from repro.models.weights import load_weights
 from repro.networks import Network
 from repro.parameterizations import Parameterization
-from repro.registry import settle
+from repro.records import settle
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
 from repro.training.chosen import chosen_parameters, frozen_norms

@@ -16,7 +16,7 @@ from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
 from repro.networks import Network
 from repro.parameterizations import Parameterization
-from repro.registry import settle
+from repro.records import settle
 from repro.samplers.steps import Spacing, check_choice
 from repro.training.base import LossModule
 from repro.training.diffusion import model_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from repro import registry
+from repro import records, registry
 from repro.checkpoints.loading import load_model
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
@@ -94,7 +94,7 @@ class Source:
             UserError: the kernel has noise levels that it does not know.
         """
         own = self.denoiser.kernel
-        if registry.record_of(own) == registry.record_of(kernel):
+        if records.record_of(own) == records.record_of(kernel):
             return self.denoiser
         (known_low, known_high), (low, high) = _ratios(own), _ratios(kernel)
         if low < known_low * (1 - 1e-6) or high > known_high * (1 + 1e-6):
@@ -121,7 +121,7 @@ class Source:
             UserError: it is a formula.
         """
         source = self.with_network("network").network
-        network = registry.rebuild(registry.record_of(source))
+        network = records.rebuild(records.record_of(source))
         network.load_state_dict(source.state_dict())
         return network
 
@@ -166,7 +166,7 @@ def taken_over(
     """
     network = source.copied_network() if network is None else network
     kernel, parameterization = kernel or source.denoiser.kernel, parameterization or source.parameterization
-    registry.settle(module, network=network, kernel=kernel, parameterization=parameterization)
+    records.settle(module, network=network, kernel=kernel, parameterization=parameterization)
     return NetworkDenoiser(network, kernel, parameterization)
 
 

@@ -82,7 +82,7 @@ def test_help_all_and_help_of_a_class() -> None:
         assert part in whole
     network = run_here("fit", "--model", "Diffusion", "--model.network.help", "UViT")
     assert network.code == 0
-    assert "--model.network.patch_size" in network.out
+    assert "patch_size" in network.out
 
 
 def test_help_of_predict_begins_with_its_own_options() -> None:

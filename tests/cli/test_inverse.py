@@ -13,7 +13,7 @@ from PIL import Image
 from repro.banks import Bank
 from repro.images import to_float
 from repro.inverse.operators.masks import CentreMask
-from repro.registry import rebuild
+from repro.records import rebuild
 
 TEST = ("test", "--task", "inpaint", "--seeds", "0-3", "--trainer.enable_progress_bar", "false")
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from commands import run_here
 
-from repro import registry
+from repro import records
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
 from repro.cli import compare
@@ -307,9 +307,9 @@ def test_differences_stop_at_another_class() -> None:
         "args": {"net": {"group": "networks", "name": "A", "args": {"w": 1}}, "x": 2},
     }
     here = {"class_path": "M", "init_args": {"net": {"class_path": "B", "init_args": {"v": 3}}, "x": 2}}
-    assert registry.differences(there, here, "model") == {"model.net": ("A", "B")}
+    assert records.differences(there, here, "model") == {"model.net": ("A", "B")}
     here["init_args"]["net"] = {"class_path": "A", "init_args": {"w": 4}}
-    assert registry.differences(there, here, "model") == {"model.net.w": (1, 4)}
+    assert records.differences(there, here, "model") == {"model.net.w": (1, 4)}
 
 
 def test_ctrl_c_is_one_line_and_the_run_can_go_on(trained: Path) -> None:

@@ -12,7 +12,7 @@ from bank_files import write_bank
 from image_files import encoded, pictures, write_folder
 
 import repro.data.stream
-from repro import registry
+from repro import records, registry
 from repro.data.digits import Digits
 from repro.data.downloads import CIFAR10, MNIST
 from repro.data.order import flips_at, subset_order
@@ -337,7 +337,7 @@ def test_a_source_shared_out_of_memory_is_never_opened_twice(monkeypatch):
 def test_chosen_classes_are_those_images_in_their_order_with_new_numbers(name, tmp_path, monkeypatch):
     everything = _build(name, tmp_path, monkeypatch)
     stored, labels = everything.open_source(), everything.open_source().labels
-    data = type(everything)(**registry.record_of(everything)["args"] | {"classes": [1, 0]})
+    data = type(everything)(**records.record_of(everything)["args"] | {"classes": [1, 0]})
     rows = ((labels == 0) | (labels == 1)).nonzero().flatten()
     assert 0 < len(data) == len(rows)
     assert data.class_names == tuple(stored.class_names[number] for number in (1, 0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro import registry
+from repro import records, registry
 from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, NetworkDenoiser, UnderKernel
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Flow
@@ -126,7 +126,7 @@ def test_network_without_a_shape():
 def test_rebuilt_from_its_record():
     network = registry.build("networks", "MLP", image_size=4, channels=1, width=8, depth=1)
     denoiser = NetworkDenoiser(network, VP(rate_max=9.0), V(unit_input=True))
-    again = registry.rebuild(json.loads(json.dumps(registry.record_of(denoiser))))
+    again = records.rebuild(json.loads(json.dumps(records.record_of(denoiser))))
     again.load_state_dict(denoiser.state_dict())
     x, t = torch.randn(2, 1, 4, 4), torch.tensor(0.3)
     assert torch.equal(again.denoise(x, t), denoiser.denoise(x, t))

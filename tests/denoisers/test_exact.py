@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from repro import registry
+from repro import records, registry
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, LowRankMixtureDenoiser
 from repro.denoisers.mixture import mixture_bases
@@ -379,7 +379,7 @@ def test_mixture_runs_under_every_sampler():
 
 def test_mixture_is_rebuilt_from_plain_data():
     denoiser = LowRankMixtureDenoiser(VP(), (1, 3, 3), components=4, rank=2, bases_seed=9)
-    again = registry.rebuild(registry.record_of(denoiser))
+    again = records.rebuild(records.record_of(denoiser))
     assert torch.equal(again.bases, denoiser.bases)
     assert torch.equal(again.bases, LowRankMixture((1, 3, 3), 4, 2, 9).bases)
     with pytest.raises(UserError, match="outside the 4 components 0 to 3"):

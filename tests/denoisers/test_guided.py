@@ -14,7 +14,8 @@ from repro.models.denoising import DenoisingModel
 from repro.models.exact import Exact
 from repro.noise import NoiseStream, draw_noise
 from repro.parameterizations import EDMPreconditioning
-from repro.registry import build, names, rebuild, record_of
+from repro.records import rebuild, record_of
+from repro.registry import build, names
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.heun import Heun
 from repro.testing.denoisers import check_denoiser

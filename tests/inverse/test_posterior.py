@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from repro import registry
+from repro import records
 from repro.data.digits import Digits
 from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
@@ -140,7 +140,7 @@ def test_mistakes_are_one_line(make, message):
 
 def test_rebuilt_from_its_record():
     sampler = PosteriorSampler(Heun(steps=5), CentreMask(0.3), data(), noise=0.1, step_size=0.7)
-    again = registry.rebuild(registry.record_of(sampler))
+    again = records.rebuild(records.record_of(sampler))
     images = [each.sample(Smooth(EDM()), NoiseStream(SEEDS)) for each in (sampler, again)]
     assert torch.equal(*images)
 

@@ -15,7 +15,7 @@ from containers import dit_checkpoint, edm_pickle, score_sde_checkpoint, state_d
 import repro
 from repro.banks import Bank
 from repro.cli.main import main
-from repro.registry import record_of
+from repro.records import record_of
 from repro.released.importing import import_file
 
 SHORT = ("--sampler", "Euler", "--sampler.steps", "2")

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from pipelines import autoencoder, pipeline
 
 import repro
-from repro import registry
+from repro import records, registry
 from repro.banks import Bank
 from repro.cli.main import main
 from repro.errors import UserError
@@ -146,7 +146,7 @@ def test_a_run_without_a_decoder_gets_one_when_drawn(files, said):
     said("predict", *words, "--classes", "5", "--seeds", "0-1", "--output", "bank")
     decoded = Decoded(repro.load("runs/imported/dit-0"), str(files / "vae"))
     assert torch.equal(Bank.open("bank").images, decoded.sample([0, 1], torch.tensor([5, 5])))
-    again = registry.rebuild(json.loads(json.dumps(registry.record_of(decoded))))
+    again = records.rebuild(json.loads(json.dumps(records.record_of(decoded))))
     again.load_state_dict(decoded.state_dict())
     assert again.fingerprint() == decoded.fingerprint()
     assert torch.equal(again.sample([3], torch.tensor([5])), decoded.sample([3], torch.tensor([5])))

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the extra diffusers")
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from pipelines import pipeline
 
-from repro import registry
+from repro import records
 from repro.errors import UserError
 from repro.models.text_to_image import TextToImage
 from repro.noise import draw_noise
@@ -84,7 +84,7 @@ def test_without_guidance_the_negative_prompt_says_nothing(folder: Path) -> None
 def test_the_record_rebuilds_it_and_the_fingerprint_tells_models_apart(
     model: TextToImage, folder: Path, tmp_path: Path
 ) -> None:
-    again = registry.rebuild(json.loads(json.dumps(registry.record_of(model))))
+    again = records.rebuild(json.loads(json.dumps(records.record_of(model))))
     assert again.fingerprint() == model.fingerprint()
     assert torch.equal(again.sample([1]), model.sample([1]))
     other = TextToImage(str(pipeline(tmp_path / "sd-b", seed=1)), PROMPT, steps=4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro import registry
+from repro import records, registry
 from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser, NetworkDenoiser
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Flow, SubVP
@@ -67,7 +67,7 @@ def test_mistakes_when_sampling():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_rebuilt_from_its_record(name):
     sampler = registry.build("samplers", name)
-    again = registry.rebuild(registry.record_of(sampler))
+    again = records.rebuild(records.record_of(sampler))
     images = [each.sample(GaussianDenoiser(EDM()), NoiseStream([1])) for each in (sampler, again)]
     assert torch.equal(*images)
 

@@ -12,7 +12,8 @@ from PIL import Image
 from repro.banks import BankWriter
 from repro.cli.main import main
 from repro.data.digits import Digits
-from repro.registry import load, record_of
+from repro.records import record_of
+from repro.registry import load
 
 
 def study():

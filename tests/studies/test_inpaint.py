@@ -12,7 +12,7 @@ from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.errors import UserError
-from repro.registry import record_of
+from repro.records import record_of
 from repro.studies.inpaint import Inpaint
 
 SYSTEMS = ("DDPMv1", "DDPMv3", "Multistagev1", "DiT", "UViT")

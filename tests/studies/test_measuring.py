@@ -37,7 +37,7 @@ def test_mog(tmp_path, monkeypatch):
     model = load_model(tmp_path / "runs" / "d3_n500")
     assert model.data_record["args"]["rank"] == 3
     exact = LowRankMixtureDenoiser(EDM(), rank=3)
-    from repro.registry import rebuild
+    from repro.records import rebuild
 
     x_0 = rebuild(model.data_record).held_out()[0]
     t = model.times.of_uniform((torch.arange(16) + 0.5) / 16, EDM())

@@ -12,7 +12,8 @@ from repro.banks import Bank
 from repro.checkpoints.loading import load_model
 from repro.metrics.functional.similarity import cosine
 from repro.noise import parse_seeds
-from repro.registry import build, load, rebuild
+from repro.records import rebuild
+from repro.registry import build, load
 from repro.studies import recovery
 
 

@@ -11,7 +11,8 @@ from repro.checkpoints.loading import load_model
 from repro.images import to_float
 from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise
-from repro.registry import build, load, rebuild
+from repro.records import rebuild
+from repro.registry import build, load
 from repro.studies import regimes
 from repro.studies.jobs import is_done
 

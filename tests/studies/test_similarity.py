@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro import registry
+from repro import records, registry
 from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.errors import UserError
@@ -150,7 +150,7 @@ def test_facts_of_a_run(tmp_path):
         parameterization=registry.build("parameterizations", "V"),
         sampler=registry.build("samplers", "Heun", steps=7),
     )  # fmt: skip
-    bank = Bank.from_images(pixels(2, 0), model=registry.record_of(model), sampler=registry.record_of(model.sampler))
+    bank = Bank.from_images(pixels(2, 0), model=records.record_of(model), sampler=records.record_of(model.sampler))
     facts = facts_of(bank, tmp_path, tmp_path / "fit.done", tmp_path / "draw.done")
     assert (facts.mode, facts.network, facts.kernel, facts.sampler) == ("Diffusion", "MLP", "VP", "Heun 7")
     assert facts.parameters == sum(weight.numel() for weight in network.parameters())

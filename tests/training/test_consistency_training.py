@@ -12,7 +12,7 @@ from consistency_models import SHAPE, Closed, distilled, small, trained_on_data
 from torch import nn
 from trainings import assert_equal, state, trainer
 
-from repro import registry
+from repro import records
 from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
@@ -262,7 +262,7 @@ def test_validation_measures_the_average(tmp_path, make):
 
 def test_rebuilt_from_its_record(teacher):
     for module in (ConsistencyDistillation(str(teacher), levels=5), trained_on_data()):
-        record = json.loads(json.dumps(registry.record_of(module)))
-        again = registry.rebuild(record)
-        assert registry.record_of(again) == record
+        record = json.loads(json.dumps(records.record_of(module)))
+        again = records.rebuild(record)
+        assert records.record_of(again) == record
         assert again.levels_now == module.levels_now

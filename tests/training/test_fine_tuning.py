@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from repro import registry
+from repro import records
 from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
@@ -107,7 +107,7 @@ def test_a_checkpoint_is_rebuilt_resumed_and_sampled_without_the_start(start, tm
     found = load_model(tmp_path / "run")
     assert torch.equal(found.sample(range(4)), model.eval().sample(range(4)))
     assert (found.sampler.steps, type(found.times).__name__) == (2, "LogNormalTimes")
-    again = registry.rebuild(registry.record_of(found))
+    again = records.rebuild(records.record_of(found))
     assert again.images_seen == 0
     fit(tmp_path / "run", again, 4, tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert again.images_seen == 32
@@ -116,7 +116,7 @@ def test_a_checkpoint_is_rebuilt_resumed_and_sampled_without_the_start(start, tm
 def test_what_is_left_out_is_the_starts(start):
     model, before = FineTuning(start), load_model(start)
     assert all(
-        registry.record_of(getattr(model.trained, part)) == registry.record_of(getattr(before.denoiser, part))
+        records.record_of(getattr(model.trained, part)) == records.record_of(getattr(before.denoiser, part))
         for part in ("network", "kernel", "parameterization")
     )
     weights = before.denoiser.state_dict()

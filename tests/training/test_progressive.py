@@ -16,7 +16,7 @@ from repro.metrics.functional import reproducibility_score
 from repro.networks.mlp import MLP
 from repro.noise import NoiseStream, draw_noise
 from repro.parameterizations import X0, EDMPreconditioning, V
-from repro.registry import record_of
+from repro.records import record_of
 from repro.samplers.euler import Euler
 from repro.times import LogNormalTimes
 from repro.training.callbacks import RunCheckpoint
