@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from repro.errors import UserError
 
@@ -23,16 +22,12 @@ __all__ = [
     "cache_folder",
     "locked",
     "make_folder",
-    "parse_json",
-    "read_json",
     "sha256_of_file",
     "sweep_parts",
     "write_text",
     "write_whole",
 ]
 
-JSON_BYTES = 64 * 2**20
-JSON_DEPTH = 64
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM})
@@ -182,52 +177,6 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # else it was replaced while this one waited
                 yield
                 return
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The plain data in a JSON file that may come from anybody: at most 64 MiB and 64 levels deep.
-
-    Raises:
-        UserError: no such file, too large, too deep, or no JSON.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(JSON_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    return parse_json(data, str(path))
-
-
-def parse_json(data: bytes | str, name: str) -> Any:
-    """Plain data of JSON text that may come from anybody: at most 64 MiB and 64 levels deep.
-
-    Args:
-        data: The text, as bytes in UTF-8 or as characters.
-        name: What the error calls it.
-
-    Raises:
-        UserError: too large, too deep, or no JSON.
-
-    Example:
-        >>> parse_json('{"labels": [1, 2]}', "dataset.json")
-        {'labels': [1, 2]}
-    """
-    if len(data) > JSON_BYTES:
-        raise UserError(f"{name} is larger than {JSON_BYTES >> 20} MiB; it is not read")
-    too_deep = UserError(f"{name} is nested more than {JSON_DEPTH} levels deep; it is not read")
-    try:
-        content = json.loads(data)
-    except RecursionError:
-        raise too_deep from None
-    except ValueError as error:
-        raise UserError(f"{name} is damaged: {' '.join(str(error).split())[:100]}") from error
-    level = [content]
-    for _ in range(JSON_DEPTH):
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level = [item for items in inner for item in items]
-        if not level:
-            return content
-    raise too_deep
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

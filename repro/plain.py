@@ -86,18 +86,25 @@ def parse_json(text: str | bytes, what: str) -> Any:
         what: What it is, as the subject of an error message.
 
     Raises:
-        UserError: no valid JSON, or nested more deeply than Python can follow.
+        UserError: no valid JSON, or nested more than 60 deep.
 
     Example:
         >>> parse_json('{"a": [1, null]}', "manifest")
         {'a': [1, None]}
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except RecursionError as error:
         raise _too_deep(what) from error
     except ValueError as error:
-        raise UserError(f"{what} is not valid JSON: {error}") from error
+        raise UserError(f"{what} is not valid JSON: {' '.join(str(error).split())[:200]}") from error
+    level = [content]
+    for _ in range(_MOST_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inner for item in items]
+        if not level:
+            return content
+    raise _too_deep(what)
 
 
 def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
@@ -106,9 +113,9 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
     return parse_yaml(_read(Path(path), named, _MOST_BYTES), named)
 
 
-def read_json(path: str | os.PathLike[str], what: str, most_bytes: int = 64 << 20) -> Any:
+def read_json(path: str | os.PathLike[str], what: str = "", most_bytes: int = 64 << 20) -> Any:
     """Reads a JSON file of at most so many bytes; see :func:`parse_json`."""
-    named = f"{what} {path}"
+    named = f"{what} {path}".strip()
     return parse_json(_read(Path(path), named, most_bytes), named)
 
 
@@ -120,6 +127,6 @@ def _read(path: Path, named: str, most_bytes: int) -> str:
             raise UserError(f"{named} is larger than {most_bytes >> 20} MiB")
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{named} is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+        raise UserError(f"{named} is no text file in UTF-8: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise UserError(f"cannot read {named}: {error.strerror or error}") from error

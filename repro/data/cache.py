@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import UserError
-from repro.files import cache_folder, read_json, write_text, write_whole
+from repro.files import cache_folder, write_text, write_whole
+from repro.plain import read_json
 
 __all__ = ["DecodedCache", "Listing"]
 

@@ -129,9 +129,9 @@ def test_an_edm_data_set_whose_labels_are_null_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (b"{", "dataset.json is damaged"),
-        (b"[" * 100_000, "dataset.json is nested more than 64 levels deep"),
-        (b'{"labels": ' + b"[" * 100 + b"]" * 100 + b"}", "dataset.json is nested more than 64 levels deep"),
+        (b"{", "dataset.json is not valid JSON"),
+        (b"[" * 100_000, "dataset.json is nested more than 60 deep"),
+        (b'{"labels": ' + b"[" * 100 + b"]" * 100 + b"}", "dataset.json is nested more than 60 deep"),
         (b"[1]", "is not of the form"),
         (b'{"labels": [["00000/img00000000.png"]]}', "is not of the form"),
         (b'{"labels": [["00000/img00000000.png", 1]]}', "gives no label for image '00000/img00000001.png'"),
