@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON by strangers, and the folder where downloads and features are kept."""
+"""Files that appear whole or not at all, and the folder where downloads and computed features are kept."""
 
 from __future__ import annotations
 

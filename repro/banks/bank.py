@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ from repro.banks.manifest import Manifest, format_seeds, read_manifest
 from repro.banks.shards import Shards
 from repro.errors import UserError
 from repro.images import to_uint8
-from repro.records import rebuild
+
+if TYPE_CHECKING:
+    from repro.data.base import ImageData
 
 __all__ = ["Bank", "check_rows"]
 
@@ -161,13 +163,27 @@ class Bank:
             return self.path.resolve().name
         return (self.manifest.model or {}).get("name", "bank")
 
-    def training_images(self) -> Tensor | None:
-        """The images that the model was trained on, uint8 (N, C, H, W); None when the manifest does not say.
+    def training_data(self) -> ImageData | None:
+        """The data set that the model was trained on; None when the manifest does not say.
 
         Raises:
-            UserError: the manifest names data that cannot be had here.
+            UserError: the manifest names data that are not read unasked (:func:`repro.data.recorded.recorded_data`).
         """
-        return None if self.manifest.data is None else _images_of(json.dumps(self.manifest.data, sort_keys=True))
+        from repro.data.recorded import recorded_data  # not at the top: it imports Lightning
+
+        data = self.manifest.data
+        return None if data is None else recorded_data(data, f"bank {self.path or self.name}")
+
+    def training_images(self) -> Tensor | None:
+        """All images that the model was shown, mirrored copies included, uint8 (N, C, H, W); None when the manifest
+        does not say.
+
+        Raises:
+            UserError: as :meth:`training_data`, or the images are others than those the model was trained on.
+        """
+        if self.training_data() is None:
+            return None
+        return _shown(json.dumps(self.manifest.data, sort_keys=True), self.manifest.data_fingerprint)
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -199,8 +215,16 @@ class Bank:
 
 
 @functools.lru_cache(maxsize=4)
-def _images_of(data: str) -> Tensor:
-    return to_uint8(rebuild(json.loads(data)).images())
+def _shown(record: str, fingerprint: str) -> Tensor:
+    from repro.data.recorded import recorded_data
+
+    data = recorded_data(json.loads(record), "the bank")
+    if fingerprint and data.fingerprint() != fingerprint:
+        raise UserError(
+            f"the images of {data!r} are not those that the model was trained on any more; name the right ones with "
+            "--train"
+        )
+    return to_uint8(data.shown()[0])
 
 
 def check_rows(manifest: Manifest, seeds: Sequence[int], images: Tensor, labels: Tensor | None) -> None:

@@ -223,7 +223,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(
             f"no sample bank at {path}: it holds no {MANIFEST_NAME}; draw one with repro predict --seeds 0-999"
         )
-    record = read_json(path / MANIFEST_NAME)
+    record = read_json(path / MANIFEST_NAME, "manifest")
     checksum = record.pop("checksum", None) if isinstance(record, dict) else None
     try:
         manifest = Manifest.from_record(record)
@@ -259,7 +259,7 @@ def _write_record(path: Path, record: dict[str, Any], overwrite: bool = True) ->
 def add_checksums(path: Path, checksums: dict[str, str]) -> None:
     """Adds the SHA-256 of files that are on the disk to the manifest; processes that write one bank take turns."""
     with locked(path / MANIFEST_NAME):
-        record = read_json(path / MANIFEST_NAME)
+        record = read_json(path / MANIFEST_NAME, "manifest")
         if record.pop("checksum", None) != _checksum(record):
             raise UserError(f"bank {path}: manifest.json was changed by another program; name another folder")
         record["checksums"] = dict(sorted((record["checksums"] | checksums).items()))

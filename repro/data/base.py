@@ -18,12 +18,12 @@ from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSourc
 from repro.data.split import Split, check_at_least
 from repro.data.stream import Batch, Batches, BatchStream, InOrder
 from repro.errors import UserError
-from repro.registry import Plugin
 
 __all__ = ["IN_MEMORY_BYTES", "Facts", "ImageData"]
 
 IN_MEMORY_BYTES = 4 * 2**30
 _READ = 1024
+_CLASSES_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Facts:
     num_classes: int
 
 
-class ImageData(LightningAdapter, Plugin, ABC):
+class ImageData(LightningAdapter, ABC):
     """A set of images with labels, as Lightning's trainer, the banks and the scores use it.
 
     Images are uint8 in [0, 255], (C, H, W), unless the class says another ``dtype``: floats are what a model is shown,
@@ -59,7 +59,8 @@ class ImageData(LightningAdapter, Plugin, ABC):
         batch_size: Images a batch, over all ranks; with gradient accumulation one optimiser step takes several.
         subset: How many images to train on; None takes all that are not held out.
         subset_seed: Which images a subset takes: subsets of one seed are nested.
-        classes: Numbers of the classes to keep, which become 0, 1, 2, ... in this order; None keeps all.
+        classes: Names or numbers of the classes to keep, which become 0, 1, 2, ... in this order; ``dog,cat`` is as
+            good as a list, and text that is a name is one before it is a number. None keeps all.
         seed: Number of the batch order and of the flips.
         horizontal_flip: Whether each image seen is mirrored by a fair coin of its position.
         resize: Scale the whole set once to this side: centre square; block means when the side divides the old one,
@@ -71,12 +72,15 @@ class ImageData(LightningAdapter, Plugin, ABC):
 
     Attributes:
         dtype: Of the images: uint8, or float32 for data that are no pictures.
+        reaches_out: Whether the images are read from a path or an address; a record in a stranger's file may then
+            not name them (:mod:`repro.data.recorded`).
 
     Raises:
         UserError: an argument out of its range; on first use, a subset larger than the set.
     """
 
     dtype: ClassVar[torch.dtype] = torch.uint8
+    reaches_out: bool = True
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class ImageData(LightningAdapter, Plugin, ABC):
         batch_size: int = 128,
         subset: int | None = None,
         subset_seed: int = 0,
-        classes: list[int] | None = None,
+        classes: list[int | str] | str | None = None,
         seed: int = 0,
         horizontal_flip: bool = False,
         resize: int | None = None,
@@ -100,9 +104,10 @@ class ImageData(LightningAdapter, Plugin, ABC):
         self.batch_size, self.subset, self.subset_seed, self.seed = batch_size, subset, subset_seed, seed
         self.horizontal_flip, self.resize, self.grayscale = horizontal_flip, resize, grayscale
         self.holdout, self.workers, self.in_memory = holdout, workers, in_memory
-        if classes is not None and (not classes or len(set(classes)) < len(classes)):
-            raise UserError(f"classes is {classes}; give different numbers, such as [0,1], or leave it out")
-        self.kept_classes = classes
+        kept = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+        if kept is not None and (not kept or len(set(kept)) < len(kept)):
+            raise UserError(f"classes is {classes}; give different names or numbers, such as 0,1, or leave it out")
+        self.kept_classes = kept
         self._count: int | None = None
         self._source: ImageSource | None = None
         self._facts: Facts | None = None
@@ -147,6 +152,20 @@ class ImageData(LightningAdapter, Plugin, ABC):
     def images(self) -> Tensor:
         """The images to train on: ``dtype`` (N, C, H, W), in the order of the subset. Loads them into memory."""
         return self._loaded()[0].images
+
+    def shown(self) -> Batch:
+        """Every image that a training is shown, with its label: those of :meth:`images`, then, with
+        ``horizontal_flip``, the mirrored copy of each."""
+        images, labels = self.images(), self.labels()
+        if not self.horizontal_flip:
+            return images, labels
+        return torch.cat([images, images.flip(-1)]), labels.repeat(2)
+
+    def class_line(self) -> str:
+        """What the classes are, in words: ``3 classes: cat, dog, horse``, or ``no classes``."""
+        names = self.class_names
+        shown = ", ".join(names[:_CLASSES_NAMED]) + (", ..." if len(names) > _CLASSES_NAMED else "")
+        return f"{len(names)} class{'es' if len(names) > 1 else ''}: {shown}" if names else "no classes"
 
     def labels(self) -> Tensor:
         """Their classes: int64 (N,); zeros when the images are unlabelled."""

@@ -58,7 +58,7 @@ class DecodedCache:
         """The listing and the images, uint8 (n, C, H, W) mapped from the file; None when there is no sound entry."""
         try:
             array_path, record_path = self._paths()
-            record = read_json(record_path)
+            record = read_json(record_path, "record", 2**30)
             images = np.load(array_path, mmap_mode="c", allow_pickle=False)
             changes = {kind: (int(count), str(name)) for kind, (count, name) in record["changes"].items()}
             listing = Listing(record["names"], tuple(record["image_shape"]), record["labels"], changes)

@@ -22,6 +22,8 @@ class Digits(ImageData):
         (1, 8, 8)
     """
 
+    reaches_out = False
+
     def open_source(self) -> ArraySource:
         """Reads scikit-learn's file."""
         from sklearn.datasets import load_digits

@@ -74,7 +74,7 @@ class Downloaded(ImageData):
         return ArraySource(images, labels, [name.split(" - ")[0] for name in sets[0].classes])
 
     def _folder(self) -> Path:
-        return cache_folder("data") if self.root is None else Path(self.root).expanduser()
+        return cache_folder("data", make=self.download) if self.root is None else Path(self.root).expanduser()
 
     def _read(self, part: str) -> Any:
         import torchvision.datasets

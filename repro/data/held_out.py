@@ -34,7 +34,7 @@ class HeldOut(ImageData):
         super().__init__(**common)
         if not of.holdout:
             raise UserError(f"{type(of).__name__} holds out no image; give for example --data.of.holdout 1000")
-        self.of, self.dtype = of, of.dtype
+        self.of, self.dtype, self.reaches_out = of, of.dtype, of.reaches_out
 
     def open_source(self) -> ArraySource:
         """Loads the held-out images."""

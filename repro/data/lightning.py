@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from lightning.pytorch import LightningDataModule
 
 from repro.data.stream import Batch, BatchStream
+from repro.data.trust import remember
 from repro.errors import UserError
+from repro.registry import Plugin
 
 __all__ = ["LightningAdapter"]
 
 
-class LightningAdapter(LightningDataModule):
+class LightningAdapter(LightningDataModule, Plugin):
     """Answers a trainer's questions about a set of images, in any ``lightning.Trainer``.
 
     The training loader is one stream for the whole run that begins at the module's ``images_seen``. Without held-out
@@ -61,6 +63,8 @@ class LightningAdapter(LightningDataModule):
         if not self.holdout and stage == "validate":
             raise UserError("no images are held out to validate on; give for example --data.holdout 1000")
         self.check()
+        if stage == "fit":
+            remember(self)
         self.__dict__.pop("val_dataloader", None)
         if not self.holdout:
             self.__dict__["val_dataloader"] = None  # how Lightning knows that there is no such loader

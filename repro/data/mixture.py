@@ -44,6 +44,7 @@ class LowRankMixture(ImageData):
     """
 
     dtype: ClassVar[torch.dtype] = torch.float32
+    reaches_out = False
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repro.data.pixels import fit_array
 from repro.data.progress import slow_progress
-from repro.errors import UserError
+from repro.errors import UserError, unknown
 
 __all__ = ["ArraySource", "ClassSource", "FittedSource", "ImageSource", "SubsetSource"]
 
@@ -151,22 +151,35 @@ class ClassSource(SubsetSource):
 
     Args:
         source: All of them.
-        classes: Numbers of the classes to keep, all different.
+        classes: Names or numbers of the classes to keep, all different; text is a name before it is a number.
 
     Raises:
-        UserError: a number that is no class of the source.
+        UserError: no class of the source, or one twice.
     """
 
-    def __init__(self, source: ImageSource, classes: Sequence[int]) -> None:
-        known = len(source.class_names)
-        wrong = next((number for number in classes if not 0 <= number < known), None)
-        if wrong is not None:
-            raise UserError(
-                f"class {wrong} is not in the data: " + (f"give 0 to {known - 1}" if known else "it has none")
-            )
-        kept = torch.isin(source.labels, torch.tensor(classes))
+    def __init__(self, source: ImageSource, classes: Sequence[int | str]) -> None:
+        names = source.class_names
+        numbers = [_number_of(each, names) for each in classes]
+        if len(set(numbers)) < len(numbers):
+            raise UserError(f"classes is {list(classes)}, which names one class twice; give each once")
+        kept = torch.isin(source.labels, torch.tensor(numbers))
         super().__init__(source, kept.nonzero().flatten().numpy())
-        places = torch.zeros(known, dtype=torch.int64)
-        places[list(classes)] = torch.arange(len(classes))
+        places = torch.zeros(len(names), dtype=torch.int64)
+        places[numbers] = torch.arange(len(numbers))
         self.labels = places[self.labels]
-        self.class_names = tuple(source.class_names[number] for number in classes)
+        self.class_names = tuple(names[number] for number in numbers)
+
+
+def _number_of(given: int | str, names: Sequence[str]) -> int:
+    if isinstance(given, str):
+        if given in names:
+            return names.index(given)
+        if not given.isdecimal():
+            raise (
+                unknown("class", given, names) if names else UserError(f"class {given} is not in the data: it has none")
+            )
+    number = int(given)
+    if not 0 <= number < len(names):
+        known = f"give 0 to {len(names) - 1}" if names else "it has none"
+        raise UserError(f"class {number} is not in the data: {known}")
+    return number

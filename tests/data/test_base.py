@@ -351,3 +351,34 @@ def test_chosen_classes_obey_the_laws_and_wrong_ones_are_told():
     for classes, told in (([3, 10], "10 is not in the data: give 0 to 9"), ([], "different"), ([1, 1], "different")):
         with pytest.raises(UserError, match=told):
             Digits(classes=classes).images()
+
+
+def test_classes_are_named_too_and_said_in_one_line(tmp_path):
+    files = {
+        f"{name}/{i}.png": encoded(image) for name in ("cat", "dog", "2", "10") for i, image in enumerate(pictures(3))
+    }
+    path = str(write_folder(tmp_path, files))
+    whole = registry.build("data", "ImageArchive", path=path)
+    assert whole.class_names == ("2", "10", "cat", "dog")
+    assert whole.class_line() == "4 classes: 2, 10, cat, dog"
+    for classes, names in (
+        ("dog,cat", ("dog", "cat")),
+        (["cat", 3], ("cat", "dog")),
+        ("2", ("2",)),
+        ([2], ("cat",)),
+        ("0, 1", ("2", "10")),
+    ):
+        data = registry.build("data", "ImageArchive", path=path, classes=classes)
+        assert data.class_names == names
+        assert len(data) == 3 * len(names) == len(data.images())
+        assert registry.rebuild(registry.record_of(data)).class_names == names
+    for classes, message in (
+        ("dog,cta", "unknown class 'cta'; did you mean 'cat'"),
+        (["cat", 2], "names one class twice"),
+        ("cat,cat", "give different names or numbers"),
+        ([9], "class 9 is not in the data: give 0 to 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            registry.build("data", "ImageArchive", path=path, classes=classes).images()
+    with pytest.raises(UserError, match="class cat is not in the data: it has none"):
+        registry.build("data", "ImageArchive", path=path, classes="cat", labelled=False).images()
