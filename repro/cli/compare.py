@@ -26,7 +26,6 @@ from repro.images import to_uint8
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
-from repro.records import rebuild
 
 __all__ = ["run"]
 
@@ -124,17 +123,18 @@ def _banks(
 def _train_images(banks: Sequence[Bank], given: ImageData | None) -> list[Tensor | None]:
     """Training images of each system: those given, or those that its bank names, where they can be had."""
     if given is not None:
-        return [to_uint8(given.images())] * len(banks)
-    known: dict[str, Tensor | None] = {"null": None}
-    records = [json.dumps(bank.manifest.data, sort_keys=True) for bank in banks]
-    for record in records:
-        if record not in known:
-            try:
-                known[record] = to_uint8(rebuild(json.loads(record)).images())
-            except UserError as error:
-                known[record] = None
+        return [to_uint8(given.shown()[0])] * len(banks)
+    images: list[Tensor | None] = []
+    said: set[str] = set()
+    for bank in banks:
+        try:
+            images.append(bank.training_images())
+        except UserError as error:
+            images.append(None)
+            if json.dumps(bank.manifest.data) not in said:
                 print(f"repro: warning: no GL on these training images: {error}", file=sys.stderr)
-    return [known[record] for record in records]
+            said.add(json.dumps(bank.manifest.data))
+    return images
 
 
 def _folder(output: str | None) -> Path:

@@ -25,6 +25,7 @@ from repro.cli.parser import Parser, quiet, stoppable
 from repro.cli.schema import allow
 from repro.cli.words import last, split
 from repro.data.base import ImageData
+from repro.data.recorded import recorded_data
 from repro.drawing import draw, launch, score
 from repro.errors import UserError
 from repro.files import write_text
@@ -279,7 +280,7 @@ class CommandLine(LightningCLI):
         if data is None:
             if module.model.data_record is None:
                 raise UserError("the checkpoint does not say what it was trained on; name the data: --data NAME")
-            data = records.rebuild(module.model.data_record)
+            data = recorded_data(module.model.data_record, "the checkpoint", "--data")
         if not data.holdout:
             raise UserError("no image was held out of training to validate on; type --data NAME --data.holdout N")
         if tuple(data.image_shape) != tuple(module.image_shape):

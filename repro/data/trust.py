@@ -10,7 +10,8 @@ from typing import Any
 
 from repro.errors import UserError
 from repro.files import cache_folder, write_text
-from repro.registry import Plugin, record_of
+from repro.records import record_of
+from repro.registry import Plugin
 
 __all__ = ["remember", "was_trained_on"]
 

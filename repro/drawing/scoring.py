@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from repro.banks import Bank
 from repro.data.base import ImageData
+from repro.data.recorded import recorded_data
 from repro.descriptors import Descriptor, default_descriptor
 from repro.drawing.bank import SHARD, bank_of, drawn_model, run_folder_of
 from repro.drawing.drawing import Drawing
@@ -26,7 +27,6 @@ from repro.metrics.functional.similarity import check_threshold
 from repro.metrics.protocol import pair_metrics
 from repro.models.base import Model, Recorded
 from repro.plots import image_grid, save_figure
-from repro.records import rebuild
 from repro.samplers.base import Sampler
 
 __all__ = ["score"]
@@ -100,8 +100,8 @@ def score(
     _check_references(banks, drawing)
     banks = drawing.plan.references(drawing.numbers) | banks
     if data is None and read.data_record is not None and drawing.plan.trained_for:
-        data = rebuild(read.data_record)
-    train = to_uint8(data.images()) if data is not None else None
+        data = recorded_data(read.data_record, "the checkpoint", "--data")
+    train = to_uint8(data.shown()[0]) if data is not None else None
     labelled = drawing.plan.classes is not None
     scores = Scores(banks, descriptor, threshold, mae_threshold, train, metrics, fabric.device, labelled)
     _feed(scores, drawing, batch_size, fabric)

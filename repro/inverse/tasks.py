@@ -13,6 +13,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 
 from repro.banks import Bank
 from repro.data.base import ImageData
+from repro.data.recorded import recorded_data
 from repro.errors import UserError
 from repro.images import to_float, to_uint8
 from repro.inverse.operators import Operator
@@ -21,7 +22,7 @@ from repro.inverse.operators.masks import CentreMask
 from repro.inverse.posterior import PosteriorSampler
 from repro.inverse.problem import Problem
 from repro.models.base import Model
-from repro.records import rebuild, record_of
+from repro.records import record_of
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.ode import RK45
@@ -134,7 +135,7 @@ class Inverse(Task):
     def _truth(self, model: Model, problem: Problem) -> ImageData:
         if problem.truth is None and model.data_record is None:
             raise UserError(f"--task {self.name} needs images to measure; name data: --problem.truth NAME")
-        return problem.truth or rebuild(model.data_record)
+        return problem.truth or recorded_data(model.data_record, "the checkpoint", "--problem.truth")
 
 
 def _misfit(truth: Sequence[int], model: Sequence[int]) -> str:

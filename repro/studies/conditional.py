@@ -13,7 +13,6 @@ from repro.banks import Bank
 from repro.comparison import Comparison, compare
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, above, beside, image_grid, line_chart, rate_chart, rendered, save_pixels
-from repro.records import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
@@ -101,7 +100,7 @@ def _with_classes(found: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of between RP, with how many of its matches are under the class of the nearest training image."""
     place, other = found.names.index(row["first"]), found.names.index(row["second"])
     outcome = found.scores["Between RP"].outcomes[place, other]
-    shown = rebuild(found.banks[place].manifest.data).labels()[found.memorization[place].index]
+    shown = found.banks[place].training_data().shown()[1][found.memorization[place].index]
     alike = (shown == found.banks[other].labels[outcome.second])[outcome.matches]
     return dict(row) | {"same_class": int(alike.sum())}
 

@@ -17,7 +17,6 @@ from repro.descriptors.pixels import Pixels
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
 from repro.plots import Curve, Panel, above, image_grid, line_chart, rendered, save_pixels
-from repro.records import rebuild
 from repro.studies.base import Scale, Study
 from repro.studies.jobs import Job, longest_first
 from repro.studies.measuring import log_figure
@@ -128,7 +127,7 @@ def _compared(folder: Path, scale: Scale, count: int) -> Comparison:
     """The four models of one N and the start, GL against the N images."""
     names = [*(_name(mode, seed, count) for mode, seed in _TRAININGS), _START]
     banks = [Bank.open(bank_of(folder, name)) for name in names]
-    images = rebuild(banks[0].manifest.data).images()
+    images = banks[0].training_images()
     like = ("Pixels", 0.95) if scale == "tiny" else (None, None)
     return compare(banks, like[0], [images] * len(_TRAININGS) + [None], like[1], names=names)
 
@@ -162,7 +161,7 @@ def _share_rows(found: Mapping[int, Comparison], scale: Scale) -> Iterator[dict[
     """Samples that are nearer to the whole second set than to the first."""
     last = found[max(found)]
     descriptor = Pixels() if scale == "tiny" else default_descriptor(last.banks[0].manifest.image_shape)
-    first, second = (descriptor.features(rebuild(last.banks[place].manifest.data).images()) for place in (-1, 0))
+    first, second = (descriptor.features(last.banks[place].training_images()) for place in (-1, 0))
     for count, each in found.items():
         for place, of in ((0, _TUNED), (2, _SCRATCH), (4, _START)):
             features = features_of_bank(each.banks[place], descriptor)

@@ -76,11 +76,8 @@ def optimum_of(module: Diffusion, data: ImageData, **options: Any) -> EmpiricalD
         data: Its training data.
         **options: ``chunk`` and ``precision`` of :class:`~repro.denoisers.EmpiricalDenoiser`.
     """
-    images, labels = data.images(), data.labels() if module.num_classes else None
-    if data.horizontal_flip:
-        images = torch.cat([images, images.flip(-1)])
-        labels = None if labels is None else labels.repeat(2)
-    return EmpiricalDenoiser(images, module.trained.kernel, labels=labels, **options)
+    images, labels = data.shown()
+    return EmpiricalDenoiser(images, module.trained.kernel, labels=labels if module.num_classes else None, **options)
 
 
 class LevelLoss(NamedTuple):

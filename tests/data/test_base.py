@@ -371,7 +371,7 @@ def test_classes_are_named_too_and_said_in_one_line(tmp_path):
         data = registry.build("data", "ImageArchive", path=path, classes=classes)
         assert data.class_names == names
         assert len(data) == 3 * len(names) == len(data.images())
-        assert registry.rebuild(registry.record_of(data)).class_names == names
+        assert records.rebuild(records.record_of(data)).class_names == names
     for classes, message in (
         ("dog,cta", "unknown class 'cta'; did you mean 'cat'"),
         (["cat", 2], "names one class twice"),

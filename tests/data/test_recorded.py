@@ -11,7 +11,7 @@ from repro.banks import Bank
 from repro.data import CIFAR10, Digits, HeldOut, ImageArchive, LowRankMixture
 from repro.data.recorded import recorded_data
 from repro.errors import UserError
-from repro.registry import record_of
+from repro.records import record_of
 
 
 class _OneStep(LightningModule):
