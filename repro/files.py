@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import os
 import secrets
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from repro.errors import UserError
 
@@ -20,14 +23,19 @@ except ImportError:  # Windows: files are then written without locks
 
 __all__ = [
     "cache_folder",
+    "csv_text",
     "locked",
     "make_folder",
+    "printable",
     "sha256_of_file",
     "sweep_parts",
     "write_text",
     "write_whole",
 ]
 
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format (direction), surrogates, line, paragraph
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM})
@@ -177,6 +185,37 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # else it was replaced while this one waited
                 yield
                 return
+
+
+def printable(text: str) -> str:
+    """Makes a text safe for a terminal: control, direction and line characters become escapes such as ``\\x1b``.
+
+    Example:
+        >>> printable("edm\\x1b[2J")
+        'edm\\\\x1b[2J'
+    """
+    return "".join(
+        each if unicodedata.category(each) not in _UNSAFE else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Writes rows of the same columns as CSV.
+
+    Texts are made printable, and a text that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) gets
+    an apostrophe in front, as names may come from files of others.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_cell(column) for column in rows[0]])
+    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value.startswith(_FORMULA) else value)
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
 from repro.comparison.counting import between_scores, check_size, groups_of, pair_scores
+from repro.comparison.record import record
+from repro.comparison.remarks import remarks
 from repro.comparison.report import write_report
 from repro.comparison.results import Conditions, Memorization, PairValues, Results
-from repro.comparison.tables import TABLES, Row, record, table
+from repro.comparison.tables import TABLES, Row, table
 from repro.comparison.text import as_text
 from repro.comparison.write import log_results, write_results
 from repro.descriptors import default_descriptor
 from repro.descriptors.base import Descriptor, cached_features, check_images, features_of_bank
 from repro.errors import UserError, unknown
 from repro.files import cache_folder
-from repro.metrics.functional.copies import have_copies
-from repro.metrics.functional.generalization import memorization_matches
+from repro.metrics.functional.generalization import memorization_matches, nearest_other
+from repro.metrics.functional.similarity import nearest
 from repro.metrics.protocol import metric_value, pair_metrics, pick
 from repro.noise import parse_seeds
 from repro.records import record_of
@@ -69,8 +73,25 @@ class Comparison(Results):
         """Adds rates and figures to a TensorBoard log."""
         log_results(self, Path(logdir), step)
 
+    def remarks(self) -> list[str]:
+        """What must be known before the numbers are believed, in sentences; empty where nothing is wrong."""
+        return remarks(self)
+
     def __str__(self) -> str:
         return as_text(self)
+
+    def __repr__(self) -> str:
+        """A line that fits a notebook's cell."""
+        scores = ", ".join(
+            f"{score.name} {np.nanmin(rates):.3f}-{np.nanmax(rates):.3f}"
+            for score in self.scores.values()
+            if (rates := np.array([score.rates[pair] for pair in score.pairs()])).size
+        )
+        return f"Comparison({len(self.names)} systems, {self.noises:,} noises, {self.descriptor['name']}: {scores})"
+
+    def _repr_html_(self) -> str:
+        """The printed tables, for a notebook."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def compare(
@@ -295,7 +316,7 @@ class _Training:
     def __init__(self, descriptor: Descriptor, batch_size: int | None, device: str) -> None:
         self.descriptor, self.batch_size, self.device = descriptor, batch_size, device
         self._known: dict[int, Tensor] = {}
-        self._chance: dict[int, dict[str, tuple[int, int]]] = {}
+        self._chance: dict[int, dict[str, np.ndarray]] = {}
 
     def features(self, images: Tensor) -> Tensor:
         """Of a training set, (N, d)."""
@@ -306,23 +327,16 @@ class _Training:
     def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
         """Nearest training image of each sample, from the samples' features."""
         matches = memorization_matches(own.to(self.device), self.features(images), threshold)
-        return Memorization(*(part.cpu().numpy() for part in matches), len(images), self.chance(images, threshold))
+        return Memorization(*(part.cpu().numpy() for part in matches), len(images), self.chance(images), threshold)
 
-    def chance(self, images: Tensor, threshold: float) -> dict[str, tuple[int, int]]:
-        """GL of images that no system drew, as counts; see :class:`Memorization`."""
+    def chance(self, images: Tensor) -> dict[str, np.ndarray]:
+        """How near images that no system drew come to a training set; see :class:`Memorization`."""
         if id(images) not in self._chance:
-            known, count = self.features(images), min(_CONTROLS, len(images) // 2)
-            chosen = torch.linspace(0, len(images) - 1, count).long()
-            others = torch.ones(len(images), dtype=torch.bool)
-            others[chosen] = False
-            sets = {}
-            if count:
-                noise = self.descriptor.features(_shuffled_pixels(images[chosen]), self.batch_size, self.device)
-                sets = {"unseen": (known[chosen], known[others]), "noise": (noise, known)}
-            self._chance[id(images)] = {
-                kind: (count - int(have_copies(own, train, threshold).sum()), count)
-                for kind, (own, train) in sets.items()
-            }
+            known, count = self.features(images), min(_CONTROLS, len(images))
+            shuffled = _shuffled_pixels(images[torch.linspace(0, len(images) - 1, count).long()])
+            noise = self.descriptor.features(shuffled, self.batch_size, self.device)
+            sets = {"unseen": nearest_other(known, count), "noise": nearest(noise, known)[0]} if count > 1 else {}
+            self._chance[id(images)] = {kind: similarity.cpu().numpy() for kind, similarity in sets.items()}
         return self._chance[id(images)]
 
 

@@ -16,7 +16,7 @@ from repro.metrics.functional.curves import THRESHOLDS, counts_above, counts_bel
 from repro.metrics.functional.intervals import check_confidence, wilson_interval
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.paired import PairedTest, mcnemar_test
-from repro.metrics.functional.similarity import check_threshold
+from repro.metrics.functional.similarity import check_threshold, exceeds
 
 __all__ = ["Conditions", "Memorization", "Outcomes", "PairCounts", "PairValues", "Results", "Sense", "counted"]
 
@@ -206,15 +206,18 @@ class Memorization:
         similarity: To the nearest training image, (n,).
         index: Its place in the training set, int64 (n,).
         train_size: Number of training images.
-        chance: What GL is of images that no system drew, by kind: how many are no copy, and of how many. ``unseen``:
-            training images, searched among the others; ``noise``: training images with their pixels shuffled.
+        chance: Similarity to the nearest training image of images that no system drew, (m,) each, by kind. ``unseen``:
+            training images, searched among the other ones; ``noise``: training images with their pixels shuffled.
+            Empty where the training set is a single image.
+        threshold: Similarity above which an image is a copy.
     """
 
     copies: np.ndarray
     similarity: np.ndarray
     index: np.ndarray
     train_size: int
-    chance: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    chance: Mapping[str, np.ndarray]
+    threshold: float
 
     @property
     def count(self) -> int:
@@ -230,14 +233,18 @@ class Memorization:
         """Wilson interval of GL."""
         return wilson_interval(self.count, len(self.copies), confidence)
 
-    def thresholds(self, threshold: float) -> list[float]:
-        """Where :meth:`curve` is taken: evenly from 0 to 1, with the given threshold among them."""
-        return sorted({*THRESHOLDS, float(threshold)})
+    def chance_count(self, kind: str) -> int:
+        """Images of a kind in ``chance`` that are no copy."""
+        return int((~exceeds(torch.from_numpy(self.chance[kind]), self.threshold)).sum())
 
-    def curve(self, threshold: float) -> list[int]:
-        """Samples that are no copy at each of :meth:`thresholds`."""
-        above = counts_above(torch.from_numpy(self.similarity), self.thresholds(threshold))
-        return (len(self.similarity) - above).tolist()
+    def thresholds(self) -> list[float]:
+        """Where :meth:`curve` is taken: evenly from 0 to 1, with the own threshold among them."""
+        return sorted({*THRESHOLDS, self.threshold})
+
+    def curve(self, chance: str = "") -> list[int]:
+        """Samples, or images of a kind in ``chance``, that are no copy at each of :meth:`thresholds`."""
+        similarity = torch.from_numpy(self.chance[chance] if chance else self.similarity)
+        return (len(similarity) - counts_above(similarity, self.thresholds())).tolist()
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from repro.comparison.results import PairCounts, Results, counted
+from repro.comparison.results import Memorization, PairCounts, Results, counted
 from repro.metrics.functional.conditional import conditional_counts, conditional_rates
 from repro.metrics.functional.paired import PairedTest, adjusted_p_values, paired_tests
 
-__all__ = ["MOST_PAIRED", "TABLES", "Row", "matrix", "record", "table", "tables"]
+__all__ = ["MOST_PAIRED", "TABLES", "Row", "matrix", "table", "tables"]
 
 MOST_PAIRED = 12
 """Systems up to which all paired tests are made: 660 a score. There are K (K - 1) (K - 2) / 2 of K systems."""
@@ -104,12 +104,16 @@ def curves(results: Results) -> list[Row]:
                 row = {"score": score.name, "first": names[i], "second": names[j], "threshold": limit}
                 row |= _counted(results, count, n)
                 rows.append(row | {"control_count": control, "control_rate": None if control is None else control / n})
-    blank = {"control_count": None, "control_rate": None}
     for name, copies in zip(names, results.memorization, strict=True):
-        limits = [] if copies is None else copies.thresholds(results.threshold)
-        for limit, count in zip(limits, [] if copies is None else copies.curve(results.threshold), strict=True):
+        if copies is None:
+            continue
+        unseen = copies.chance.get("unseen", ())
+        controls = copies.curve("unseen") if len(unseen) else [None] * len(copies.thresholds())
+        for limit, count, control in zip(copies.thresholds(), copies.curve(), controls, strict=True):
             row = {"score": "GL", "first": name, "second": "training images", "threshold": limit}
-            rows.append(row | _counted(results, count, len(copies.copies)) | blank)
+            row |= _counted(results, count, len(copies.copies))
+            rate = None if control is None else control / len(unseen)
+            rows.append(row | {"control_count": control, "control_rate": rate})
     return rows
 
 
@@ -159,10 +163,15 @@ def gl(results: Results) -> list[Row]:
         {"system": name}
         | _counted(results, copies.count, len(copies.copies))
         | {"train_size": copies.train_size, "mean_nearest": float(copies.similarity.mean())}
-        | {f"{kind}_rate": count / n for kind, (count, n) in copies.chance.items()}
+        | {key: value for kind in copies.chance for key, value in _gl_chance(results, copies, kind).items()}
         for name, copies in zip(results.names, results.memorization, strict=True)
         if copies is not None
     ]
+
+
+def _gl_chance(results: Results, copies: Memorization, kind: str) -> Row:
+    n = len(copies.chance[kind])
+    return {f"{kind}_n": n} | _counted(results, copies.chance_count(kind), n, f"{kind}_")
 
 
 TABLES: dict[str, Callable[[Results], list[Row]]] = {
@@ -202,25 +211,3 @@ def tables(results: Results) -> Iterator[tuple[str, list[Row]]]:
 
 def _under(results: Results, rows: list[Row]) -> list[Row]:
     return [results.conditions.cells() | row for row in rows]
-
-
-def record(results: Results) -> Row:
-    """Everything that the numbers depend on and the numbers themselves, as plain JSON data."""
-    scores = results.scores.values()
-    return {
-        "format": 1,
-        **results.conditions.record(),
-        "seeds": results.banks[0].manifest.record()["seeds"],
-        "systems": [
-            {"name": name, "path": None if bank.path is None else str(bank.path), "fingerprint": bank.fingerprint}
-            | {key: value for key, value in bank.manifest.record().items() if key not in ("seeds", "format")}
-            for name, bank in zip(results.names, results.banks, strict=True)
-        ],
-        "scores": {score.name: score.counts.tolist() for score in scores},
-        "controls": {score.name: score.control.tolist() for score in scores if score.control is not None},
-        "totals": {score.name: score.totals.tolist() for score in scores},
-        "conditional": conditional(results),
-        "values": values(results),
-        "memorization": gl(results),
-        "warnings": list(results.warnings),
-    }

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from repro.comparison import tables
+from repro.comparison.remarks import remarks
 from repro.comparison.results import PairCounts, PairValues, Results
+from repro.files import printable
 
 __all__ = ["as_text", "condition", "gl_condition"]
 
@@ -59,11 +61,11 @@ def as_text(results: Results) -> str:
     console = Console(width=10_000, record=True, file=io.StringIO(), **plain)
     console.width = max(80, *(console.measure(each).maximum for each in found))
     console.print(f"{len(results.names)} systems, {results.noises:,} noises, {results.conditions.data}", soft_wrap=True)
-    for warning in results.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
     for each in found:
         console.print(each)
-    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    for remark in remarks(results):
+        console.print(f"warning: {remark}", soft_wrap=True)
+    return "\n".join(printable(line.rstrip()) for line in console.export_text().rstrip("\n").split("\n"))
 
 
 def _span(row: Mapping[str, Any], prefix: str = "") -> str:

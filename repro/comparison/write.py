@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from repro.comparison.figures import figures
+from repro.comparison.record import record
 from repro.comparison.results import Results
-from repro.comparison.tables import Row, gl, pairs, record, tables, values
+from repro.comparison.tables import gl, pairs, tables, values
 from repro.comparison.text import as_text
 from repro.errors import UserError
-from repro.files import write_text, write_whole
+from repro.files import csv_text, write_text, write_whole
 from repro.plots import rendered, save_figure
 
 __all__ = ["log_results", "write_results"]
@@ -40,7 +38,7 @@ def write_results(results: Results, folder: Path, draw: bool = True) -> list[Pat
     written = []
     for name, rows in tables(results):
         written.append(folder / f"{_slug(name)}.csv")
-        write_text(written[-1], _csv(rows))
+        write_text(written[-1], csv_text(rows))
     if any(copies is not None for copies in results.memorization):
         written.append(folder / "nearest.npz")
         _write_nearest(results, written[-1])
@@ -55,14 +53,6 @@ def write_results(results: Results, folder: Path, draw: bool = True) -> list[Pat
 def _slug(name: str) -> str:
     """The name of a score or table as that of a file."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _write_nearest(results: Results, path: Path) -> None:

@@ -53,7 +53,7 @@ def test_many_systems_are_told_by_their_ends():
     found = compare([Bank.from_images(each) for each in images], "Pixels", names=[f"s{k}" for k in range(14)])
     text = str(found)
     assert "highest and lowest of 91 pairs" in " ".join(text.split())
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines() if not line.startswith("warning:")) <= 100
     rows = sorted((row for row in found.table("pairs") if row["score"] == "RP"), key=lambda row: -row["rate"])
     for row in (*rows[:5], *rows[-5:]):
         line = next(line for line in text.splitlines() if f" {row['first']} " in line and f" {row['second']} " in line)

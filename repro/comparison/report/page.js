@@ -299,9 +299,10 @@ function drawMemorization() {
   if (!data.gl.length) return;
   byId("memorization").hidden = false;
   byId("gl-condition").textContent = data.gl_condition;
-  const body = table(["system", "GL", `${data.percent} interval`, "not copied", "training images", "mean nearest"], data.gl.map((row) => [
+  const body = table(["system", "GL", `${data.percent} interval`, "not copied", "training images", "mean nearest", "GL of unseen images", "GL of noise"], data.gl.map((row) => [
     make("button", { type: "button", class: "link", "data-system": row.system, on: { click: () => { state.system = row.system; writeAddress(); drawMemorization(); } } }, data.names[row.system]),
     rate(row.rate), span(row.low, row.high), `${whole(row.count)} of ${whole(row.n)}`, whole(row.train_size), rate(row.mean_nearest),
+    ...[row.unseen_rate, row.noise_rate].map((value) => (value === undefined ? "–" : rate(value))),
   ]));
   body.id = "gl";
   byId("gl").replaceWith(body);
@@ -345,6 +346,7 @@ function drawBanks() {
       make("dl", {}, ...facts), make("pre", { tabindex: "0" }, JSON.stringify(bank.manifest, null, 1)));
   }));
   byId("summary").textContent = data.summary;
+  replace("remarks", ...data.remarks.map((remark) => make("li", {}, remark)));
   byId("foot").textContent = data.foot;
 }
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from repro.banks import format_seeds
 from repro.comparison import tables
+from repro.comparison.remarks import remarks
 from repro.comparison.report.sheets import Sheets, fitting_sheets
 from repro.comparison.results import Memorization, PairCounts, Results
 from repro.comparison.text import condition, gl_condition
@@ -131,6 +132,7 @@ def _data(results: Results, sheets: Sheets) -> dict[str, Any]:
             }
             for score in results.values.values()
         ],
+        "remarks": remarks(results),
         "gl": list(_memorization(results, sheets)),
         "gl_condition": f"Share of samples that are no copy of a training image: {gl_condition(results)}.",
         "banks": [_bank(results, place) for place in range(len(results.names))],
@@ -215,8 +217,8 @@ def _memorization(results: Results, sheets: Sheets) -> Iterator[dict[str, Any]]:
             yield rows[name] | {
                 "system": place,
                 "train": sheets.train_of[place],
-                "thresholds": found.thresholds(results.threshold),
-                "curve": found.curve(results.threshold),
+                "thresholds": found.thresholds(),
+                "curve": found.curve(),
                 "most": [_nearest(results, place, found, row) for row in sheets.nearest[place][0]],
                 "least": [_nearest(results, place, found, row) for row in sheets.nearest[place][1]],
             }

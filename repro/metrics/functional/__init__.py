@@ -9,7 +9,7 @@ from repro.metrics.functional.conditional import (
 from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.curves import generalization_curve, reproducibility_curve
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
-from repro.metrics.functional.generalization import generalization_score, memorization_matches
+from repro.metrics.functional.generalization import generalization_score, memorization_matches, nearest_other
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.mae import mae_matches, mae_score
 from repro.metrics.functional.paired import PairedTest, mcnemar_test, paired_reproducibility_test
@@ -36,6 +36,7 @@ __all__ = [
     "mcnemar_test",
     "memorization_matches",
     "nearest",
+    "nearest_other",
     "paired_reproducibility_test",
     "reproducibility_curve",
     "reproducibility_matches",

@@ -16,11 +16,13 @@ from PIL import Image
 from repro.banks import Bank, Manifest
 from repro.comparison import compare
 from repro.errors import UserError
+from repro.files import printable
 from repro.metrics import PairMetric
 
 N = 50
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"><b>&amp;'\u2028"
 NAMES = ["edm", HOSTILE, "uvit"]
+WRITTEN = [printable(name) for name in NAMES]
 
 needs_browser = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 needs_driver = pytest.mark.skipif(None in (PROGRAM, DRIVER), reason="Chromium and chromedriver are not installed")
@@ -78,7 +80,7 @@ def test_every_number_equals_the_csv(found, data, tmp_path):
 
     scores = {score["name"]: score for score in data["scores"]}
     cells = {
-        (score["name"], NAMES[cell["first"]], NAMES[cell["second"]]): cell
+        (score["name"], WRITTEN[cell["first"]], WRITTEN[cell["second"]]): cell
         for score in data["scores"]
         for cell in score["cells"]
     }
@@ -104,11 +106,11 @@ def test_every_number_equals_the_csv(found, data, tmp_path):
                 int(row["control_count"]),
             )
         else:
-            gl = data["gl"][NAMES.index(row["first"])]
+            gl = data["gl"][WRITTEN.index(row["first"])]
             assert gl["curve"][gl["thresholds"].index(float(row["threshold"]))] == int(row["count"])
     tests = [test for score in data["scores"] for test in score["tests"]]
     for row, test in zip(rows("paired"), tests, strict=True):
-        assert [NAMES[test[key]] for key in ("system", "first", "second")] == [
+        assert [WRITTEN[test[key]] for key in ("system", "first", "second")] == [
             row["system"],
             row["first"],
             row["second"],
@@ -116,16 +118,16 @@ def test_every_number_equals_the_csv(found, data, tmp_path):
         for key in ("difference", "low", "high", "only_first", "only_second", "p_value", "p_adjusted"):
             assert test[key] == float(row[key])
     for row, gl in zip(rows("gl"), data["gl"], strict=True):
-        assert NAMES[gl["system"]] == row["system"]
+        assert WRITTEN[gl["system"]] == row["system"]
         assert [gl[key] for key in ("count", "n", "rate", "low", "high")] == [
             float(row[key]) for key in ("count", "n", "rate", "low", "high")
         ]
     for row in rows("values"):
         value = data["values"][0]
-        first = NAMES.index(row["first"])
+        first = WRITTEN.index(row["first"])
         training = row["second"] == "training images"
         assert float(row["value"]) == (
-            value["train"][first] if training else value["values"][first][NAMES.index(row["second"])]
+            value["train"][first] if training else value["values"][first][WRITTEN.index(row["second"])]
         )
 
 
