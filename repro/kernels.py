@@ -304,7 +304,7 @@ class Cosine(Kernel):
     def __init__(self, offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946) -> None:
         if offset < 0:
             raise UserError(f"Cosine needs offset >= 0, got {offset:g}")
-        _check_times("Cosine", t_min, t_max, highest=0.9999)
+        _check_times("Cosine", t_min, t_max, highest=0.99999)
         self.offset, self.t_min, self.t_max = offset, t_min, t_max
         self._log_cos_start = math.log(math.cos(self._angle(0.0)))
 

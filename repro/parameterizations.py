@@ -10,8 +10,9 @@ output and target, times :meth:`Parameterization.loss_weight`, is the training l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from repro.errors import UserError
@@ -26,6 +27,7 @@ __all__ = [
     "Score",
     "V",
     "Velocity",
+    "X0AndEps",
 ]
 
 
@@ -42,9 +44,14 @@ class Parameterization(Plugin, ABC):
         condition_shift: Added to it.
         unit_input: Scale the network's input to unit variance, for kernels that do not keep the variance.
 
+    Attributes:
+        outputs: Channels of the network's output, in units of the images'.
+
     Raises:
         UserError: unknown condition.
     """
+
+    outputs: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -124,6 +131,28 @@ class V(Parameterization):
 
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return alpha * eps - sigma * x_0
+
+
+class X0AndEps(Parameterization):
+    r"""The network predicts the clean image and, in further channels, the noise; each counts where it is the surer.
+
+    .. math:: \hat x_0 = w F_x + (1 - w) (x_t - \sigma_t F_\epsilon) / \alpha_t,
+              \qquad w = \sigma_t^2 / (\alpha_t^2 + \sigma_t^2)
+
+    The network has twice the channels of the images (``out_channels``).
+
+    Source: Salimans & Ho 2022, arXiv:2202.00512, section 4, "predicting both".
+    """
+
+    outputs: ClassVar[int] = 2
+
+    def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        image, noise = output.chunk(2, dim=1)
+        variance = alpha**2 + sigma**2
+        return (sigma**2 * image + alpha * (x_t - sigma * noise)) / variance
+
+    def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([x_0, eps], dim=1)
 
 
 class Velocity(Parameterization):

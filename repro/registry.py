@@ -156,6 +156,9 @@ def _bound(init: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             arguments |= arguments.pop(parameter.name)
         elif parameter.kind is parameter.VAR_POSITIONAL and not arguments[parameter.name]:
             del arguments[parameter.name]
+    for name in signature.parameters.keys() & getattr(type(args[0]), "later_arguments", ()):
+        if arguments[name] == signature.parameters[name].default:
+            del arguments[name]
     return arguments
 
 
@@ -165,9 +168,12 @@ class Plugin:
     Attributes:
         inside: Constructor arguments that reach something outside (a path, a download), each with the value under
             which nothing is reached; a record in somebody else's file is built under these only.
+        later_arguments: Arguments that older versions of the class did not have: recorded only where they differ from
+            their default, so that records, and the fingerprints made of them, stay what they were.
     """
 
     inside: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    later_arguments: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -67,7 +67,7 @@ def test_every_loss_is_one_loss():
         "EDMPreconditioning": (ratio**2 + 0.25) / (0.5 * ratio) ** 2,
         "ConsistencyPreconditioning": (ratio**2 + 0.25) / (0.5 * ratio) ** 2,
     }
-    assert set(weights) == set(NAMES)
+    assert set(weights) == {name for name in NAMES if registry.load("parameterizations", name).outputs == 1}
     for name, weight in weights.items():
         meaning = registry.build("parameterizations", name)
         error = (OUTPUT - meaning.target(X_0, NOISE, alpha, sigma)) ** 2 * meaning.loss_weight(alpha, sigma)
@@ -184,3 +184,13 @@ def test_rebuilt_from_its_record(name):
     _, alpha, sigma = scales(VP())
     assert torch.equal(again.to_x_0(OUTPUT, X_0, alpha, sigma), meaning.to_x_0(OUTPUT, X_0, alpha, sigma))
     assert torch.equal(again.input_scale(alpha, sigma), meaning.input_scale(alpha, sigma))
+
+
+def test_image_and_noise_count_where_they_are_surer():
+    """An output that is right in one half only is as wrong as the other half's weight."""
+    _, alpha, sigma = scales(VP())
+    x_t, meaning = alpha * X_0 + sigma * NOISE, registry.build("parameterizations", "X0AndEps")
+    for wrong, weight in ((torch.cat([X_0 + 1, NOISE], dim=1), sigma**2), (torch.cat([X_0, NOISE + 1], dim=1), None)):
+        error = meaning.to_x_0(wrong, x_t, alpha, sigma) - X_0
+        expected = -alpha * sigma if weight is None else weight
+        close(error, expected.expand_as(error), 1e-8)

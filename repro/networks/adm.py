@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -45,13 +45,21 @@ class ADM(Network):
         null_class: Whether a conditional network also answers without labels; always so with ``label_dropout``.
         augment_dim: Length of the augmentation vector that ``forward`` takes (EDM: 9), 0 for none.
         out_channels: Channels of the output; None for as many as the images have.
+        stem_width: Channels after the first convolution; None for those of the finest resolution.
+        eps: Added to the variance in group normalisations.
+        symmetric_stride: Whether convolutions with stride 2 (``resample="conv"``) pad on all sides, or below and on the
+            right only.
+        ddpm_embedding: Whether the sines of the noise level are DDPM's (lowest frequency exactly 1/10000, sines first).
 
     Raises:
         UserError: unknown option, size that cannot be halved often enough, widths that do not divide into groups or
             heads.
 
+    The U-Net of progressive distillation for CIFAR-10 (60.0 million parameters) is ``width=256, channel_mult=[1, 1, 1],
+    num_blocks=3, attention_at=[16, 8], num_heads=1, min_group=1, dropout=0.2, eps=1e-6, ddpm_embedding=True``.
+
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233, section 3; Karras et al. 2022, arXiv:2206.00364, table 7;
-    Song et al. 2023, arXiv:2303.01469, appendix C.
+    Song et al. 2023, arXiv:2303.01469, appendix C; Salimans and Ho 2022, arXiv:2202.00512, appendix E.
 
     Example:
         >>> import torch
@@ -59,6 +67,8 @@ class ADM(Network):
         >>> network(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.tensor([3, 7])).shape
         torch.Size([2, 1, 8, 8])
     """
+
+    later_arguments: ClassVar[frozenset[str]] = frozenset({"stem_width", "eps", "symmetric_stride", "ddpm_embedding"})
 
     def __init__(
         self,
@@ -70,7 +80,7 @@ class ADM(Network):
         num_blocks: int = 3,
         attention_at: Sequence[int] = (32, 16, 8),
         dropout: float = 0.1,
-        hidden_mult: int = 4,
+        hidden_mult: float = 4,
         adaptive_scale: bool = True,
         channels_per_head: int = 64,
         num_heads: int | None = None,
@@ -83,6 +93,10 @@ class ADM(Network):
         null_class: bool = False,
         augment_dim: int = 0,
         out_channels: int | None = None,
+        stem_width: int | None = None,
+        eps: float = 1e-5,
+        symmetric_stride: bool = True,
+        ddpm_embedding: bool = False,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
         self.sizes = sizes_of("ADM", image_size, channel_mult)
@@ -90,8 +104,8 @@ class ADM(Network):
         self.out_channels = channels if out_channels is None else out_channels
         self.settle_null_class(null_class, label_dropout)
         self.conditioning = Conditioning(
-            PositionalEmbedding(width, endpoint=False, sine_first=False),
-            hidden_mult * width,
+            PositionalEmbedding(width, endpoint=ddpm_embedding, sine_first=ddpm_embedding),
+            round(hidden_mult * width),
             self.num_classes,
             augment_dim,
             label_dropout,
@@ -104,17 +118,17 @@ class ADM(Network):
 
         def settings(heads: int | None) -> BlockSettings:
             return BlockSettings(
-                embedding=hidden_mult * width,
+                embedding=round(hidden_mult * width),
                 dropout=dropout,
                 activation="silu",
                 max_groups=max_groups,
                 min_group=min_group,
-                eps=1e-5,
+                eps=eps,
                 skip_scale=1.0,
                 adaptive_scale=adaptive_scale,
                 resample=resample,
                 resample_filter=taps,
-                symmetric_stride=True,
+                symmetric_stride=symmetric_stride,
                 resample_shortcut=False,
                 num_heads=heads,
                 channels_per_head=channels_per_head,
@@ -126,7 +140,7 @@ class ADM(Network):
 
         down = settings(num_heads)
         up = settings(num_heads if num_heads_up is None else num_heads_up)
-        self.encoder = Encoder(down, channels, widths[0], widths, self.sizes, num_blocks, attention_at)
+        self.encoder = Encoder(down, channels, stem_width or widths[0], widths, self.sizes, num_blocks, attention_at)
         self.middle = Middle(down, widths[-1])
         self.decoder = Decoder(
             up,

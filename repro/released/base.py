@@ -21,7 +21,8 @@ from repro.models.weights import load_weights
 from repro.parameterizations import Eps, Parameterization
 from repro.registry import Plugin
 from repro.released.addresses import local_path
-from repro.released.containers import read_content
+from repro.released.containers import FLAX, kind_of, read_content
+from repro.released.flax_weights import flax_state_dicts
 from repro.released.state_dicts import StateDict, Weights, choose, shadow_in, state_dicts_in
 from repro.samplers.base import Sampler
 from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
@@ -92,6 +93,8 @@ class ForeignFile:
     @cached_property
     def state_dicts(self) -> list[StateDict]:
         """Every mapping from names to tensors in it, see :mod:`repro.released.state_dicts`."""
+        if kind_of(self.path) == FLAX:
+            return flax_state_dicts(self.content)
         return state_dicts_in(self.content, self.path.name)
 
     def weights(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from repro.errors import UserError
 
-__all__ = ["Part", "UNet", "output_path", "parts_of", "read_encoder"]
+__all__ = ["Part", "UNet", "image_size_of", "output_path", "parts_of", "read_encoder"]
 
-_MOST_PARTS = 10_000
+_MOST_PARTS, _LARGEST_ASSUMED_DEPTH = 10_000, 4
 
 
 @dataclass(frozen=True)
@@ -226,3 +226,10 @@ def output_path(decoder: list[Part], channels: int) -> str:
     if len(heads) < 2:
         return "none"
     return "output_skip" if heads[0].outputs == channels else "residual"
+
+
+def image_size_of(chosen: Any, file: Any, unet: UNet) -> int:
+    """Pixels a side: as given, or CIFAR-10's for networks of no more resolutions than its own."""
+    levels = len(unet.level_widths)
+    assumed = 32 if levels <= _LARGEST_ASSUMED_DEPTH else None
+    return chosen.settle(file, "image_size", assumed, f"its network has {levels} resolutions")

@@ -19,7 +19,7 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.released.pickles import Record
 
-__all__ = ["StateDict", "Weights", "choose", "shadow_in", "state_dicts_in", "state_of"]
+__all__ = ["StateDict", "Weights", "choose", "is_averaged", "shadow_in", "state_dicts_in", "state_of"]
 
 _AVERAGED = re.compile(r"(^|[^a-z])ema([^a-z]|$)|averag|shadow|polyak|swa_", re.IGNORECASE)
 _GROUPS = ("_parameters", "_buffers", "_modules")
@@ -63,7 +63,7 @@ def state_dicts_in(content: Any, name: str = "") -> list[StateDict]:
         content: As :func:`repro.released.containers.read_content` gives it.
         name: The file's name, which may say that its weights are averaged.
     """
-    said = bool(_AVERAGED.search(name))
+    said = is_averaged(name)
     return [form for held in _held(content) for form in _forms(held.tensors, held.path, held.averaged or said)]
 
 
@@ -125,6 +125,11 @@ def state_of(module: Record) -> dict[str, Tensor]:
     raise UserError("the pickled module is damaged: it has parts that are no modules, or holds itself")
 
 
+def is_averaged(word: str) -> bool:
+    """Whether a name says that something is an average over the training."""
+    return bool(_AVERAGED.search(word))
+
+
 def _nodes(content: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Every mapping and record in a content, each once, outer ones first, with the keys that lead to it."""
     waiting: list[tuple[Any, tuple[str, ...]]] = [(content, ())]
@@ -155,7 +160,7 @@ def _is_module(record: Record) -> bool:
 
 def _held(content: Any) -> Iterator[StateDict]:
     for node, path in _nodes(content):
-        averaged = any(map(_AVERAGED.search, path))
+        averaged = any(map(is_averaged, path))
         if isinstance(node, Record):
             if _is_module(node):
                 with contextlib.suppress(UserError):  # a damaged module that no format needs decides nothing
@@ -179,4 +184,4 @@ def _forms(
         if dot and not first.isdecimal():
             behind.setdefault(first, {})[rest] = tensor
     for first, inside in behind.items() if left else ():
-        yield from _forms(inside, (*path, first), averaged or bool(_AVERAGED.search(first)), left - 1)
+        yield from _forms(inside, (*path, first), averaged or is_averaged(first), left - 1)

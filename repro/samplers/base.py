@@ -42,11 +42,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """What a sampler walks through: a denoiser, the labels of the batch, and its noise stream, if any."""
+    """What a sampler walks through: a denoiser, the labels of the batch, its noise stream, if any.
+
+    Attributes:
+        denoiser: The denoiser.
+        labels: Class numbers (B,), or None.
+        stream: The noise stream, or None.
+        clip: Whether denoised images are cut to [-1, 1].
+    """
 
     denoiser: Denoiser
     labels: Tensor | None = None
     stream: NoiseStream | None = None
+    clip: bool = False
 
     @property
     def kernel(self) -> Kernel:
@@ -55,7 +63,8 @@ class Run:
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """One evaluation of the denoiser."""
-        return self.denoiser.denoise(x_t, t, self.labels)
+        x_0 = self.denoiser.denoise(x_t, t, self.labels)
+        return x_0.clamp(-1, 1) if self.clip else x_0
 
     def draw(self, like: Tensor) -> Tensor:
         """The next numbered noise of every image, with the shape, device and dtype of ``like``."""
@@ -73,12 +82,15 @@ class Sampler(Plugin, ABC):
         stochastic: Whether :meth:`walk` draws further noise; it is numbered too, so images stay reproducible.
         consistency: Whether the denoiser must be a consistency function, which jumps to the image at the end of the
             probability flow; other samplers need the posterior mean.
+        clip: Whether every denoised image is cut to [-1, 1] before the step goes on from it.
         evaluations: Denoiser calls of one :meth:`sample`. A sampler that decides as it goes has those of its latest
             run here, None before the first.
     """
 
     stochastic: ClassVar[bool] = False
     consistency: ClassVar[bool] = False
+    later_arguments: ClassVar[frozenset[str]] = frozenset({"clip"})
+    clip: bool = False
     evaluations: int | None = None
 
     def sample(self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None) -> Tensor:
@@ -131,7 +143,7 @@ class Sampler(Plugin, ABC):
             raise UserError(f"noise is {tuple(start.shape[1:])}, the denoiser's images are {denoiser.image_shape}")
         holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), start)
         x = start.to(holder.device, torch.float64) * denoiser.kernel.prior_scale
-        run = Run(denoiser, None if labels is None else labels.to(holder.device), stream)
+        run = Run(denoiser, None if labels is None else labels.to(holder.device), stream, self.clip)
         yield from self.walk(run, x)
 
     @abstractmethod

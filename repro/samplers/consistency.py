@@ -44,10 +44,10 @@ class Consistency(FixedSteps):
     """
 
     consistency: ClassVar[bool] = True
+    later_arguments: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, steps: int = 1, rho: float = 7.0, ratios: list[float] | None = None, clip: bool = False) -> None:
-        super().__init__(steps, "edm", None, True, rho, ratios)
-        self.clip = clip
+        super().__init__(steps, "edm", None, True, rho, ratios, clip)
 
     @property
     def stochastic(self) -> bool:
@@ -62,8 +62,6 @@ class Consistency(FixedSteps):
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
         """One evaluation, and one noise unless it is the last."""
         kernel, x_0 = run.kernel, run.denoise(x_t, t)
-        if self.clip:
-            x_0 = x_0.clamp(-1, 1)
         if s is None:
             return x_0, x_0
         lowest = kernel.ratio(torch.tensor(kernel.t_min, dtype=torch.float64))

@@ -27,6 +27,7 @@ class Euler(FixedSteps):
         rho: Power of the ``edm`` spacing.
         coordinate: ``ratio`` for DDIM; ``time`` steps :math:`x_t` along :math:`t`, as EDM's ablation does.
         ratios: Explicit falling noise levels in place of steps, spacing and ``t_end``.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: fewer than one step, an unknown spacing or coordinate, or ratios that do not fall.
@@ -50,8 +51,9 @@ class Euler(FixedSteps):
         rho: float = 7.0,
         coordinate: CoordinateName = "ratio",
         ratios: list[float] | None = None,
+        clip: bool = False,
     ) -> None:
-        super().__init__(steps, spacing, t_end, final_denoise, rho, ratios)
+        super().__init__(steps, spacing, t_end, final_denoise, rho, ratios, clip)
         check_choice("coordinate", coordinate, CoordinateName)
         self.coordinate = coordinate
 

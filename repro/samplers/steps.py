@@ -190,6 +190,7 @@ class FixedSteps(Sampler):
         rho: Power of the ``edm`` spacing.
         ratios: Explicit falling noise levels :math:`\sigma_t / \alpha_t`, in place of steps, spacing and ``t_end``.
             The first should be that of the kernel's ``t_max``, where the starting noise stands.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: fewer than one step, an unknown spacing, ``rho`` not above 0, or ratios that do not fall.
@@ -203,6 +204,7 @@ class FixedSteps(Sampler):
         final_denoise: bool,
         rho: float,
         ratios: list[float] | None,
+        clip: bool = False,
     ) -> None:
         name = type(self).__name__
         if ratios is not None:
@@ -214,7 +216,7 @@ class FixedSteps(Sampler):
         if not (rho > 0 and math.isfinite(rho)):
             raise UserError(f"{name}: rho is {rho:g}; give a power above 0, 7 in EDM")
         self.steps, self.spacing, self.t_end = steps, spacing, t_end
-        self.final_denoise, self.rho, self.ratios = final_denoise, rho, ratios
+        self.final_denoise, self.rho, self.ratios, self.clip = final_denoise, rho, ratios, clip
 
     @property
     def evaluations(self) -> int:

@@ -32,7 +32,8 @@ def check_parameterization(parameterization: Parameterization, kernel: Kernel) -
     x_t = alpha * x_0 + sigma * eps
     target = parameterization.target(x_0, eps, alpha, sigma)
     assert bool(target.isfinite().all()), f"{name}: a training target is not finite"
-    answers = [parameterization.to_x_0(torch.full_like(x_t, output), x_t, alpha, sigma) for output in (0.0, 1.0)]
+    outputs = torch.zeros_like(target), torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    answers = [parameterization.to_x_0(output, x_t, alpha, sigma) for output in outputs]
     free = (answers[0] != answers[1]).flatten(1).all(1)
     assert bool(free[1:].all()), f"{name}: the output does not matter at some time after the smallest"
     for what, meant, right, noise in (

@@ -16,13 +16,14 @@ import numpy as np
 import recorded_transformers
 import recorded_unets
 import torch
+from flax_containers import consistency_cifar10_file, distilled_file, score_sde_jax_file
 from torch import Tensor, nn
 
 from repro import registry
+from repro.released import song_unets as score_sde
 from repro.released.consistency import layout as consistency
 from repro.released.dit import layout as dit
 from repro.released.multistage import layout as multistage_layout
-from repro.released.score_sde import layout as score_sde
 from repro.released.uvit import layout as uvit
 
 UNETS, TRANSFORMERS = recorded_unets.cases(), recorded_transformers.cases()
@@ -184,6 +185,15 @@ def one_of_each(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
             {"image_size": 8, "channels_per_head": 16},
         ),
         "multistage": (score_sde_checkpoint(folder / "ms.pth", "multistage_ncsnpp"), {"image_size": 8}),
+        "consistency_cifar10": (
+            consistency_cifar10_file(folder / "checkpoint_80", foreign("score_sde_ncsnpp_ve")),
+            {"image_size": 8},
+        ),
+        "score_sde_jax": (
+            score_sde_jax_file(folder / "checkpoint_26", foreign("score_sde_ncsnpp_vp")),
+            {"image_size": 8},
+        ),
+        "diffusion_distillation": (distilled_file(folder / "cifar_4"), {"image_size": 8}),
     }
 
 

@@ -24,6 +24,7 @@ from parity_checks.fixture import Check, Fixture
 from parity_checks.gan import gan
 from parity_checks.generalizability import optimal_denoiser, sscd_scores
 from parity_checks.jacobian import jacobian_rank
+from parity_checks.jax import jax_consistency, jax_progressive
 from parity_checks.multistage import multistage_edm, multistage_score_sde
 from parity_checks.progressive import progressive_distillation
 from parity_checks.score_sde import score_sde_marginals, score_sde_network
@@ -35,7 +36,7 @@ __all__ = ["KNOWN", "Known", "Result", "run_fixture"]
 
 
 class Known(NamedTuple):
-    """A kind of fixture: patterns for its project and class, and its check."""
+    """A kind of fixture: patterns for its project and for its class (its group, where it has none), and its check."""
 
     peer: str
     classes: str
@@ -55,6 +56,8 @@ KNOWN = (
     Known(r"openai/consistency_models", r".*losses", consistency_losses),
     Known(r"openai/consistency_models", r"UNetModel.*", consistency_network),
     Known(r"openai/consistency_models.*", r".*scales_fn.*", consistency_schedules),
+    Known(r"openai/consistency_models_cifar10 \(JAX\)", r"jax_consistency", jax_consistency),
+    Known(r"google-research diffusion_distillation \(JAX\)", r"jax_progressive", jax_progressive),
     Known(r"baofff/U-ViT", r"UViT", uvit),
     Known(r"facebookresearch/DiT", r"DiT", dit),
     Known(r"LuChengTHU/dpm-solver", r".*DPM_Solver.*", dpm_solver),
@@ -85,7 +88,7 @@ def run_fixture(folder: Path) -> Result:
         fixture = Fixture(folder)
     except (OSError, ValueError) as error:
         return Result(folder.name, "FAIL", [], f"meta.json cannot be read: {error}")
-    peer, classes = fixture.meta.get("peer", ""), fixture.meta.get("class", "")
+    peer, classes = fixture.meta.get("peer", ""), fixture.meta.get("class", fixture.meta.get("group", ""))
     classes = classes if isinstance(classes, str) else ", ".join(classes)
     known = next((k for k in KNOWN if re.fullmatch(k.peer, peer) and re.fullmatch(k.classes, classes)), None)
     if known is None:

@@ -56,7 +56,7 @@ class Fixture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return self.meta["constructor_kwargs"]
+        return self.meta["constructor_kwargs"] if "constructor_kwargs" in self.meta else self.meta["settings"]
 
     @cached_property
     def io(self) -> dict[str, Tensor]:
@@ -65,7 +65,8 @@ class Fixture:
     @property
     def limits(self) -> dict[str, dict[str, float]]:
         """Tolerances of the outputs: absolute and relative."""
-        return self.meta.get("tolerance", {}).get("per_output", {})
+        tolerance = self.meta.get("tolerance", {})
+        return tolerance.get("per_output", {}) if "settings" not in self.meta else tolerance
 
     @property
     def outputs(self) -> set[str]:

@@ -14,9 +14,8 @@ from repro.errors import UserError
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
 from repro.released.edm.format import inner_name, read_wrapper, wrapper_of
-from repro.released.module_lists import output_path, parts_of, read_encoder
+from repro.released.module_lists import image_size_of, output_path, parts_of, read_encoder
 from repro.released.multistage import layout as multistage, transformer_layout as multistage_transformers
-from repro.released.score_sde.format import image_size_of
 from repro.released.transformers import dit_record, uvit_record
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver

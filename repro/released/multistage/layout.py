@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from repro.errors import UserError
+from repro.released import song_unets as score_sde
 from repro.released.edm import layout as edm
-from repro.released.score_sde import layout as score_sde
 from repro.released.table import Entry, foreign_names, translate
 
 __all__ = ["settings", "shadow_names", "state_dict", "with_shadow"]
@@ -116,7 +116,7 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
 
 
 def shadow_names(network: nn.Module) -> list[str]:
-    """As :func:`repro.released.score_sde.layout.shadow_names`, for the score_sde fork."""
+    """As :func:`repro.released.song_unets.shadow_names`, for the score_sde fork."""
     if not hasattr(network, "stages"):
         return score_sde.shadow_names(network)
     return foreign_names(_score_sde_table(network))
@@ -125,7 +125,7 @@ def shadow_names(network: nn.Module) -> list[str]:
 def with_shadow(
     foreign: Mapping[str, Tensor], shadow_params: Sequence[Tensor], network: nn.Module
 ) -> dict[str, Tensor]:
-    """As :func:`repro.released.score_sde.layout.with_shadow`, for the score_sde fork."""
+    """As :func:`repro.released.song_unets.with_shadow`, for the score_sde fork."""
     foreign = {name.removeprefix("module."): tensor for name, tensor in foreign.items()}
     return score_sde.replace_shadow(foreign, shadow_params, shadow_names(network))
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from repro.errors import UserError, unknown
 from repro.networks.dit import DiT
+from repro.released import song_unets as score_sde
 from repro.released.dit import layout as dit
 from repro.released.multistage.layout import _cuts
-from repro.released.score_sde import layout as score_sde
 from repro.released.table import Entry, copied, foreign_names, translate
 from repro.released.uvit import layout as uvit
 
@@ -95,7 +95,7 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
 
 
 def shadow_names(network: nn.Module) -> list[str]:
-    """As :func:`repro.released.score_sde.layout.shadow_names`; DiT's position table is not trained."""
+    """As :func:`repro.released.song_unets.shadow_names`; DiT's position table is not trained."""
     names = foreign_names(list(_entries(network)))
     if not isinstance(network, DiT):
         return names
@@ -107,7 +107,7 @@ def shadow_names(network: nn.Module) -> list[str]:
 def with_shadow(
     foreign: Mapping[str, Tensor], shadow_params: Sequence[Tensor], network: nn.Module
 ) -> dict[str, Tensor]:
-    """As :func:`repro.released.score_sde.layout.with_shadow`."""
+    """As :func:`repro.released.song_unets.with_shadow`."""
     foreign = {name.removeprefix(_PREFIX): tensor for name, tensor in foreign.items() if not _is_copy(name, network)}
     return score_sde.replace_shadow(foreign, shadow_params, shadow_names(network))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from repro.errors import UserError, unknown
-from repro.kernels import VE, Kernel
+from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
-from repro.parameterizations import Eps, Parameterization
+from repro.parameterizations import Parameterization
 from repro.released.base import (
     ForeignFile,
     Format,
@@ -20,17 +19,13 @@ from repro.released.base import (
     outline,
     variance_preserving,
 )
-from repro.released.module_lists import UNet, output_path, parts_of, read_encoder
+from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
+from repro.released.module_lists import UNet, image_size_of, output_path, parts_of, read_encoder
 from repro.released.score_sde import layout as score_sde
 from repro.samplers.base import Sampler
-from repro.samplers.dpm_solver import DPMSolver
-from repro.samplers.ode import RK45
-from repro.times import TimeDistribution, UniformTimes
+from repro.times import TimeDistribution
 
 __all__ = ["ScoreSDEFormat"]
-
-KernelName = Literal["VP", "SubVP", "DiscreteVP", "VE"]
-_LARGEST_ASSUMED_DEPTH = 4
 
 
 class ScoreSDEFormat(Format):
@@ -64,8 +59,7 @@ class ScoreSDEFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if kernel not in (None, *get_args(KernelName)):
-            raise unknown("kernel of score_sde", kernel, get_args(KernelName))
+        check_kernel(kernel)
         if network not in (None, "ddpm", "ncsnpp"):
             raise unknown("network of score_sde", network, ("ddpm", "ncsnpp"))
         self.kernel, self.image_size, self.network, self.fir, self.centred = kernel, image_size, network, fir, centred
@@ -92,7 +86,7 @@ class ScoreSDEFormat(Format):
             raw = score_sde.state_dict(weights.raw, shape)
         if kernel == "VE":
             raw, averaged = None if raw is None else negated(raw), negated(averaged)
-        model = self.diffusion(record, *parts[:2], _sampler(kernel), parts[2])
+        model = self.diffusion(record, *parts[:2], usual_sampler(kernel), parts[2])
         fill(model, averaged, raw, file)
         file.found = f"{given['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
         return model
@@ -108,32 +102,12 @@ class ScoreSDEFormat(Format):
     def _variance_exploding(
         self, file: ForeignFile, tensors: Mapping[str, Tensor], unet: UNet
     ) -> tuple[Kernel, Parameterization, TimeDistribution]:
-        """Noise levels double when images in [0, 1] become images in [-1, 1]; the network is told the old ones."""
         levels = tensors.get("sigmas")
         if levels is None or levels.ndim != 1 or len(levels) < 2:
             raise UserError(f"{file.path} has no table of noise levels ('sigmas'), which VE needs; type --kernel VP")
-        factor = 1.0 if self.settle(file, "centred", False) else 2.0
-        kernel = VE(factor * levels.min().item(), factor * levels.max().item())
-        if unet.fourier:
-            meaning = Eps("log_ratio", condition_scale=1.0, condition_shift=-math.log(factor))
-        else:
-            last = float(len(levels) - 1)
-            meaning = Eps("time", condition_scale=-last, condition_shift=last)
-        return kernel, meaning, UniformTimes()
+        ends = levels.min().item(), levels.max().item(), len(levels)
+        return variance_exploding(*ends, unet.fourier, self.settle(file, "centred", False))
 
 
 def _is_module_list(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("all_modules.") for name in tensors)
-
-
-def image_size_of(chosen: Any, file: ForeignFile, unet: UNet) -> int:
-    """Pixels a side: as given, or CIFAR-10's for networks of no more resolutions than its own."""
-    levels = len(unet.level_widths)
-    assumed = 32 if levels <= _LARGEST_ASSUMED_DEPTH else None
-    return chosen.settle(file, "image_size", assumed, f"its network has {levels} resolutions")
-
-
-def _sampler(kernel: str) -> Sampler:
-    if kernel in ("SubVP", "VE"):
-        return RK45(t_end=1e-3 if kernel == "SubVP" else 1e-5)
-    return DPMSolver(steps=20, order=3, t_end=None if kernel == "DiscreteVP" else 1e-4)

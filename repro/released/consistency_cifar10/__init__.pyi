@@ -1,0 +1,1 @@
+from .format import ConsistencyCIFAR10Format as ConsistencyCIFAR10Format

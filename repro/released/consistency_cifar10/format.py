@@ -1,0 +1,80 @@
+"""Checkpoints of openai/consistency_models_cifar10: flax files of one NCSN++, used in two ways."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from repro.errors import unknown
+from repro.kernels import EDM
+from repro.models.denoising import DenoisingModel, consistency_boundary
+from repro.parameterizations import EDMPreconditioning
+from repro.released.base import ForeignFile, Format, fill, outline
+from repro.released.consistency_cifar10 import layout
+from repro.released.flax_unets import arguments_of, is_unet
+from repro.released.flax_weights import as_torch
+from repro.samplers.base import Sampler
+from repro.samplers.consistency import Consistency
+from repro.samplers.heun import Heun
+from repro.times import LogNormalTimes
+
+__all__ = ["ConsistencyCIFAR10Format"]
+
+_CONDITION_SCALE = 0.25
+_IMAGE_SIZE = 32
+
+
+class ConsistencyCIFAR10Format(Format):
+    """Consistency models for CIFAR-10 (openai/consistency_models_cifar10): ``checkpoint_*`` files of flax.
+
+    Its average (``params_ema``) draws. Names and shapes tell the network but not its use: as a consistency function
+    (``cd-*``, ``ct-*``), drawn in one step, or as a denoiser of EDM (``edm``), drawn with Heun's method in 18 steps.
+
+    Args:
+        use: ``consistency`` or ``denoiser``; by default the latter for files in a folder whose name begins with edm.
+        image_size: Pixels a side; 32 as published.
+        attention_at: Sizes of the feature maps with attention, where the widths leave them open; 16 as published.
+        fir: Whether resampling blocks filter with [1, 3, 3, 1]; by default as the rest of the network.
+        sampler: How images are drawn.
+
+    Raises:
+        UserError: an unknown use.
+    """
+
+    about: ClassVar[str] = "openai/consistency_models_cifar10, a flax file with 'params_ema'"
+
+    def __init__(
+        self,
+        use: Literal["consistency", "denoiser"] | None = None,
+        image_size: int | None = None,
+        attention_at: list[int] | None = None,
+        fir: bool | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        super().__init__(sampler)
+        if use not in (None, "consistency", "denoiser"):
+            raise unknown("use of a consistency model", use, ("consistency", "denoiser"))
+        self.use, self.image_size, self.attention_at, self.fir = use, image_size, attention_at, fir
+
+    def recognises(self, file: ForeignFile) -> bool:
+        return file.weights(is_unet) is not None and "optimizer" not in file.content
+
+    def read(self, file: ForeignFile) -> DenoisingModel:
+        weights = file.weights(is_unet)
+        tensors = as_torch(weights.tensors)
+        _, given = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
+        record = layout.settings(given)
+        shape = outline(file, record, tensors.values())
+        state = layout.state_dict(tensors, shape)
+        raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)
+        taught = any(part.lower().startswith("edm") for part in file.path.parts[-3:])
+        use = self.settle(file, "use", "denoiser" if taught else "consistency")
+        if use == "denoiser":
+            meaning = EDMPreconditioning(condition_scale=_CONDITION_SCALE)
+            model = self.diffusion(record, EDM(), meaning, Heun(), LogNormalTimes())
+        else:
+            meaning = consistency_boundary(EDM(), condition_scale=_CONDITION_SCALE)
+            model = self.diffusion(record, EDM(), meaning, Consistency())
+        fill(model, state, raw, file)
+        what = f"as a {use}{' function' * (use == 'consistency')}"
+        file.found = f"NCSN++ of width {record['args']['width']}, {what}, {weights.kind}"
+        return model

@@ -1,0 +1,58 @@
+"""The networks in a flax file, under names and in shapes as torch has them.
+
+Kernels of convolutions are (height, width, inputs, outputs) there and (outputs, inputs, height, width) here, those of
+dense layers (inputs, outputs) and (outputs, inputs); normalisations were (1, 1, 1, channels) before flax 0.3.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from repro.released.state_dicts import StateDict, is_averaged
+
+__all__ = ["as_torch", "flax_state_dicts"]
+
+_DEEPEST = 3
+
+
+def flax_state_dicts(content: Any) -> list[StateDict]:
+    """Every subtree of a flax file as tensors by name (``Conv_0/kernel``), those nearest to its top first."""
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(content, ())]
+    found = []
+    while waiting:
+        level, waiting = waiting, []
+        for node, path in level:
+            if not isinstance(node, Mapping):
+                continue
+            found.append(StateDict(dict(_leaves(node)), path, any(map(is_averaged, path))))
+            if len(path) < _DEEPEST:
+                waiting += [(value, (*path, key)) for key, value in node.items()]
+    return found
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for key, value in node.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}/")
+
+
+def as_torch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one flax network under names such as ``Conv_0.weight``, in torch's order of dimensions."""
+    return dict(_converted(name, tensor) for name, tensor in tensors.items())
+
+
+def _converted(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    layer, _, part = name.rpartition("/")
+    layer = layer.replace("/", ".")
+    if part in ("kernel", "weight"):
+        changed = tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor.T if tensor.ndim == 2 else tensor
+        return f"{layer}.weight", changed
+    if part in ("scale", "bias"):
+        norm = part == "scale" or tensor.shape[:-1].numel() == 1 < tensor.ndim == 4
+        return f"{layer}.{'weight' if part == 'scale' else 'bias'}", tensor.flatten() if norm else tensor
+    return f"{layer}.{part}", tensor
