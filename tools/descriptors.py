@@ -23,10 +23,10 @@ from typing import Any
 
 from torch import Tensor
 
+from repro.analysis.copy_detection import detect_copies
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main as repro
 from repro.descriptors import small
-from repro.descriptors.evaluation import detect_copies
 from repro.errors import UserError
 from repro.files import write_text
 from repro.registry import build

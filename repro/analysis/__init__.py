@@ -1,4 +1,4 @@
-"""What the studies measure on denoisers and samplers: Jacobians, maps of noise planes, errors of the score."""
+"""What studies measure on denoisers, samplers and descriptors: Jacobians, noise planes, score errors, copies found."""
 
 import lazy_loader
 

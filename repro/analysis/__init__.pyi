@@ -1,3 +1,10 @@
+from .agreement import Agreement as Agreement, agreement as agreement
+from .copy_detection import (
+    Detection as Detection,
+    detect_copies as detect_copies,
+    edited_copies as edited_copies,
+    micro_average_precision as micro_average_precision,
+)
 from .jacobian import (
     Spectrum as Spectrum,
     gradient_similarity as gradient_similarity,

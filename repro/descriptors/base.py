@@ -20,8 +20,9 @@ from repro.files import write_whole
 from repro.records import record_of
 from repro.registry import Plugin
 
-__all__ = ["Descriptor", "cached_features", "features_of_bank"]
+__all__ = ["PAPER_THRESHOLD", "Descriptor", "cached_features", "features_of_bank"]
 
+PAPER_THRESHOLD = 0.6
 _log = logging.getLogger(__name__)
 
 
@@ -32,16 +33,22 @@ class Descriptor(Plugin):
     inside it never becomes part of a model's parameters, state dict or average.
 
     Attributes:
-        default_threshold: Similarity above which two images count as the same, in [-1, 1]; strict.
         cheap: Whether computing features again costs less than storing them.
         batch_size: Images a batch when the caller does not say.
-        domain: What images the threshold was chosen on; None where nothing is known.
     """
 
-    default_threshold: float = 0.6
     cheap: ClassVar[bool] = False
     batch_size: ClassVar[int] = 256
-    domain: Domain | None = None
+
+    @property
+    def default_threshold(self) -> float:
+        """Similarity above which two images count as the same, in [-1, 1]; strict."""
+        return PAPER_THRESHOLD
+
+    @property
+    def domain(self) -> Domain | None:
+        """What images the threshold was chosen on; None where nothing is known."""
+        return None
 
     @property
     def name(self) -> str:
@@ -59,11 +66,12 @@ class Descriptor(Plugin):
         Args:
             images: uint8, shape (n, C, H, W).
         """
-        misfit = None if self.domain is None else self.domain.misfit(images)
-        if misfit is None:
+        domain = self.domain
+        misfit = None if domain is None else domain.misfit(images)
+        if domain is None or misfit is None:
             return None
         return (
-            f"{self.name} was made for {self.domain.text}; {misfit}: similarities may mean something else here, read "
+            f"{self.name} was made for {domain.text}; {misfit}: similarities may mean something else here, read "
             "them beside their chance levels"
         )
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repro.descriptors.base import Descriptor
+from repro.descriptors.base import PAPER_THRESHOLD, Descriptor
 from repro.descriptors.domain import Domain
 from repro.errors import UserError, unknown
 from repro.files import write_whole
@@ -179,7 +179,7 @@ def _of_checkpoint(path: Path) -> _Loaded:
         raise UserError(f"{path} holds a {type(model).__name__}, no descriptor; name a run of CopyDetection")
     arguments = record_of(model)["args"]
     sizes = {name: arguments[name] for name in _SIZES}
-    return _built(sizes, model.network.state_dict(), arguments["image_size"], Descriptor.default_threshold)
+    return _built(sizes, model.network.state_dict(), arguments["image_size"], PAPER_THRESHOLD)
 
 
 def _built(sizes: dict[str, Any], state: Mapping[str, Tensor], size: int, threshold: float) -> _Loaded:

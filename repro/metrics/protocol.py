@@ -47,12 +47,13 @@ def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descripto
     Raises:
         UserError: a name that is not registered or needs arguments, or a metric that compares no pairs.
     """
-    named = dict(given) if isinstance(given, Mapping) else dict.fromkeys(range(len(given)))
+    named: list[tuple[str | None, Any]] = (
+        list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in given]
+    )
     found: dict[str, Metric] = {}
-    for place, key in enumerate(named):
-        item = named[key] if isinstance(given, Mapping) else given[place]
+    for key, item in named:
         metric = _checked(_built(item) if isinstance(item, str) else item)
-        name = key if isinstance(key, str) and key != type(metric).__name__ else _label(metric, descriptor)
+        name = key if key is not None and key != type(metric).__name__ else _label(metric, descriptor)
         same = sum(other == name or other.startswith(f"{name} (") for other in found)
         found[f"{name} ({same + 1})" if same else name] = metric
     return found

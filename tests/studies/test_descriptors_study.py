@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import csv
 
+import numpy as np
 import pytest
 import timm
+import torch
+from onnx_files import UINT8, write_onnx
+from PIL import Image
 
+from repro.analysis.agreement import agreement
+from repro.analysis.copy_detection import EDITS, describe_copies, detect_copies
 from repro.cli.main import main
+from repro.data.archive import ImageArchive
 from repro.data.digits import Digits
-from repro.descriptors.evaluation import EDITS, detect_copies
+from repro.descriptors import sscd
 from repro.descriptors.pixels import Pixels
+from repro.descriptors.sscd import SSCD
 from repro.studies import descriptors
 from repro.studies.descriptors import DIGITS_HELD_OUT
 
@@ -44,8 +52,36 @@ def test_the_table_is_what_is_measured(tmp_path, monkeypatch, capsys, offline):
             assert float(row[key]) == pytest.approx(expected[key], abs=1e-12)
     assert (tmp_path / "out" / "given_digits.csv").is_file()
     names = {row["descriptor"] for row in rows}
-    assert names == {"Pixels", "SmallSSCD(digits)", "timm:test_resnet (untrained)", "Pixels(center=False)"}
+    smalls = {"SmallSSCD(digits)", "SmallSSCD(cifar)"}
+    assert names == smalls | {"Pixels", "timm:test_resnet (untrained)", "Pixels(center=False)"}
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+    assert not (tmp_path / "out" / "digits_agreement.csv").exists()
     assert (tmp_path / "out" / "digits.png").stat().st_size > 5000
+
+
+def test_decisions_stand_beside_those_of_sscd_where_it_is(tmp_path, monkeypatch, capsys, offline):
+    """SSCD's file is a network of one convolution: what is said of it is counted as for any judge."""
+    pytest.importorskip("onnxruntime")
+    weights = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32)
+    path = write_onnx(tmp_path / "sscd.onnx", weights, dtype=UINT8, layout="NHWC")
+    for module in (sscd, descriptors):
+        monkeypatch.setattr(module, "packaged_file", lambda name: path if name == "disc_mixup_int8" else None)
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(descriptors._SIZES, "cpu", descriptors._Size(8, 40, "test_resnet"))
+    images = torch.randint(0, 256, (40, 8, 8, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(images.numpy()):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number:02}.png")
+    words = ["--data", "ImageArchive", "--data.path", str(tmp_path / "photos"), "--output", str(tmp_path / "out")]
+    assert main(["study", "descriptors", "--scale", "cpu", *words]) == 0
+    rows = {row["descriptor"]: row for row in csv.DictReader((tmp_path / "out" / "imagearchive_agreement.csv").open())}
+    assert set(rows) == {"Pixels", "SmallSSCD(digits)", "SmallSSCD(cifar)", "timm:test_resnet (untrained)"}
+    photos = ImageArchive(str(tmp_path / "photos")).images()
+    expected = agreement(*(describe_copies(each, photos, 8) for each in (SSCD(), Pixels())))
+    assert int(rows["Pixels"]["agreed"]) == expected.agreed
+    assert float(rows["Pixels"]["best"]) == expected.best
+    assert {row["judge"] for row in rows.values()} == {"SSCD(disc_mixup int8, 320)"}
+    assert "decisions beside SSCD(disc_mixup int8, 320) > 0.6 on 44 pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

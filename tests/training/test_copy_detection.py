@@ -14,11 +14,11 @@ from lightning.fabric.utilities.distributed import _all_gather_ddp_if_available
 from scipy import fft, ndimage
 from torch import distributed, multiprocessing
 
+from repro.analysis.copy_detection import detect_copies
 from repro.checkpoints.loading import load_model
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
-from repro.descriptors.evaluation import detect_copies
 from repro.descriptors.small import SmallSSCD
 from repro.errors import UserError
 from repro.images import to_float

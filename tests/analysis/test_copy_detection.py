@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from repro.analysis.copy_detection import EDITS, detect_copies, edited_copies, micro_average_precision
 from repro.data.digits import Digits
 from repro.descriptors.base import Descriptor
-from repro.descriptors.evaluation import EDITS, detect_copies, edited_copies, micro_average_precision
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 
