@@ -13,9 +13,9 @@ from repro.denoisers import Denoiser
 from repro.errors import UserError
 from repro.images import to_float
 from repro.inverse.operators import Operator
+from repro.kernels import Kernel
 from repro.noise import NoiseStream, draw_noise
 from repro.samplers.base import Run, Sampler, Step
-from repro.samplers.ode import RK45
 from repro.samplers.steps import check_choice
 
 __all__ = ["Norm", "PosteriorSampler", "residual_gradient"]
@@ -59,7 +59,7 @@ class PosteriorSampler(Sampler):
     algorithm of Chung et al. with every random term removed (paper, appendix F).
 
     Args:
-        sampler: A deterministic sampler that takes steps.
+        sampler: A deterministic sampler of fixed steps.
         operator: What is measured.
         truth: Data whose images are measured: noise i belongs to image i, counted round the set; the held-out images
             where the data hold some out.
@@ -71,8 +71,8 @@ class PosteriorSampler(Sampler):
             operators only.
 
     Raises:
-        UserError: a stochastic sampler, one that takes no steps, a negative step size or noise, an observation that is
-            not there, or ``project`` with an operator that is not linear.
+        UserError: a stochastic sampler, one whose images choose their own steps, a negative step size or noise, an
+            observation that is not there, or ``project`` with an operator that is not linear.
     """
 
     def __init__(
@@ -89,8 +89,11 @@ class PosteriorSampler(Sampler):
         check_choice("norm", norm, Norm)
         if sampler.stochastic:
             raise UserError(f"{type(sampler).__name__} draws noise; posterior sampling takes a deterministic sampler")
-        if isinstance(sampler, RK45):
-            raise UserError("RK45 takes no steps of its own; posterior sampling needs a sampler such as DPMSolver")
+        if sampler.adaptive:
+            raise UserError(
+                f"{type(sampler).__name__} lets every image choose its own steps, but the pull is one a step; take a "
+                "sampler of fixed steps, such as --sampler DPMSolver --sampler.steps 100"
+            )
         for name, value in (("step_size", step_size), ("noise", noise), ("observation", observation or 0)):
             if value < 0:
                 raise UserError(f"{name} is {value:g}; give at least 0")
@@ -104,6 +107,10 @@ class PosteriorSampler(Sampler):
     def evaluations(self) -> int | None:  # type: ignore[override]
         """Denoiser calls of one :meth:`sample`: those of the sampler alone."""
         return self.sampler.evaluations
+
+    def check_start(self, kernel: Kernel) -> None:
+        """As the sampler that is steered."""
+        self.sampler.check_start(kernel)
 
     def truths(self, seeds: Sequence[int]) -> Tensor:
         """The images that are measured for some seeds, uint8 (n, C, H, W)."""
@@ -137,7 +144,7 @@ class PosteriorSampler(Sampler):
             raise UserError("posterior sampling needs numbered noise; give a NoiseStream of seeds")
         y = self.measurements(run.stream.seeds).to(x)
         watched = _Differentiated(run.denoiser)
-        for step in self.sampler.walk(Run(watched, run.labels, run.stream), x):
+        for step in self.sampler.walk(Run(watched, run.labels, run.stream, self.sampler.clip), x):
             with torch.enable_grad():
                 gradient = residual_gradient(*watched.take(), y, self.operator, self.norm)
             step.x_s = step.x_s - self.step_size * gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -25,9 +25,12 @@ class Step:
 
     Whoever iterates over the steps may put another ``x_s`` in its place: the sampler goes on from there.
 
+    Under a sampler that is ``adaptive`` every image has times of its own; one that has arrived, or whose step is tried
+    again with a smaller size, stands still for this step.
+
     Attributes:
-        t: Time of ``x_t``, shape ().
-        s: Time of ``x_s``, shape (); None when ``x_s`` is the clean image.
+        t: Time of ``x_t``, shape (), or (B, 1, 1, 1) with a time for each image.
+        s: Time of ``x_s``, as t; None when ``x_s`` is the clean image.
         x_t: State before the step, float64 (B, C, H, W).
         x_0: Denoised image at ``x_t``, the first evaluation of the step.
         x_s: State after the step.
@@ -62,9 +65,13 @@ class Run:
         return self.denoiser.kernel
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """One evaluation of the denoiser."""
-        x_0 = self.denoiser.denoise(x_t, t, self.labels)
+        """One evaluation of the denoiser: images (B, C, H, W) at one time, or at one each, shape (B, 1, 1, 1)."""
+        x_0 = self.denoiser.denoise(x_t, t.flatten() if t.ndim else t, self.labels)
         return x_0.clamp(-1, 1) if self.clip else x_0
+
+    def of_rows(self, rows: Tensor) -> Run:
+        """The run of some images of the batch; it has no noise stream."""
+        return replace(self, labels=None if self.labels is None else self.labels[rows], stream=None)
 
     def draw(self, like: Tensor) -> Tensor:
         """The next numbered noise of every image, with the shape, device and dtype of ``like``."""
@@ -82,6 +89,7 @@ class Sampler(Plugin, ABC):
         stochastic: Whether :meth:`walk` draws further noise; it is numbered too, so images stay reproducible.
         consistency: Whether the denoiser must be a consistency function, which jumps to the image at the end of the
             probability flow; other samplers need the posterior mean.
+        adaptive: Whether every image chooses the sizes of its own steps.
         clip: Whether every denoised image is cut to [-1, 1] before the step goes on from it.
         evaluations: Denoiser calls of one :meth:`sample`. A sampler that decides as it goes has those of its latest
             run here, None before the first.
@@ -90,6 +98,7 @@ class Sampler(Plugin, ABC):
     stochastic: ClassVar[bool] = False
     consistency: ClassVar[bool] = False
     later_arguments: ClassVar[frozenset[str]] = frozenset({"clip"})
+    adaptive: bool = False
     clip: bool = False
     evaluations: int | None = None
 
@@ -106,8 +115,8 @@ class Sampler(Plugin, ABC):
             Images :math:`x_0`, float64 (B, C, H, W), on the denoiser's device (the noise's if that has no tensors).
 
         Raises:
-            UserError: plain noise for a stochastic sampler, noise of another shape than the denoiser's images, or
-                ``t_end`` outside the kernel's times.
+            UserError: plain noise for a stochastic sampler, noise of another shape than the denoiser's images,
+                ``t_end`` outside the kernel's times, or ``ratios`` that do not start where the noise stands.
         """
         for step in self.trajectory(denoiser, noise, labels):
             images = step.x_s
@@ -143,8 +152,12 @@ class Sampler(Plugin, ABC):
             raise UserError(f"noise is {tuple(start.shape[1:])}, the denoiser's images are {denoiser.image_shape}")
         holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), start)
         x = start.to(holder.device, torch.float64) * denoiser.kernel.prior_scale
+        self.check_start(denoiser.kernel)
         run = Run(denoiser, None if labels is None else labels.to(holder.device), stream, self.clip)
         yield from self.walk(run, x)
+
+    def check_start(self, kernel: Kernel) -> None:
+        """Raises a UserError when the walk does not start at the noise level of the starting noise."""
 
     @abstractmethod
     def walk(self, run: Run, x: Tensor) -> Iterator[Step]:

@@ -29,7 +29,7 @@ class Consistency(FixedSteps):
         steps: Number of steps, which is the number of evaluations. Their levels are the first of ``steps + 1`` that
             run from ``t_max`` to ``t_min`` evenly in :math:`r^{1/\rho}`.
         rho: :math:`\rho`, as in EDM.
-        ratios: Explicit falling noise levels in place of ``steps``; the first should be that of ``t_max``.
+        ratios: Explicit falling noise levels in place of ``steps``; the first is that of ``t_max``.
         clip: Cut each step's image to [-1, 1].
 
     Raises:

@@ -20,13 +20,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from repro.errors import UserError
 from repro.kernels import Kernel
+from repro.samplers.adaptive import attempts, power, put, rms
 from repro.samplers.base import Run, Sampler, Step
 from repro.samplers.steps import Spacing, check_choice, check_steps, end_time, noise_in, time_grid
 
@@ -49,9 +50,9 @@ class DPMSolver(Sampler):
       steps of walks under ten steps, have lower orders. Order 3 takes half the second derivative, as the authors' code
       does; measured, it is of order 2, with a smaller error than order 2.
     * ``singlestep_fixed``: as many steps of the full order as fit into ``steps`` evaluations.
-    * ``adaptive``: step sizes chosen so that orders ``order - 1`` and ``order`` agree within ``atol`` and ``rtol`` for
-      every image of the batch; steps are common to the batch, so an image depends on its batch mates within that
-      tolerance. ``steps`` and ``spacing`` do not matter.
+    * ``adaptive``: every image has step sizes of its own, such that orders ``order - 1`` and ``order`` agree within
+      ``atol`` and ``rtol``; an image is the same whatever batch it is drawn in. (The authors' code takes the steps of
+      the worst image for the whole batch.) ``steps`` and ``spacing`` do not matter.
 
     Args:
         steps: Number of evaluations, with ``final_denoise`` the last of them for the clean image.
@@ -66,10 +67,12 @@ class DPMSolver(Sampler):
         rho: Power of the ``edm`` spacing.
         rtol: Relative tolerance of ``adaptive``.
         atol: Absolute tolerance of ``adaptive``.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: an unknown method, algorithm, type or spacing, an order other than 1 to 3 (2 or 3 for
-            ``adaptive``), fewer steps than the method needs, or tolerances not above 0.
+            ``adaptive``), fewer steps than the method needs, or tolerances not above 0; when sampling ``adaptive``, a
+            denoiser that is not smooth enough to arrive.
 
     Example:
         >>> from repro.denoisers import GaussianDenoiser
@@ -79,6 +82,10 @@ class DPMSolver(Sampler):
         >>> len(list(solver.trajectory(denoiser, NoiseStream([0])))), solver.evaluations
         (34, 100)
     """
+
+    # Largest factor between two adaptive steps. Near the starting noise hardly anything changes and an error is mostly
+    # the network's rounding; without a limit, as in the authors' code, the next step would be a matter of chance.
+    growth: ClassVar[float] = 5.0
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class DPMSolver(Sampler):
         rho: float = 7.0,
         rtol: float = 0.05,
         atol: float = 0.0078,
+        clip: bool = False,
     ) -> None:
         check_choice("method", method, Method)
         check_choice("algorithm", algorithm, Algorithm)
@@ -110,9 +118,14 @@ class DPMSolver(Sampler):
         self.steps, self.order, self.method = steps, order, method
         self.algorithm, self.solver_type, self.lower_order_final = algorithm, solver_type, lower_order_final
         self.spacing, self.t_end, self.final_denoise, self.rho = spacing, t_end, final_denoise, rho
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol, self.clip = rtol, atol, clip
         if method != "adaptive":
             self.evaluations = final_denoise + (sum(self.orders()) if "single" in method else len(self.orders()))
+
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        """Whether every image chooses the sizes of its own steps."""
+        return self.method == "adaptive"
 
     def orders(self) -> list[int]:
         """The order of every step, in turn, without the final denoising."""
@@ -169,28 +182,50 @@ class DPMSolver(Sampler):
             x = step.x_s
 
     def _adaptive(self, run: Run, x: Tensor) -> Iterator[Step]:
-        kernel = run.kernel
-        update = _Update(kernel, self.algorithm, self.solver_type)
-        t, end = torch.tensor([kernel.t_max, end_time(kernel, self.t_end)], dtype=torch.float64)
-        inner_parts = [0.5] if self.order == 2 else [1 / 3, 2 / 3]
-        h, before = torch.tensor(_FIRST_STEP, dtype=torch.float64), x
+        kernel, update = run.kernel, _Update(run.kernel, self.algorithm, self.solver_type)
+        ends = torch.tensor([kernel.t_max, end_time(kernel, self.t_end)], dtype=torch.float64, device=x.device)
+        t, end = (each.expand(len(x), 1, 1, 1) for each in ends)
+        parts = [0.5] if self.order == 2 else [1 / 3, 2 / 3]
+        size, before, x_0 = torch.full_like(t, _FIRST_STEP), x, torch.zeros_like(x)
+        stale = torch.ones(len(x), dtype=torch.bool, device=x.device)
         self.evaluations = int(self.final_denoise)
-        while t - end > _TIME_TOLERANCE:
-            x_0 = run.denoise(x, t)
-            model, start, error = update.model(x, x_0, t), kernel.log_snr(t), torch.inf
-            self.evaluations += 1
-            while error > 1:
-                s = kernel.time_of_log_snr(start + h)
-                inner = [kernel.time_of_log_snr(start + part * h) for part in inner_parts]
-                *_, low, high = update.singlestep(run, x, model, t, s, inner)
-                allowed = (self.rtol * torch.maximum(low.abs(), before.abs())).clamp(min=self.atol)
-                error = ((high - low) / allowed).flatten(1).square().mean(1).sqrt().max().cpu()
-                left = kernel.log_snr(end) - (start if error > 1 else kernel.log_snr(s))
-                h = torch.minimum(_SAFETY * h * error ** (-1 / self.order), left)
-                self.evaluations += len(inner)
-            step = Step(t, s, x, x_0, high)
+        for _ in attempts("DPMSolver"):
+            rows = (t - end > _TIME_TOLERANCE).flatten().nonzero().squeeze(1)
+            if not len(rows):
+                break
+            if len(fresh := rows[stale[rows]]):
+                x_0 = put(x_0, fresh, run.of_rows(fresh).denoise(x[fresh], t[fresh]))
+                self.evaluations += 1
+            at, h, start = t[rows], size[rows], kernel.log_snr(t[rows])
+            s, model = kernel.time_of_log_snr(start + h), update.model(x[rows], x_0[rows], at)
+            inner = [kernel.time_of_log_snr(start + part * h) for part in parts]
+            *_, low, high = update.singlestep(run.of_rows(rows), x[rows], model, at, s, inner)
+            self.evaluations += len(inner)
+            error = self.error_of(low, high, before[rows])
+            accepted = ~(error > 1)
+            left = kernel.log_snr(end[rows]) - torch.where(accepted, kernel.log_snr(s), start)
+            factor = (_SAFETY * power(error, -1 / self.order)).clamp(max=self.growth)
+            size = put(size, rows, torch.minimum(h * factor, left))
+            moved, kept = rows[accepted.flatten()], accepted.flatten()
+            step = Step(t, put(t, moved, s[kept]), x, x_0, x_s := put(x, moved, high[kept]))
+            stale = torch.zeros_like(stale).index_fill(0, moved, True)
             yield step
-            x, t, before = step.x_s, s, low
+            x, t, before = step.x_s, step.s, put(before, moved, low[kept])
+            stale |= x is not x_s  # steered from outside: what was denoised is not this image
+
+    def error_of(self, low: Tensor, high: Tensor, before: Tensor) -> Tensor:
+        """Each image's error of an adaptive step in units of the tolerances: accepted up to 1.
+
+        Args:
+            low: States by the order below, (B, C, H, W).
+            high: States by the full order.
+            before: States of order below at the step's start.
+
+        Returns:
+            Shape (B, 1, 1, 1); 0 for an image that is not finite, whose walk then ends.
+        """
+        allowed = (self.rtol * torch.maximum(low.abs(), before.abs())).clamp(min=self.atol)
+        return rms((high - low) / allowed).nan_to_num(0.0, 0.0)
 
 
 @dataclass(frozen=True)

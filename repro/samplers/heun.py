@@ -32,6 +32,7 @@ class Heun(Euler):
             is EDM's ablation sampler.
         predictor: c in (0, 1]: 1 is Heun's method, 1/2 the midpoint method, 2/3 Ralston's.
         ratios: Explicit falling noise levels in place of steps, spacing and ``t_end``.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: fewer than one step, an unknown spacing or coordinate, a predictor outside (0, 1], or ratios that
@@ -54,8 +55,9 @@ class Heun(Euler):
         coordinate: CoordinateName = "ratio",
         predictor: float = 1.0,
         ratios: list[float] | None = None,
+        clip: bool = False,
     ) -> None:
-        super().__init__(steps, spacing, t_end, final_denoise, rho, coordinate, ratios)
+        super().__init__(steps, spacing, t_end, final_denoise, rho, coordinate, ratios, clip)
         if not 0 < predictor <= 1:
             raise UserError(f"predictor is {predictor:g}; give a part of the step in (0, 1], 1 for Heun's method")
         self.predictor = predictor

@@ -42,6 +42,9 @@ __all__ = [
 Spacing = Literal["edm", "time_uniform", "time_quadratic", "log_snr"]
 CoordinateName = Literal["ratio", "time"]
 
+# The published grids of EDM start at the level of a table that is nearest to t_max, a little beside it.
+_START_TOLERANCE = 0.01
+
 
 def check_choice(argument: str, given: str, literal: object) -> None:
     """Raises UserError unless ``given`` is one of the values of a Literal type."""
@@ -189,7 +192,7 @@ class FixedSteps(Sampler):
         final_denoise: Whether the last step leads to the clean image.
         rho: Power of the ``edm`` spacing.
         ratios: Explicit falling noise levels :math:`\sigma_t / \alpha_t`, in place of steps, spacing and ``t_end``.
-            The first should be that of the kernel's ``t_max``, where the starting noise stands.
+            The first is that of the kernel's ``t_max``, where the starting noise stands, to one per cent.
         clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
@@ -229,6 +232,17 @@ class FixedSteps(Sampler):
             return kernel.time_of_ratio(torch.tensor(self.ratios, dtype=torch.float64))
         end = end_time(kernel, self.t_end)
         return time_grid(kernel, self.spacing, self.steps - self.final_denoise, kernel.t_max, end, self.rho)
+
+    def check_start(self, kernel: Kernel) -> None:
+        """Refuses explicit ratios whose first is not that of the kernel's ``t_max``."""
+        if self.ratios is None:
+            return
+        start = kernel.ratio(torch.tensor(kernel.t_max, dtype=torch.float64)).item()
+        if abs(self.ratios[0] / start - 1) > _START_TOLERANCE:
+            raise UserError(
+                f"{type(self).__name__}: ratios start at {self.ratios[0]:g}, but the noise of {type(kernel).__name__} "
+                f"stands at {start:.6g}; make that the first"
+            )
 
     def walk(self, run: Run, x: Tensor) -> Iterator[Step]:
         """Steps from level to level, then, with ``final_denoise``, to the clean image."""

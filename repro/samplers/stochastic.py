@@ -34,6 +34,7 @@ class Ancestral(FixedSteps):
         rho: Power of the ``edm`` spacing.
         eta: Part of the noise that is drawn afresh, in [0, 1].
         ratios: Explicit falling noise levels in place of steps, spacing and ``t_end``.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: fewer than one step, an unknown spacing, ``eta`` outside [0, 1], or ratios that do not fall.
@@ -52,8 +53,9 @@ class Ancestral(FixedSteps):
         rho: float = 7.0,
         eta: float = 1.0,
         ratios: list[float] | None = None,
+        clip: bool = False,
     ) -> None:
-        super().__init__(steps, spacing, t_end, final_denoise, rho, ratios)
+        super().__init__(steps, spacing, t_end, final_denoise, rho, ratios, clip)
         if not 0 <= eta <= 1:
             raise UserError(f"eta is {eta:g}; give a number from 0 (DDIM) to 1 (DDPM)")
         self.eta = eta
@@ -90,6 +92,7 @@ class EDMStochastic(Heun):
         churn_max: Largest ratio that is churned, None for no limit; raised levels may lie above the kernel's ``t_max``.
         noise_scale: Standard deviation of the added noise; EDM takes up to 1.007 for networks that lose detail.
         ratios: Explicit falling noise levels in place of steps, spacing and ``t_end``.
+        clip: Whether every denoised image is cut to [-1, 1].
 
     Raises:
         UserError: as :class:`Heun`, an order other than 1 or 2, or a negative churn or noise scale.
@@ -114,8 +117,9 @@ class EDMStochastic(Heun):
         churn_max: float | None = 50.0,
         noise_scale: float = 1.0,
         ratios: list[float] | None = None,
+        clip: bool = False,
     ) -> None:
-        super().__init__(steps, spacing, t_end, final_denoise, rho, coordinate, predictor, ratios)
+        super().__init__(steps, spacing, t_end, final_denoise, rho, coordinate, predictor, ratios, clip)
         if order not in (1, 2):
             raise UserError(f"order is {order}; EDMStochastic has 1 (Euler) and 2 (Heun)")
         for argument, value in (("churn", churn), ("churn_min", churn_min), ("noise_scale", noise_scale)):

@@ -125,7 +125,7 @@ def test_observations_are_numbered_like_noise():
     ("make", "message"),
     [
         (lambda: PosteriorSampler(Ancestral(), CentreMask(), data()), "draws noise"),
-        (lambda: PosteriorSampler(RK45(), CentreMask(), data()), "takes no steps"),
+        (lambda: PosteriorSampler(RK45(), CentreMask(), data()), "lets every image choose its own steps"),
         (lambda: PosteriorSampler(Euler(), CentreMask(), data(), step_size=-1.0), "step_size is -1"),
         (lambda: PosteriorSampler(Euler(), HighDynamicRange(), data(), project=True), "project needs a linear"),
         (lambda: PosteriorSampler(Euler(), CentreMask(), data(), norm="l3"), "norm"),

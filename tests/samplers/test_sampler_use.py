@@ -64,6 +64,25 @@ def test_mistakes_when_sampling():
             sampler.sample(denoiser, noise)
 
 
+@pytest.mark.parametrize("name", ["Euler", "Heun", "Ancestral", "EDMStochastic", "Consistency"])
+def test_ratios_start_where_the_noise_stands(name):
+    for kernel, start in ((EDM(), "80"), (VP(), "152.167")):
+        sampler = registry.build("samplers", name, ratios=[7.0, 1.0])
+        with pytest.raises(UserError, match=f"ratios start at 7, but the noise of .* stands at {start}.*make that"):
+            sampler.sample(GaussianDenoiser(kernel), NoiseStream([0]))
+    registry.build("samplers", name, ratios=[79.5, 1.0]).sample(GaussianDenoiser(EDM()), NoiseStream([0]))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_records_name_clip_only_where_it_is_on(name):
+    """Records, and the fingerprints of banks that were made of them, are those of older versions."""
+    record = registry.record_of(registry.build("samplers", name))
+    assert ("clip" in record["args"]) == (name == "Consistency")
+    clipped = registry.record_of(registry.build("samplers", name, clip=True))
+    assert clipped["args"] == record["args"] | {"clip": True}
+    assert registry.rebuild(clipped).clip
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_rebuilt_from_its_record(name):
     sampler = registry.build("samplers", name)

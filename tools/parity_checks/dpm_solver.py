@@ -37,12 +37,23 @@ class MixtureDenoiser(Denoiser):
         self.weights, self.means, self.variances = weights.double(), means.double(), variances.double()
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        t = t.reshape(-1, 1)
         y, ratio = x_t.flatten(1) / self.kernel.alpha(t), self.kernel.ratio(t)
         total = self.variances + ratio**2
         squares = (y[:, None] - self.means).square().sum(2)
         share = torch.softmax(self.weights.log() - self.means.shape[1] / 2 * total.log() - squares / (2 * total), 1)
-        pulled = self.means + (self.variances / total)[:, None] * (y[:, None] - self.means)
+        pulled = self.means + (self.variances / total)[..., None] * (y[:, None] - self.means)
         return (share[:, :, None] * pulled).sum(1).view(x_t.shape)
+
+
+class CommonSteps(DPMSolver):
+    """The adaptive steps of the reference: the worst image's for the whole batch, and of unlimited growth."""
+
+    growth = math.inf
+
+    def error_of(self, low: Tensor, high: Tensor, before: Tensor) -> Tensor:
+        error = super().error_of(low, high, before)
+        return error.max().expand_as(error)
 
 
 def dpm_solver(fixture: Fixture) -> Iterator[Check]:
@@ -82,7 +93,7 @@ def dpm_kernel(schedule: str, settings: dict[str, Any]) -> Kernel:
 
 def dpm_sampler(run: dict[str, Any]) -> DPMSolver:
     """Our sampler for the arguments of the reference's ``sample``; it does not count the last evaluation as a step."""
-    return DPMSolver(
+    return CommonSteps(
         steps=run["steps"] + run["denoise_to_zero"],
         order=run["order"],
         method=run["method"],

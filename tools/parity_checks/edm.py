@@ -208,7 +208,7 @@ def edm_run(
     assert len(levels) == number
     kernel = ScheduleKernel(options["schedule"], options.get("scaling", "none"), ends, first_time, network.round)
     start = kernel.time_of_ratio(levels)[0]
-    kernel.prior_scale = kernel.sigma(start).item()
+    kernel.t_max, kernel.prior_scale = start.item(), kernel.sigma(start).item()
     ours = _edm_sampler(options, levels.tolist())
     stream = Recorded(*noises) if ours.stochastic else noises[0]
     denoiser = Watched(UnderKernel(network.denoiser, kernel))

@@ -128,7 +128,7 @@ class Watched(Denoiser):
         self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.times.append(t.item())
+        self.times.append(t.max().item())
         return self.denoiser.denoise(x_t, t, labels)
 
     def ratios(self) -> Tensor:
