@@ -25,7 +25,6 @@ from repro.models.base import Model
 from repro.records import record_of
 from repro.samplers.base import Sampler
 from repro.samplers.dpm_solver import DPMSolver
-from repro.samplers.ode import RK45
 from repro.tasks.base import Plan, Task, without_labels
 
 __all__ = ["Deblur", "Inpaint", "Inverse", "InversePlan", "Residual", "SuperResolution", "restoration_metrics"]
@@ -105,8 +104,8 @@ class Inverse(Task):
     ) -> InversePlan:
         """Settles what is measured and how the sampler is steered towards it.
 
-        A model whose own sampler takes no steps is drawn from with DPM-Solver of order 3 in 100 evaluations (paper,
-        appendix F), unless a sampler is given.
+        A model whose own sampler lets images choose their steps is drawn from with DPM-Solver of order 3 in 100
+        evaluations (paper, appendix F), unless a sampler is given.
 
         Raises:
             UserError: as :class:`PosteriorSampler`; no data to measure, or data that do not fit the model.
@@ -114,8 +113,8 @@ class Inverse(Task):
         self.classes_of(model, classes)
         if guidance != 1:
             raise without_labels(self.name, guidance)
-        own = DPMSolver(steps=100, order=3) if isinstance(model.sampler, RK45) else model.sampler
-        assert own is not None, "classes_of refuses models that need no sampler"
+        assert model.sampler is not None, "classes_of refuses models that need no sampler"
+        own = DPMSolver(steps=100, order=3) if model.sampler.adaptive else model.sampler
         problem = problem if isinstance(problem, Problem) else Problem()
         operator, truth = problem.operator or self.operator(), self._truth(model, problem)
         steered = PosteriorSampler(sampler or own, **vars(problem) | {"operator": operator, "truth": truth})

@@ -76,11 +76,11 @@ def test_ratios_start_where_the_noise_stands(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_records_name_clip_only_where_it_is_on(name):
     """Records, and the fingerprints of banks that were made of them, are those of older versions."""
-    record = registry.record_of(registry.build("samplers", name))
+    record = records.record_of(registry.build("samplers", name))
     assert ("clip" in record["args"]) == (name == "Consistency")
-    clipped = registry.record_of(registry.build("samplers", name, clip=True))
+    clipped = records.record_of(registry.build("samplers", name, clip=True))
     assert clipped["args"] == record["args"] | {"clip": True}
-    assert registry.rebuild(clipped).clip
+    assert records.rebuild(clipped).clip
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
