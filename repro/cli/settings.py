@@ -192,6 +192,8 @@ class Settings:
         cls = self._class_at(key, slot, None)
         if cls is None:
             return value
+        if dataclasses.is_dataclass(cls):
+            allow(cls)  # jsonargparse names the class of a dataclass's arguments itself
         if set(value) <= {"init_args", "dict_kwargs"}:
             return dict(value) | {"init_args": self._arguments(value.get("init_args") or {}, cls, key)}
         return self._arguments(value, cls, key)

@@ -6,22 +6,26 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any
+
+from jsonargparse import ActionConfigFile
 
 from repro.cli.fill import build
 from repro.cli.main import main
+from repro.cli.named_configs import config_path
+from repro.cli.overlays import read_config
 from repro.cli.parser import Parser, quiet
 from repro.cli.words import split
 from repro.errors import UserError, unknown
+from repro.records import flat
 from repro.registry import entries, load, names
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import LocalExecutor, remaining
+from repro.studies import SCALES, Study
+from repro.studies.executors import LocalExecutor
+from repro.studies.jobs import Job, remaining
 
 __all__ = ["run"]
-
-_SCALES = "How large: minutes, hours without a GPU (cpu), hours with one (small), or as in the paper."
 
 
 def _parser(study: type[Study] | None) -> Parser:
@@ -33,14 +37,33 @@ def _parser(study: type[Study] | None) -> Parser:
         print_config=None,
         allow_abbrev=False,
     )
+    parser.add_argument("--config", action=ActionConfigFile, help="Options from a file, as jobs/measure_*.yaml are.")
     parser.add_argument("study", type=str, metavar="NAME", help="Which study (repro plugins studies).")
-    parser.add_argument("--scale", type=Scale, default="tiny", help=_SCALES)
+    parser.add_argument("--scale", type=str, default="tiny", help=f"How large: {', '.join(SCALES)}.")
     parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
-    parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default.")
+    parser.add_argument("--overlay", type=str | None, help="Config whose settings win over those of every training.")
+    parser.add_argument("--part", type=str | None, help="Do only this measurement, on what is in the folder.")
+    parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default, or one a GPU.")
     parser.add_argument("--dry_run", action="store_true", help="Print the jobs and their estimated cost, and stop.")
     if study is not None:
         parser.add_class_arguments(study, instantiate=False, sub_configs=True)
     return parser
+
+
+def _named_first(arguments: Sequence[str]) -> list[str]:
+    """A command line that begins with the study's name, also where a config holds it: ``--config jobs/measure.yaml``.
+
+    Raises:
+        UserError: the config file cannot be read or names no study.
+    """
+    words = list(arguments)
+    if words[:1] != ["--config"] or len(words) < 2:
+        return words
+    settings = read_config(config_path(words[1]))
+    if "study" not in settings:
+        raise UserError(f"config file {words[1]} names no study; type repro study NAME --config {words[1]}")
+    own = {key: value for key, value in settings.items() if key != "study"}
+    return [str(settings["study"]), f"--config={json.dumps(own)}", *words[2:]]
 
 
 def _chosen(arguments: Sequence[str]) -> type[Study] | None:
@@ -60,14 +83,28 @@ def _with_inputs(study: type[Study] | None, arguments: Sequence[str]) -> list[st
     return [words[0], *([f"--inputs={json.dumps(given)}"] if given else []), *words[1 + len(given) :]]
 
 
-def _plan(study: Study, folder: Path, scale: Scale) -> str:
-    jobs = study.jobs(folder, scale)
+def _overlay(wanted: str | None) -> Mapping[str, Any]:
+    """Settings of a config that go over every training.
+
+    Raises:
+        UserError: there is no such config, or it builds on others.
+    """
+    if wanted is None:
+        return {}
+    settings = read_config(config_path(wanted))
+    if built := settings.keys() & {"config", "by_class"}:
+        raise UserError(f"--overlay {wanted} has the key {min(built)}; write the settings out")
+    return settings
+
+
+def _listed(jobs: Sequence[Job], folder: Path) -> str:
     left = {job.name for job in remaining(jobs, folder)}
-    lines = [
-        f"{'' if job.name in left else 'done  '}{job.name}: repro {' '.join(job.command)}  (about {job.seconds:.0f} s)"
-        for job in jobs
-    ]
-    seconds = sum(job.seconds for job in jobs if job.name in left)
+    lines = []
+    for job in jobs:
+        settings = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in flat(job.settings, "").items())
+        done = "" if job.name in left else "done  "
+        lines.append(f"{done}{job.name}: repro {job.command}: {settings}  (about {job.size.seconds:.0f} s)")
+    seconds = sum(job.size.seconds for job in jobs if job.name in left)
     lines.append(f"{len(left)} of {len(jobs)} jobs are left: about {seconds / 60:.0f} minutes on one core")
     return "\n".join(lines)
 
@@ -83,20 +120,21 @@ def run(command: str, arguments: list[str]) -> int:
         UserError: whatever the user can mend.
     """
     with quiet():
-        chosen = _chosen(arguments)
+        words = _named_first(arguments)
+        chosen = _chosen(words)
         own = list(inspect.signature(chosen).parameters) if chosen else []
-        config = _parser(chosen).parse_command(split(_with_inputs(chosen, arguments)))
-        if config.scale not in get_args(Scale):
-            raise unknown("scale", config.scale, get_args(Scale))
-        if config.scale not in chosen.scales:
-            raise UserError(f"study {config.study} has no scale {config.scale}; choose {', '.join(chosen.scales)}")
+        config = _parser(chosen).parse_command(split(_with_inputs(chosen, words)))
+        if config.scale not in SCALES:
+            raise unknown("scale", config.scale, SCALES)
         study = load("studies", config.study)(**{name: build(config[name], name) for name in own})
         folder = Path(config.output or f"runs/{config.study}_{config.scale}")
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; name another folder: --output DIR")
-        if config.dry_run:
-            print(_plan(study, folder, config.scale))
+        over = _overlay(config.overlay)
+        if config.dry_run or config.part:
+            plan, _ = study.planned(folder, config.scale, over)
+            print(f"measured: {plan.measure_now(config.part)}" if config.part else _listed(plan.jobs(), folder))
             return 0
-        report = study.run(folder, config.scale, LocalExecutor(main, config.workers))
+        report = study.run(folder, config.scale, LocalExecutor(main, config.workers), over)
     print(report, file=sys.stdout)
     return 0

@@ -1,15 +1,26 @@
-from .base import Scale as Scale, Study as Study
+from .base import Study as Study
 from .baselines import Baselines as Baselines
 from .conditional import Conditional as Conditional
 from .descriptors import Descriptors as Descriptors
 from .finetune import Finetune as Finetune
 from .inpaint import Inpaint as Inpaint
 from .jacobian import Jacobian as Jacobian
-from .jobs import Executor as Executor, Job as Job, LocalExecutor as LocalExecutor
+from .jobs import Job as Job
 from .manifold import Manifold as Manifold
 from .mog import Mog as Mog
+from .plan import Drawn as Drawn, Measured as Measured, Plan as Plan, Trained as Trained, seeded as seeded
 from .quickstart import Quickstart as Quickstart
 from .recovery import Recovery as Recovery
 from .regimes import Regimes as Regimes
+from .report import Report as Report, rate_cells as rate_cells, rate_text as rate_text
+from .scales import SCALES as SCALES, Judge as Judge, Scale as Scale, Size as Size
 from .similarity import Similarity as Similarity
+from .systems import (
+    CONDITIONAL_SYSTEMS as CONDITIONAL_SYSTEMS,
+    SYSTEMS as SYSTEMS,
+    System as System,
+    draw as draw,
+    train as train,
+    trio as trio,
+)
 from .theory import Theory as Theory

@@ -1,45 +1,99 @@
-"""The contract of studies: jobs in, one table and one figure out."""
+"""The contract of studies: a plan of jobs, and a report of what came out of them."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
+from repro.errors import UserError
+from repro.records import record_of
 from repro.registry import Plugin
-from repro.studies.jobs import Executor, Job
+from repro.studies.executors.base import Executor
+from repro.studies.jobs import Job, check_settings
+from repro.studies.plan import Plan
+from repro.studies.report import Report
+from repro.studies.scales import SCALES
 
-__all__ = ["Scale", "Study"]
-
-Scale = Literal["tiny", "cpu", "small", "paper"]
+__all__ = ["Study"]
 
 
 class Study(Plugin, ABC):
-    """Base of the studies; one of them defines :meth:`jobs` and :meth:`report`.
+    """Base of the studies; one of them defines :meth:`plan` and :meth:`report`.
 
     Attributes:
         name: The study's registered name, as in ``repro study NAME``.
         figure: Which figure of the paper it redraws.
-        scales: The scales that it has.
+        scales: Names of the scales that it has.
     """
 
     name: ClassVar[str]
     figure: ClassVar[str]
-    scales: ClassVar[tuple[Scale, ...]] = ("tiny", "small", "paper")
+    scales: ClassVar[tuple[str, ...]] = ("tiny", "small", "paper")
 
     @abstractmethod
-    def jobs(self, folder: Path, scale: Scale) -> list[Job]:
-        """Everything to be done, in an order in which no job comes before one that it needs."""
+    def plan(self, plan: Plan) -> Any:
+        """Adds everything to be done to a plan; returns the handles that the report needs."""
 
     @abstractmethod
-    def report(self, folder: Path, scale: Scale) -> str:
-        """Table and figure from the jobs' outputs, written to the folder; returns the text to print."""
+    def report(self, report: Report, parts: Any) -> None:
+        """Writes tables, picture and text from what the jobs left.
 
-    def run(self, folder: Path, scale: Scale, executor: Executor) -> str:
+        Args:
+            report: Where they go.
+            parts: What :meth:`plan` returned.
+        """
+
+    def planned(self, folder: Path, scale: str = "tiny", over: Mapping[str, Any] | None = None) -> tuple[Plan, Any]:
+        """Makes the plan of this study in a folder, and the handles that its report needs.
+
+        Args:
+            folder: The study's folder.
+            scale: Name of one of :attr:`scales`.
+            over: Settings that win over those of every training, nested as in a config.
+
+        Raises:
+            UserError: the study has no such scale.
+        """
+        if scale not in self.scales:
+            raise UserError(f"study {self.name} has no scale {scale}; give --scale {' or '.join(self.scales)}")
+        plan = Plan(self.name, folder, SCALES[scale], _settings_of(self), over)
+        return plan, self.plan(plan)
+
+    def jobs(self, folder: Path, scale: str = "tiny") -> list[Job]:
+        """Lists everything to be done, in an order in which no job comes before one that it needs."""
+        return self.planned(folder, scale)[0].jobs()
+
+    def reported(self, folder: Path, scale: str = "tiny") -> str:
+        """Writes the report of a folder in which every job is done, and returns the text to print."""
+        plan, parts = self.planned(folder, scale)
+        report = Report(self.name, folder, plan.scale)
+        self.report(report, parts)
+        return str(report)
+
+    def run(self, folder: Path, scale: str, executor: Executor, over: Mapping[str, Any] | None = None) -> str:
         """Does what is missing, then reports.
 
         Raises:
-            UserError: a job failed.
+            UserError: a job failed, or the folder holds jobs that were done under other settings.
         """
-        executor.run(self.jobs(folder, scale), folder)
-        return self.report(folder, scale)
+        jobs = self.planned(folder, scale, over)[0].jobs()
+        check_settings(jobs, folder)
+        executor.run(jobs, folder)
+        return self.reported(folder, scale)
+
+
+def _settings_of(study: Study) -> dict[str, Any]:
+    """The options that a study was built with, as a config has them."""
+    options = record_of(study)["args"] if inspect.signature(type(study)).parameters else {}
+    return {name: _as_config(value) for name, value in options.items() if value is not None}
+
+
+def _as_config(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_config(each) for each in value]
+    if isinstance(value, Mapping) and value.keys() == {"group", "name", "args"}:
+        return {"class_path": value["name"], "init_args": _as_config(value["args"])}
+    return {key: _as_config(each) for key, each in value.items()} if isinstance(value, Mapping) else value

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks import Bank
-from repro.comparison import Comparison, compare
+from repro.comparison import Comparison
 from repro.comparison.results import counted
-from repro.plots import Curve, Panel, above, beside, image_grid, line_chart, rate_chart, rendered, save_pixels
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job, longest_first
-from repro.studies.measuring import log_figure
-from repro.studies.system_table import write_rows
-from repro.studies.systems import CONDITIONAL_SYSTEMS, SYSTEMS, bank_of, draw_job, training_jobs
+from repro.noise import parse_seeds
+from repro.plots import Curve, Panel, image_grid, line_chart, rate_chart
+from repro.studies import CONDITIONAL_SYSTEMS, SYSTEMS, Drawn, Plan, Report, Study, rate_text, train
 
 __all__ = ["Conditional"]
 
@@ -45,47 +40,32 @@ class Conditional(Study):
     figure: ClassVar[str] = "8, 18 and 19"
 
     def __init__(self, seeds: str | None = None) -> None:
+        if seeds is not None:
+            parse_seeds(seeds)
         self.seeds = seeds
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def plan(self, plan: Plan) -> dict[str, Drawn]:
         """Trains the six systems and draws their banks."""
-        jobs: dict[str, Job] = {}
-        seeds = self.seeds or _SEEDS[scale]
-        for name, classes in [*((name, 1) for name in _PLAIN), *((name, 10) for name in CONDITIONAL_SYSTEMS)]:
-            jobs |= {job.name: job for job in training_jobs(folder, (SYSTEMS | CONDITIONAL_SYSTEMS)[name], scale)}
-            seconds = _IMAGE_SECONDS[scale] * classes * (int(_SEEDS[scale].partition("-")[2]) + 1)
-            job = draw_job(folder, name, seeds, seconds=seconds)
-            jobs[job.name] = job
-        return longest_first(jobs)
+        seeds, each = self.seeds or _SEEDS[plan.scale.name], _IMAGE_SECONDS[plan.scale.name]
+        count = len(parse_seeds(seeds))
+        classes = dict.fromkeys(_PLAIN, 1) | dict.fromkeys(CONDITIONAL_SYSTEMS, 10)
+        return {
+            name: plan.draw(name, train(plan, name), seeds, seconds=each * images * count)
+            for name, images in classes.items()
+        }
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[str, Drawn]) -> None:
         """Conditional and between RP as text, CSV, PNG and TensorBoard log."""
-        results, picture = folder / "results", folder / "conditional.png"
-        names = [*_PLAIN, *CONDITIONAL_SYSTEMS]
-        banks = [Bank.open(bank_of(folder, name)) for name in names]
-        descriptor, threshold = ("Pixels", 0.95) if scale == "tiny" else (None, None)
-        found = compare(banks, descriptor, banks[0].training_images(), threshold, names=names)
-        found.write(results)
-        found.to_tensorboard(results)
-        classes = [row for row in found.table("conditional") if row["score"] == "RP"]
-        between = [_with_classes(found, row) for row in found.table() if row["score"] == "Between RP"]
-        write_rows(folder / "conditional.csv", classes)
-        write_rows(folder / "between.csv", between)
-        sheet = beside(
-            [above([rendered(each) for each in part]) for part in (_charts(found, classes, between), _grids(found))]
-        )
-        save_pixels(sheet, picture)
+        train_images = next(iter(parts.values())).open().training_images()
+        compared = report.compare(parts, train_images)
+        report.comparison("results", compared)
+        classes = [row for row in compared.table("conditional") if row["score"] == "RP"]
+        between = [_with_classes(compared, row) for row in compared.table() if row["score"] == "Between RP"]
+        report.table("conditional", classes, compared)
+        report.table("between", between, compared)
         values = {_pair(row): row["rate"] for row in [*_means(classes), *between]}
-        log_figure(results, self.name, sheet, values)
-        return "\n".join(
-            [
-                *_told(found, classes, between),
-                "",
-                f"picture: {picture}",
-                f"tables: {folder}/*.csv, {results}",
-                f"curves and images: tensorboard --logdir {folder}",
-            ]
-        )
+        report.figure([[*_charts(compared, classes, between)], [*_grids(compared)]], values=values)
+        report.text(*_lines(compared, classes, between))
 
 
 def _pair(row: Mapping[str, Any]) -> str:
@@ -96,21 +76,21 @@ def _means(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [row for row in classes if row["class"] == "mean"]
 
 
-def _with_classes(found: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_classes(compared: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of between RP, with how many of its matches are under the class of the nearest training image."""
-    place, other = found.names.index(row["first"]), found.names.index(row["second"])
-    outcome = found.scores["Between RP"].outcomes[place, other]
-    shown = found.banks[place].training_data().shown()[1][found.memorization[place].index]
-    alike = (shown == found.banks[other].labels[outcome.second])[outcome.matches]
+    place, other = compared.names.index(row["first"]), compared.names.index(row["second"])
+    outcome = compared.scores["Between RP"].outcomes[place, other]
+    shown = compared.banks[place].training_data().shown()[1][compared.memorization[place].index]
+    alike = (shown == compared.banks[other].labels[outcome.second])[outcome.matches]
     return dict(row) | {"same_class": int(alike.sum())}
 
 
-def _told(
-    found: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
+def _lines(
+    compared: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     yield (
-        f"Same noise, same image: {found.descriptor['name']} > {found.threshold:g}, {found.noises:,} noises, "
-        f"{found.classes} classes; in brackets Wilson 95 % intervals, images of one noise taken as independent"
+        f"Same noise, same image: {compared.descriptor['name']} > {compared.threshold:g}, {compared.noises:,} noises, "
+        f"{compared.classes} classes; in brackets Wilson 95 % intervals, images of one noise taken as independent"
     )
     yield ""
     yield "Conditional RP, the mean over the classes; control: other noises, same class"
@@ -119,35 +99,31 @@ def _told(
         low, high = (pick(each, key=lambda row: row["rate"]) for pick in (min, max))
         control = max(row["control_rate"] for row in each)
         yield (
-            f"  {_pair(mean)}: {_rate(mean)}, n = {mean['n']:,}, control {mean['control_rate']:.3f}; from "
-            f"{_rate(low)} (class {low['class']}) to {_rate(high)} (class {high['class']}), n = {low['n']:,} each, "
-            f"highest control {control:.3f}"
+            f"  {_pair(mean)}: {rate_text(mean)}, n = {mean['n']:,}, control {mean['control_rate']:.3f}; from "
+            f"{rate_text(low)} (class {low['class']}) to {rate_text(high)} (class {high['class']}), n = {low['n']:,} "
+            f"each, highest control {control:.3f}"
         )
     yield ""
     yield "Between RP: some class gives the unconditional image; control: other noises, as many classes (an image shows"
     yield "the class of the nearest training image)"
     for row in between:
         alike = counted(row["same_class"], row["count"]) if row["count"] else None
-        shown = "" if alike is None else f"; in {_rate(alike)} of them the class that it shows"
-        yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}{shown}"
+        shown = "" if alike is None else f"; in {rate_text(alike)} of them the class that it shows"
+        yield f"  {_pair(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}{shown}"
     yield ""
     yield "RP of the unconditional systems"
-    for row in found.table():
+    for row in compared.table():
         if row["score"] == "RP" and row["first"] in SYSTEMS:
-            yield f"  {_pair(row)}: {_rate(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
+            yield f"  {_pair(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
     yield ""
-    yield "GL: " + ", ".join(f"{row['system']} {_rate(row)}" for row in found.table("gl"))
-
-
-def _rate(row: Mapping[str, Any]) -> str:
-    return f"{row['rate']:.3f} ({row['low']:.3f}-{row['high']:.3f})"
+    yield "GL: " + ", ".join(f"{row['system']} {rate_text(row)}" for row in compared.table("gl"))
 
 
 def _charts(
-    found: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
+    compared: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
 ) -> Iterator[Figure]:
     """Conditional RP over the classes, and between RP of every pair."""
-    condition = f"{found.descriptor['name']} > {found.threshold:g}"
+    condition = f"{compared.descriptor['name']} > {compared.threshold:g}"
     curves = []
     for mean in _means(classes):
         each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
@@ -161,7 +137,7 @@ def _charts(
     yield line_chart(
         [Panel(curves, "same noise, same class", "class", "conditional RP", ("linear", "linear"), (0, 1.02))],
         "Conditional systems",
-        f"{condition}, n = {found.noises:,} a class, 95 % bands; means beside the names; control: other noises",
+        f"{condition}, n = {compared.noises:,} a class, 95 % bands; means beside the names; control: other noises",
     )
     control = max(between, key=lambda row: row["control_rate"])
     highest = counted(control["control_count"], control["n"])
@@ -171,20 +147,20 @@ def _charts(
         [(row["low"], row["high"]) for row in rows],
         [*map(_pair, between), "highest control"],
         "Unconditional and conditional systems",
-        f"{condition}, n = {found.noises:,}, 95 % intervals; control: other noises",
+        f"{condition}, n = {compared.noises:,}, 95 % intervals; control: other noises",
         "between RP: some class gives the unconditional image",
     )
 
 
-def _grids(found: Comparison) -> Iterator[Figure]:
+def _grids(compared: Comparison) -> Iterator[Figure]:
     """Noises by classes, one grid a conditional system, with the unconditional image of the same noise in front."""
-    unconditional = found.banks[0]
+    unconditional = compared.banks[0]
     rows = [f"noise {seed}" for seed in unconditional.seeds[:_GRID_ROWS].tolist()]
-    for name, bank in zip(found.names, found.banks, strict=True):
+    for name, bank in zip(compared.names, compared.banks, strict=True):
         if bank.labels is None:
             continue
         each = bank.manifest.images_per_seed
         images = bank.images.unflatten(0, (-1, each))[: len(rows), :_GRID_CLASSES]
         tiles = torch.cat([unconditional.images[: len(rows), None], images], dim=1)
-        columns = [found.names[0], *(str(label) for label in bank.labels[: images.shape[1]].tolist())]
-        yield image_grid(tiles, columns, rows, name, f"one column a class; first column: {found.names[0]}, no class")
+        columns = [compared.names[0], *(str(label) for label in bank.labels[: images.shape[1]].tolist())]
+        yield image_grid(tiles, columns, rows, name, f"one column a class; first column: {compared.names[0]}, no class")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -28,9 +27,7 @@ from repro.files import write_text
 from repro.metrics.functional.intervals import wilson_interval
 from repro.plots import rate_chart, save_figure
 from repro.registry import build
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job
-from repro.studies.system_table import write_rows
+from repro.studies import SCALES, Plan, Report, Study
 
 __all__ = ["DIGITS_HELD_OUT", "Descriptors"]
 
@@ -72,33 +69,32 @@ class Descriptors(Study):
 
     name: ClassVar[str] = "descriptors"
     figure: ClassVar[str] = "none; it chooses what the scores are measured with"
-    scales: ClassVar[tuple[Scale, ...]] = get_args(Scale)
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
 
     def __init__(self, data: ImageData | None = None, descriptor: Descriptor | None = None) -> None:
         self.data, self.descriptor = data, descriptor
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
-        """None: nothing is trained or drawn, and the report takes minutes."""
-        return []
+    def plan(self, plan: Plan) -> None:
+        """Nothing: nothing is trained or drawn, and the report takes minutes."""
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: None) -> None:
         """For each set of images a table (CSV, text) and a figure."""
-        size, parts, notes = _SIZES[scale], [], []
-        sets = list(self._sets(scale))
-        systems = [list(self._descriptors(images, scale, size.timm, notes)) for _, images in sets]
-        folder.mkdir(parents=True, exist_ok=True)
+        size, notes = _SIZES[report.scale.name], []
+        sets = list(self._sets(report.scale.name))
+        systems = [list(self._descriptors(images, report.scale.name, size.timm, notes)) for _, images in sets]
         for (name, images), descriptors in zip(sets, systems, strict=True):
             images = images[: size.references]
             queries = min(size.queries, len(images))
             described = [describe_copies(descriptor, images, queries) for descriptor in descriptors]
             agreements = _agreements(descriptors, described)
             found = [detection(each) for each in described]
-            _write(folder, name, found, described, agreements)
-            parts.append(_text(name, found, described))
-            parts += [_agreements_text(agreements)] if agreements else []
-        return "\n\n".join([*parts, *dict.fromkeys(notes), f"tables and figures: {folder}"])
+            _write(report, name, found, described, agreements)
+            report.text(_text(name, found, described))
+            if agreements:
+                report.text(_agreements_text(agreements))
+        report.text(*dict.fromkeys(notes), f"figures: {report.folder}/*.png")
 
-    def _sets(self, scale: Scale) -> Iterator[tuple[str, Tensor]]:
+    def _sets(self, scale: str) -> Iterator[tuple[str, Tensor]]:
         """Names and images; those given come under the name of their class, first, since they may be missing."""
         digits = build("data", "Digits", holdout=DIGITS_HELD_OUT)
         if self.data is not None:
@@ -109,7 +105,7 @@ class Descriptors(Study):
             yield "CIFAR10", build("data", "CIFAR10", split="test").images()
         yield "Digits", digits.held_out()[0]
 
-    def _descriptors(self, images: Tensor, scale: Scale, model: str, notes: list[str]) -> Iterator[Descriptor]:
+    def _descriptors(self, images: Tensor, scale: str, model: str, notes: list[str]) -> Iterator[Descriptor]:
         yield build("descriptors", "Pixels")
         yield from (SmallSSCD(name) for name in SHIPPED)
         network = build("descriptors", "Timm", model=model)
@@ -138,7 +134,7 @@ def _agreements(descriptors: Sequence[Descriptor], described: Sequence[Described
 
 
 def _write(
-    folder: Path, name: str, found: list[Detection], described: Sequence[Described], agreements: Sequence[Agreement]
+    report: Report, name: str, found: list[Detection], described: Sequence[Described], agreements: Sequence[Agreement]
 ) -> None:
     stem = name.lower().replace(" ", "_")
     speeds = [each.images_per_second for each in described]
@@ -146,10 +142,10 @@ def _write(
         row | {"images_per_second": speed} for each, speed in zip(found, speeds, strict=True) for row in each.rows()
     ]
     if agreements:
-        write_rows(folder / f"{stem}_agreement.csv", [each.row() for each in agreements])
-    write_rows(folder / f"{stem}.csv", rows)
-    write_text(folder / f"{stem}.json", json.dumps(rows, indent=1))
-    save_figure(_figure(name, found), folder / f"{stem}.png")
+        report.table(f"{stem}_agreement", [each.row() for each in agreements])
+    report.table(stem, rows)
+    write_text(report.folder / f"{stem}.json", json.dumps(rows, indent=1))
+    save_figure(_figure(name, found), report.folder / f"{stem}.png")
 
 
 def _figure(name: str, found: list[Detection]) -> Any:

@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 
-from repro.banks import Bank
-from repro.comparison import Comparison, compare
+from repro.comparison import Comparison
 from repro.descriptors.base import features_of_bank
-from repro.descriptors.default import default_descriptor
-from repro.descriptors.pixels import Pixels
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
-from repro.plots import Curve, Panel, above, image_grid, line_chart, rendered, save_pixels
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job, longest_first
-from repro.studies.measuring import log_figure
-from repro.studies.system_table import write_rows
-from repro.studies.systems import SEEDS, bank_of, configs_folder, draw_job, fit_job, run_of
+from repro.plots import Curve, Panel, image_grid, line_chart
+from repro.studies import Drawn, Judge, Plan, Report, Study, rate_text, seeded
 
 __all__ = ["Finetune"]
 
 
 class _Size(NamedTuple):
-    """Options that name the first and the second set, numbers of images N, overlays, further options of every training,
+    """Settings that choose the first and the second set, numbers of images N, further settings of every training,
     seconds of a training and of a bank on one core (tiny) or GPU."""
 
-    first: tuple[str, ...]
-    second: tuple[str, ...]
+    first: Mapping[str, Any]
+    second: Mapping[str, Any]
     counts: tuple[int, ...]
-    overlays: tuple[str, ...]
-    common: tuple[str, ...]
+    common: Mapping[str, Any]
     seconds: tuple[float, float]
 
 
-_LOW, _HIGH = (("--data.classes", classes) for classes in ("[0,1,2,3,4]", "[5,6,7,8,9]"))
-_COARSE = ("--data.resize", "16")
-_AS_TUNED = ("--data.batch_size", "128", "--trainer.max_steps", "1562500")
-_CIFAR = (("--data", "CIFAR100"), ("--data", "CIFAR10"))
+_COARSE = {"data.resize": 16}
+_AS_TUNED = {"data.batch_size": 128, "trainer.max_steps": 1_562_500}
 _SIZES = {
-    "tiny": _Size(_LOW, _HIGH, (16, 64, 256, 896), ("small/digits",), ("--data.batch_size", "64"), (60, 15)),
-    "small": _Size(
-        (*_CIFAR[0], *_COARSE), (*_CIFAR[1], *_COARSE), (64, 1024, 8192, 50_000), ("small/cifar",), (), (1800, 300)
+    "tiny": _Size(
+        {"data.classes": [0, 1, 2, 3, 4]},
+        {"data.classes": [5, 6, 7, 8, 9]},
+        (16, 64, 256, 896),
+        {"data.batch_size": 64},
+        (60, 15),
     ),
-    "paper": _Size(*_CIFAR, (64, 1024, 4096, 16_384, 50_000), (), _AS_TUNED, (150_000, 4000)),
+    "small": _Size(
+        {"data": "CIFAR100", **_COARSE}, {"data": "CIFAR10", **_COARSE}, (64, 1024, 8192, 50_000), {}, (1800, 300)
+    ),
+    "paper": _Size(
+        {"data": "CIFAR100"}, {"data": "CIFAR10"}, (64, 1024, 4096, 16_384, 50_000), _AS_TUNED, (150_000, 4000)
+    ),
 }
 _START = "start"
 _TUNED, _SCRATCH = "fine-tuned", "from scratch"
@@ -77,59 +74,40 @@ class Finetune(Study):
     name: ClassVar[str] = "finetune"
     figure: ClassVar[str] = "11 and 23"
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
-        """Trains the start; for each N, mode and seed trains a model; draws a bank of each."""
-        size, jobs = _SIZES[scale], []
-        overlays = [f"{name}.yaml" for name in size.overlays]
-        tuned, scratch = (
-            [configs_folder() / name for name in (config, *overlays)]
-            for config in ("finetune_cifar.yaml", "edm_cifar.yaml")
-        )
+    def plan(self, plan: Plan) -> dict[int, dict[str, Drawn]]:
+        """Trains the start; for each N, mode and seed trains a model; draws a bank of each; by N, then by name."""
+        size, overlays = _SIZES[plan.scale.name], plan.scale.overlays
         seconds, draw_seconds = size.seconds
-        jobs.append(fit_job(folder, _START, scratch, (*size.first, *size.common), seconds=seconds))
-        jobs.append(draw_job(folder, _START, SEEDS[scale], seconds=draw_seconds))
+        start = plan.fit(_START, ["edm_cifar", *overlays], {**size.first, **size.common}, seconds=seconds)
+        first = plan.draw(_START, start, seconds=draw_seconds)
+        parts: dict[int, dict[str, Drawn]] = {}
         for count in size.counts:
+            parts[count] = {}
             for mode, seed in _TRAININGS:
-                number, name = str(seed + 1), _name(mode, seed, count)
-                options = (*size.second, "--data.subset", str(count), *size.common)
-                options += ("--seed_everything", number, "--model.seed", number, "--data.seed", number)
+                name = f"{mode}{seed}_n{count}"
+                settings = {**size.second, "data.subset": count, **size.common, **seeded(seed + 1)}
                 if mode == "tuned":
-                    options += ("--model.start", str(run_of(folder, _START)))
-                    jobs.append(fit_job(folder, name, tuned, options, [_START], seconds))
+                    settings["model.start"] = str(start.run)
+                    run = plan.fit(name, ["finetune_cifar", *overlays], settings, [start], seconds)
                 else:
-                    jobs.append(fit_job(folder, name, scratch, options, (), seconds))
-                jobs.append(draw_job(folder, name, SEEDS[scale], seconds=draw_seconds))
-        return longest_first({job.name: job for job in jobs})
+                    run = plan.fit(name, ["edm_cifar", *overlays], settings, seconds=seconds)
+                parts[count][name] = plan.draw(name, run, seconds=draw_seconds)
+            parts[count][_START] = first
+        return parts
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[int, dict[str, Drawn]]) -> None:
         """``finetune.csv``, the figure (curves over N above images), comparisons of each N, and a TensorBoard log."""
-        rows, found = [], {}
-        for count in _SIZES[scale].counts:
-            found[count] = _compared(folder, scale, count)
-            found[count].write(folder / "results" / f"n{count}")
-            rows += [*_rp_rows(found[count], count), *_gl_rows(found[count], count)]
-        rows += _share_rows(found, scale)
-        write_rows(folder / "finetune.csv", rows)
-        sheet = above([rendered(_chart(rows, found)), rendered(_grid(found))])
-        save_pixels(sheet, folder / "finetune.png")
+        rows, by_count = [], {}
+        for count, banks in parts.items():
+            images = next(iter(banks.values())).open().training_images()
+            compared = by_count[count] = report.compare(banks, [images] * len(_TRAININGS) + [None])
+            report.comparison(f"results/n{count}", compared)
+            rows += [*_rp_rows(compared, count), *_gl_rows(compared, count)]
+        rows += _share_rows(by_count, report.scale.judge)
+        report.table("finetune", rows, compared)
         values = {f"{row['score']}/{row['of'].replace(' ', '_')}/n{row['N']}": row["rate"] for row in rows}
-        log_figure(folder / "results", self.name, sheet, values)
-        places = [f"picture: {folder / 'finetune.png'}", f"tables: {folder / 'finetune.csv'}, {folder / 'results'}"]
-        places.append(f"curves and images: tensorboard --logdir {folder}")
-        return "\n".join([*_told(rows, found), "", *places])
-
-
-def _name(mode: str, seed: int, count: int) -> str:
-    return f"{mode}{seed}_n{count}"
-
-
-def _compared(folder: Path, scale: Scale, count: int) -> Comparison:
-    """The four models of one N and the start, GL against the N images."""
-    names = [*(_name(mode, seed, count) for mode, seed in _TRAININGS), _START]
-    banks = [Bank.open(bank_of(folder, name)) for name in names]
-    images = banks[0].training_images()
-    like = ("Pixels", 0.95) if scale == "tiny" else (None, None)
-    return compare(banks, like[0], [images] * len(_TRAININGS) + [None], like[1], names=names)
+        report.figure([_chart(rows, by_count)], [_grid(by_count)], values=values)
+        report.text(*_lines(rows, by_count))
 
 
 def _row(count: int, score: str, of: str, hits: int, n: int, control: float | None = None) -> dict[str, Any]:
@@ -157,10 +135,10 @@ def _gl_rows(found: Comparison, count: int) -> Iterator[dict[str, Any]]:
         yield _row(count, "GL", f"{_MODES[mode]}, seed {seed + 1}", memorized.count, found.n)
 
 
-def _share_rows(found: Mapping[int, Comparison], scale: Scale) -> Iterator[dict[str, Any]]:
+def _share_rows(found: Mapping[int, Comparison], judge: Judge) -> Iterator[dict[str, Any]]:
     """Samples that are nearer to the whole second set than to the first."""
     last = found[max(found)]
-    descriptor = Pixels() if scale == "tiny" else default_descriptor(last.banks[0].manifest.image_shape)
+    descriptor = judge.descriptor(last.banks[0].manifest.image_shape)
     first, second = (descriptor.features(last.banks[place].training_images()) for place in (-1, 0))
     for count, each in found.items():
         for place, of in ((0, _TUNED), (2, _SCRATCH), (4, _START)):
@@ -202,7 +180,7 @@ def _grid(found: Mapping[int, Comparison]) -> Figure:
     return image_grid(images, list(banks), seeds, "What they draw", "one row a noise, one column a model and its N")
 
 
-def _told(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) -> Iterator[str]:
+def _lines(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) -> Iterator[str]:
     some = next(iter(found.values()))
     yield (
         f"Attention layers fine-tuned on N images, against training from scratch; {some.descriptor['name']} > "
@@ -214,4 +192,4 @@ def _told(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) ->
         for row in rows:
             if row["N"] == count:
                 control = "" if row["control"] is None else f", control {row['control']:.3f}"
-                yield f"  {row['score']}, {row['of']}: {row['rate']:.3f} ({row['low']:.3f}-{row['high']:.3f}){control}"
+                yield f"  {row['score']}, {row['of']}: {rate_text(row)}{control}"

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from repro.banks import Bank
-from repro.comparison import Comparison, compare
-from repro.comparison.results import PairCounts
+from repro.comparison import Comparison, PairCounts
 from repro.errors import UserError
 from repro.images import to_float, to_uint8
 from repro.inverse.operators.masks import CentreMask
@@ -23,14 +22,10 @@ from repro.inverse.posterior import PosteriorSampler
 from repro.inverse.tasks import restoration_metrics
 from repro.metrics.functional.intervals import wilson_interval
 from repro.noise import parse_seeds
-from repro.plots import above, beside, heat_map, image_grid, rate_chart, rendered, save_pixels
+from repro.plots import heat_map, image_grid, rate_chart
 from repro.records import rebuild
-from repro.samplers.dpm_solver import DPMSolver
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job, longest_first
-from repro.studies.measuring import log_figure
-from repro.studies.system_table import rate_cells, write_rows
-from repro.studies.systems import SEEDS, SYSTEMS, bank_of, draw_job, run_of, training_jobs
+from repro.samplers import DPMSolver
+from repro.studies import Drawn, Plan, Report, Study, rate_cells, rate_text, train
 
 __all__ = ["Inpaint"]
 
@@ -39,7 +34,7 @@ _TRUTH = "truth"
 _NARROW = {UNET: ("DDPMv1", "DDPMv3", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
 _PUBLISHED = {UNET: ("DDPMv1", "DDPMv2", "DDPMv3", "DDPMv4", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
 _CLASSES = {"tiny": _NARROW, "small": _NARROW, "paper": _PUBLISHED}
-_SAMPLER = ("--sampler", "DPMSolver", "--sampler.steps", "100", "--sampler.order", "3", "--sampler.t_end", "1e-3")
+_SAMPLER = {"sampler": "DPMSolver", "sampler.steps": 100, "sampler.order": 3, "sampler.t_end": 1e-3}
 _SECONDS = {"tiny": (22.0, 28.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
 _GRID_ROWS = 5
 
@@ -53,13 +48,13 @@ class _Problem:
     side: float | None = None
     observation: int | None = None
 
-    def words(self) -> tuple[str, ...]:
-        """Options of ``repro predict``."""
+    def settings(self) -> dict[str, Any]:
+        """Settings of ``repro predict``."""
         if self.side is None:
-            return ()
-        seen = () if self.observation is None else ("--problem.observation", str(self.observation))
-        mask = ("--problem.operator", "CentreMask", "--problem.operator.side", str(self.side))
-        return ("--task", "inpaint", *mask, *seen)
+            return {}
+        mask = {"problem.operator": "CentreMask", "problem.operator.side": self.side}
+        seen = {} if self.observation is None else {"problem.observation": self.observation}
+        return {"task": "inpaint", **mask, **seen}
 
 
 def _problems(observation: int) -> list[_Problem]:
@@ -98,63 +93,46 @@ class Inpaint(Study):
             parse_seeds(seeds)
         self.trained, self.observation, self.seeds = trained, observation, seeds
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def plan(self, plan: Plan) -> dict[_Problem, dict[str, Drawn]]:
         """Trains the systems, unless they are there, and draws a bank of each for each problem."""
-        jobs: dict[str, Job] = {}
-        free, steered = _SECONDS[scale]
-        for name in _systems(scale):
-            run = None
-            if self.trained is None:
-                jobs |= {job.name: job for job in training_jobs(folder, SYSTEMS[name], scale)}
-            else:
-                run = _run_there(Path(self.trained), name)
-            for problem in _problems(self.observation):
-                job = draw_job(
-                    folder,
+        free, steered = _SECONDS[plan.scale.name]
+        names = [name for each in _CLASSES[plan.scale.name].values() for name in each]
+        runs = {name: _run_there(self.trained, name) if self.trained else train(plan, name) for name in names}
+        return {
+            problem: {
+                name: plan.draw(
                     f"{problem.name}_{name}",
-                    self.seeds or SEEDS[scale],
-                    (*_SAMPLER, *problem.words()),
-                    run=run,
-                    weights=name,
-                    seconds=free if problem.side is None else steered,
+                    run,
+                    self.seeds,
+                    {**_SAMPLER, **problem.settings()},
+                    free if problem.side is None else steered,
                 )
-                jobs[job.name] = job
-        return longest_first(jobs)
+                for name, run in runs.items()
+            }
+            for problem in _problems(self.observation)
+        }
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[_Problem, dict[str, Drawn]]) -> None:
         """RP within and between the classes as text, CSV, PNG and TensorBoard log, and how good the images are."""
-        results, picture = folder / "results", folder / "inpaint.png"
         pairs, classes, restored, panels = [], [], [], []
-        for problem in _problems(self.observation):
-            found = _compared(folder, problem, scale)
-            found.write(results / problem.name)
-            pairs += _pair_rows(found, problem, scale)
-            classes += _class_rows(found, problem, scale)
-            restored += _restored_rows(found, problem, scale)
-            panels.append(beside([rendered(figure) for figure in _pictures(found, problem, scale)]))
+        for problem, banks in parts.items():
+            compared = _compared(report, problem, banks)
+            report.comparison(f"results/{problem.name}", compared)
+            kinds = _Kinds(list(banks), report.scale.name)
+            pairs += _pair_rows(compared, problem, kinds)
+            classes += _class_rows(compared, problem, kinds)
+            restored += _restored_rows(compared, problem, kinds)
+            panels.append([*_pictures(compared, problem, kinds)])
         for name, rows in (("pairs", pairs), ("classes", classes), ("restored", restored)):
-            write_rows(folder / f"{name}.csv", rows)
-        rows = ([rendered(_chart(classes)), panels[0]], panels[1:3], panels[3:])
-        sheet = above([beside(row) for row in rows])
-        save_pixels(sheet, picture)
-        log_figure(results, self.name, sheet, {f"{row['problem']}/{row['class']}": row["rp"] for row in classes})
-        return "\n".join(
-            [
-                *_told(classes, restored, found),
-                "",
-                f"picture: {picture}",
-                f"tables: {folder}/*.csv, {results}",
-                f"curves and images: tensorboard --logdir {folder}",
-            ]
-        )
+            report.table(name, rows, compared)
+        values = {f"{row['problem']}/{row['class']}": row["rp"] for row in classes}
+        free, easy, hard, easy_each, hard_each = panels
+        report.figure([_chart(classes), *free], [*easy, *hard], [*easy_each, *hard_each], values=values)
+        report.text(*_lines(classes, restored, compared))
 
 
-def _systems(scale: Scale) -> list[str]:
-    return [name for names in _CLASSES[scale].values() for name in names]
-
-
-def _run_there(folder: Path, name: str) -> Path:
-    run = run_of(folder, name)
+def _run_there(folder: str, name: str) -> Path:
+    run = Path(folder, "runs", name)
     if not (run / "checkpoints" / "last.ckpt").is_file():
         raise UserError(
             f"no run of {name} in {folder}/runs; name the folder of a study that trained it (repro study similarity), "
@@ -163,30 +141,26 @@ def _run_there(folder: Path, name: str) -> Path:
     return run
 
 
-def _class_of(first: str, second: str, scale: Scale) -> str:
-    """The class that two systems share, or ``between``."""
-    one, other = (next(kind for kind, names in _CLASSES[scale].items() if name in names) for name in (first, second))
-    return one if one == other else BETWEEN
+class _Kinds:
+    """Which pairs of systems are of one class of networks, and which lie between the two."""
+
+    def __init__(self, systems: Sequence[str], scale: str) -> None:
+        self.systems = list(systems)
+        kinds = {name: kind for kind, names in _CLASSES[scale].items() for name in names}
+        self.pairs = [
+            (kinds[first] if kinds[first] == kinds[second] else BETWEEN, (i, j))
+            for (i, first), (j, second) in combinations(enumerate(self.systems), 2)
+        ]
 
 
-def _places(scale: Scale) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Class and places of every pair of systems."""
-    for (i, first), (j, second) in combinations(enumerate(_systems(scale)), 2):
-        yield _class_of(first, second, scale), (i, j)
-
-
-def _compared(folder: Path, problem: _Problem, scale: Scale) -> Comparison:
+def _compared(report: Report, problem: _Problem, banks: dict[str, Drawn]) -> Comparison:
     """The systems of a problem, and the truth as the last of them where there is one."""
-    names = _systems(scale)
-    banks = [Bank.open(bank_of(folder, f"{problem.name}_{name}")) for name in names]
-    like = ("Pixels", 0.95) if scale == "tiny" else (None, None)
     if problem.side is None:
-        return compare(banks, like[0], None, like[1], names=names)
-    seeds = banks[0].manifest.seeds
-    truth = Bank.from_images(_truths(banks[0], problem, seeds), seeds)
+        return report.compare(banks)
+    first = next(iter(banks.values())).open()
+    truth = Bank.from_images(_truths(first, problem, first.manifest.seeds), first.manifest.seeds)
     metrics = restoration_metrics(CentreMask(problem.side), truth.manifest.image_shape)
-    further = [metrics["psnr"], metrics["residual"]]
-    return compare([*banks, truth], like[0], None, like[1], names=[*names, _TRUTH], metrics=further)
+    return report.compare({**banks, _TRUTH: truth}, metrics=[metrics["psnr"], metrics["residual"]])
 
 
 def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
@@ -194,21 +168,21 @@ def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
     return PosteriorSampler(DPMSolver(), CentreMask(problem.side), data, problem.observation).truths(seeds)
 
 
-def _pair_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+def _pair_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
     score, rows = found.scores["RP"], []
-    for kind, (i, j) in _places(scale):
+    for kind, (i, j) in kinds.pairs:
         row = {"problem": problem.name, "first": found.names[i], "second": found.names[j], "class": kind}
         rows.append(row | rate_cells(score, i, j))
     return rows
 
 
-def _class_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+def _class_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
     """RP of each class, its pairs pooled, and how far the classes' own pairs are above those between them."""
     score = found.scores["RP"]
-    ahead, error = _difference(score, scale)
+    ahead, error = _difference(score, kinds)
     rows = []
     for kind in (UNET, TRANSFORMER, BETWEEN):
-        places = [place for named, place in _places(scale) if named == kind]
+        places = [place for named, place in kinds.pairs if named == kind]
         hits, controls = (sum(int(counts[place]) for place in places) for counts in (score.counts, score.control))
         n = score.n * len(places)
         low, high = wilson_interval(hits, n)
@@ -218,28 +192,28 @@ def _class_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict
     return rows
 
 
-def _difference(score: PairCounts, scale: Scale) -> tuple[float, float]:
+def _difference(score: PairCounts, kinds: _Kinds) -> tuple[float, float]:
     """Mean RP of pairs within a class minus that of pairs between them, and its standard error over the noises."""
     within, between = [], []
-    for kind, place in _places(scale):
+    for kind, place in kinds.pairs:
         (between if kind == BETWEEN else within).append(score.outcomes[place].matches)
     each = np.mean(within, axis=0) - np.mean(between, axis=0)
     return float(each.mean()), float(each.std() / len(each) ** 0.5)
 
 
-def _restored_rows(found: Comparison, problem: _Problem, scale: Scale) -> list[dict[str, Any]]:
+def _restored_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
     """How near each system comes to the truth and its measurements."""
     if problem.side is None:
         return []
     score, last, rows = found.scores["RP"], len(found.names) - 1, []
     psnr, residual = (found.values[name].values[:, last] for name in ("PeakSignalNoiseRatio", "Residual"))
-    for place, name in enumerate(_systems(scale)):
+    for place, name in enumerate(kinds.systems):
         row = {"problem": problem.name, "system": name, "psnr": float(psnr[place]), "residual": float(residual[place])}
         rows.append(row | rate_cells(score, place, last, "truth"))
     return rows
 
 
-def _told(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]], found: Comparison) -> Iterator[str]:
+def _lines(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]], found: Comparison) -> Iterator[str]:
     yield (
         f"Images alike from the same noise: {found.descriptor['name']} > {found.threshold:g}, n = {found.n:,} noises; "
         "in brackets Wilson 95 % intervals, the pairs of a class pooled as if independent; control: shuffled noises"
@@ -248,10 +222,7 @@ def _told(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]],
         if row["class"] == UNET:
             yield ""
             yield row["title"]
-        yield (
-            f"  {row['class']} ({row['pairs']} pairs): RP {row['rp']:.3f} ({row['low']:.3f}-{row['high']:.3f}), "
-            f"control {row['control']:.3f}"
-        )
+        yield (f"  {row['class']} ({row['pairs']} pairs): RP {rate_text(row, 'rp')}, control {row['control']:.3f}")
         if row["class"] == BETWEEN:
             half = 1.96 * row["standard_error"]
             ahead = row["within_minus_between"]
@@ -260,8 +231,7 @@ def _told(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]],
                 if each["problem"] == row["problem"]:
                     yield (
                         f"  {each['system']}: PSNR {each['psnr']:.2f} dB, residual {each['residual']:.4f}, like the "
-                        f"truth {each['truth']:.3f} ({each['low']:.3f}-{each['high']:.3f}), "
-                        f"control {each['control']:.3f}"
+                        f"truth {rate_text(each, 'truth')}, control {each['control']:.3f}"
                     )
 
 
@@ -282,8 +252,8 @@ def _chart(classes: Sequence[dict[str, Any]]) -> Figure:
     )
 
 
-def _pictures(found: Comparison, problem: _Problem, scale: Scale) -> Iterator[Figure]:
-    names, score = _systems(scale), found.scores["RP"]
+def _pictures(found: Comparison, problem: _Problem, kinds: _Kinds) -> Iterator[Figure]:
+    names, score = kinds.systems, found.scores["RP"]
     seeds = found.banks[0].seeds[:_GRID_ROWS].tolist()
     columns = {name: bank.images[: len(seeds)] for name, bank in zip(found.names, found.banks, strict=True)}
     truth = columns.pop(_TRUTH, None)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from repro.analysis import gradient_similarity, spectrum
-from repro.checkpoints.loading import load_model
 from repro.denoisers import Denoiser, EmpiricalDenoiser, UnderKernel
 from repro.kernels import EDM
 from repro.noise import NoiseStream
-from repro.plots import Curve, Panel, line_chart, rendered, save_figure
+from repro.plots import Curve, Panel, line_chart
 from repro.records import rebuild
-from repro.samplers.base import Step
-from repro.samplers.heun import Heun
-from repro.studies.base import Scale
-from repro.studies.jobs import Job
-from repro.studies.measuring import MeasuringStudy, log_figure
-from repro.studies.system_table import write_rows
-from repro.studies.systems import run_of
-from repro.studies.trio import trio, trio_jobs
+from repro.samplers import Heun
+from repro.studies import Measured, Plan, Report, Study, Trained, trio
 
 __all__ = ["Jacobian"]
 
@@ -43,7 +35,7 @@ _STEPS = 18
 _OPTIMUM = "optimum"
 
 
-class Jacobian(MeasuringStudy):
+class Jacobian(Study):
     """Numerical rank of the denoisers' Jacobians along Heun's 18 steps, and the likeness of predicted noises and of
     their gradients between systems.
 
@@ -56,84 +48,82 @@ class Jacobian(MeasuringStudy):
     name: ClassVar[str] = "jacobian"
     figure: ClassVar[str] = "none; companion code, and appendix F"
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def plan(self, plan: Plan) -> tuple[dict[str, Measured], dict[tuple[str, str], Measured]]:
         """Trains three systems; a spectrum of each and of the optimum, and the gradients of every pair."""
-        names, size = trio(scale), _SIZES[scale]
-        jobs = trio_jobs(folder, scale)
-        for name in [*names, _OPTIMUM]:
-            needs = names[0] if name == _OPTIMUM else name
-            jobs.append(self.measure_job(folder, scale, f"rank_{name}", [f"fit_{needs}"], size.seconds))
-        for first, second in self._pairs(scale):
-            needs = [f"fit_{name}" for name in (first, second) if name != _OPTIMUM]
-            jobs.append(self.measure_job(folder, scale, f"pair_{first}_{second}", needs, size.seconds / 2))
-        return jobs
+        size, runs = _SIZES[plan.scale.name], trio(plan)
+        systems = {name: (run, False) for name, run in runs.items()}
+        systems[_OPTIMUM] = (next(iter(runs.values())), True)
+        ranks = {
+            name: plan.measure(f"rank_{name}", _ranks, system, size, seconds=size.seconds)
+            for name, system in systems.items()
+        }
+        cosines = {
+            pair: plan.measure("_".join(("pair", *pair)), _cosines, *both, size, seconds=size.seconds / 2)
+            for pair, both in zip(
+                itertools.combinations(systems, 2), itertools.combinations(systems.values(), 2), strict=True
+            )
+        }
+        return ranks, cosines
 
-    def _pairs(self, scale: Scale) -> list[tuple[str, str]]:
-        return list(itertools.combinations([*trio(scale), _OPTIMUM], 2))
-
-    def measure(self, folder: Path, scale: Scale, part: str) -> Mapping[str, Any]:
-        """Ranks of one system, or cosines of one pair, at every step."""
-        if part.startswith("rank_"):
-            return {"levels": self._ranks(folder, scale, part.removeprefix("rank_"))}
-        pairs = {f"pair_{first}_{second}": (first, second) for first, second in self._pairs(scale)}
-        return {"levels": self._cosines(folder, scale, *pairs[part])}
-
-    def _ranks(self, folder: Path, scale: Scale, name: str) -> list[dict[str, Any]]:
-        denoiser, rows = self._denoiser(folder, scale, name), []
-        for step in self._steps(denoiser, scale):
-            found = spectrum(denoiser, step.x_t, step.t, chunk=_SIZES[scale].chunk)
-            rows.append({"ratio": found.ratio, "ranks": found.rank.tolist(), "trace": found.trace.mean().item()})
-        return rows
-
-    def _cosines(self, folder: Path, scale: Scale, first: str, second: str) -> list[dict[str, Any]]:
-        one, other, rows = self._denoiser(folder, scale, first), self._denoiser(folder, scale, second), []
-        for step in self._steps(one, scale):
-            probes = range(_SIZES[scale].probes)
-            gradients = gradient_similarity(one, other, step.x_t, step.t, probes).mean(1)
-            with torch.no_grad():
-                noises = [each.eps(step.x_t, step.t).flatten(1) for each in (one, other)]
-            cosines = torch.cosine_similarity(*noises, dim=1)
-            others = torch.cosine_similarity(noises[0], noises[1].roll(1, 0), dim=1)
-            found = {"gradient": gradients, "eps": cosines, "eps_other_noise": others}
-            rows.append({"ratio": step.t.item()} | {key: values.tolist() for key, values in found.items()})
-        return rows
-
-    def _denoiser(self, folder: Path, scale: Scale, name: str) -> Denoiser:
-        model = load_model(run_of(folder, trio(scale)[0] if name == _OPTIMUM else name))
-        if name == _OPTIMUM:
-            return EmpiricalDenoiser(rebuild(model.data_record), _KERNEL)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return UnderKernel(model.denoiser.to(device), _KERNEL)
-
-    def _steps(self, denoiser: Denoiser, scale: Scale) -> list[Step]:
-        return list(Heun(steps=_STEPS).trajectory(denoiser, NoiseStream(range(_SIZES[scale].noises))))
-
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: tuple[dict[str, Measured], dict[tuple[str, str], Measured]]) -> None:
         """``ranks.csv``, ``gradients.csv`` and the figure."""
-        names, pairs = [*trio(scale), _OPTIMUM], self._pairs(scale)
-        ranks = {name: self.measured(folder, f"rank_{name}")["levels"] for name in names}
-        cosines = {pair: self.measured(folder, f"pair_{pair[0]}_{pair[1]}")["levels"] for pair in pairs}
-        write_rows(folder / "ranks.csv", [row for name in names for row in _rank_rows(name, ranks[name])])
-        write_rows(folder / "gradients.csv", [row for pair in pairs for row in _pair_rows(pair, cosines[pair])])
-        figure = line_chart(
-            [
-                Panel([_rank_curve(name, ranks[name]) for name in names], "rank of the Jacobian", _ACROSS, "rank"),
-                *(
-                    Panel([_cosine_curve(pair, cosines[pair], key) for pair in pairs], title, _ACROSS, "cosine")
-                    for key, title in (("eps", "predicted noises"), ("gradient", "gradients along common directions"))
-                ),
-            ],
-            "Jacobians of denoisers along the way from noise to image",
-            f"{_SIZES[scale].noises} noises; bands: smallest to largest; read from right to left",
+        ranks, cosines = ({key: each.read()["levels"] for key, each in part.items()} for part in parts)
+        report.table("ranks", [row for name, levels in ranks.items() for row in _rank_rows(name, levels)])
+        report.table("gradients", [row for pair, levels in cosines.items() for row in _pair_rows(pair, levels)])
+        noises = _SIZES[report.scale.name].noises
+        curves = [_rank_curve(name, levels) for name, levels in ranks.items()]
+        panels = [Panel(curves, "rank of the Jacobian", _ACROSS, "rank")]
+        for key, title in (("eps", "predicted noises"), ("gradient", "gradients along common directions")):
+            curves = [_cosine_curve(pair, levels, key) for pair, levels in cosines.items()]
+            panels.append(Panel(curves, title, _ACROSS, "cosine"))
+        title = "Jacobians of denoisers along the way from noise to image"
+        figure = line_chart(panels, title, f"{noises} noises; bands: smallest to largest; read from right to left")
+        values = {f"rank/{name}": min(_mean(row["ranks"]) for row in levels) for name, levels in ranks.items()}
+        values |= {f"gradient/{a}_{b}": _overall(levels, "gradient") for (a, b), levels in cosines.items()}
+        report.figure([figure], values=values)
+        report.text(
+            *(_rank_text(name, levels) for name, levels in ranks.items()),
+            *(_pair_text(pair, levels) for pair, levels in cosines.items()),
+            f"means over {_STEPS} noise levels and {noises} noises",
         )
-        save_figure(figure, folder / "jacobian.png")
-        values = {f"rank/{name}": min(_mean(row["ranks"]) for row in ranks[name]) for name in names}
-        values |= {f"gradient/{a}_{b}": _overall(cosines[a, b], "gradient") for a, b in pairs}
-        log_figure(folder / "results", self.name, rendered(figure), values)
-        lines = [_rank_text(name, ranks[name]) for name in names]
-        lines += [_pair_text(pair, cosines[pair]) for pair in pairs]
-        lines.append(f"means over {_STEPS} noise levels and {_SIZES[scale].noises} noises")
-        return "\n".join([*lines, "", f"picture: {folder / 'jacobian.png'}", f"tables: {folder}/*.csv"])
+
+
+_System = tuple[Trained, bool]
+"""A training, and whether the empirical optimum of its images is meant instead of its model."""
+
+
+def _denoiser(system: _System) -> Denoiser:
+    model = system[0].load()
+    if system[1]:
+        return EmpiricalDenoiser(rebuild(model.data_record), _KERNEL)
+    return UnderKernel(model.denoiser.to("cuda" if torch.cuda.is_available() else "cpu"), _KERNEL)
+
+
+def _steps(denoiser: Denoiser, size: _Size) -> list[Any]:
+    return list(Heun(steps=_STEPS).trajectory(denoiser, NoiseStream(range(size.noises))))
+
+
+def _ranks(system: _System, size: _Size) -> Mapping[str, Any]:
+    """Ranks of one system at every step."""
+    denoiser, rows = _denoiser(system), []
+    for step in _steps(denoiser, size):
+        found = spectrum(denoiser, step.x_t, step.t, chunk=size.chunk)
+        rows.append({"ratio": found.ratio, "ranks": found.rank.tolist(), "trace": found.trace.mean().item()})
+    return {"levels": rows}
+
+
+def _cosines(first: _System, second: _System, size: _Size) -> Mapping[str, Any]:
+    """Cosines of one pair at every step of the first."""
+    one, other, rows = _denoiser(first), _denoiser(second), []
+    for step in _steps(one, size):
+        gradients = gradient_similarity(one, other, step.x_t, step.t, range(size.probes)).mean(1)
+        with torch.no_grad():
+            noises = [each.eps(step.x_t, step.t).flatten(1) for each in (one, other)]
+        cosines = torch.cosine_similarity(*noises, dim=1)
+        others = torch.cosine_similarity(noises[0], noises[1].roll(1, 0), dim=1)
+        values = {"gradient": gradients, "eps": cosines, "eps_other_noise": others}
+        rows.append({"ratio": step.t.item()} | {key: each.tolist() for key, each in values.items()})
+    return {"levels": rows}
 
 
 _ACROSS = "noise level sigma / alpha"

@@ -1,69 +1,82 @@
-"""Studies as jobs: independent named command lines with inputs and outputs, run in order or side by side.
+"""Jobs of a study: each is a command and its settings, kept as a YAML file that can be read and run by hand.
 
-All state lives in the study's folder: ``jobs/NAME.done`` says that a job is finished, ``jobs/NAME.log`` what it
-printed. Running a study again does only what is missing.
+All state lives in the study's folder: ``jobs/NAME.yaml`` holds the settings, ``jobs/NAME.log`` what the job printed,
+``jobs/NAME.done`` says that it is finished. Running a study again does only what is missing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+import yaml
 
 from repro.errors import UserError
 from repro.files import write_text
+from repro.records import differences
+from repro.studies.scales import Size
 
-__all__ = ["Executor", "Job", "LocalExecutor", "is_done", "longest_first", "remaining"]
+__all__ = ["Job", "check_settings", "file_of", "in_order", "is_done", "nested", "remaining", "with_settings"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command line of a study.
+    """One command of a study.
 
     Attributes:
-        name: Unique within the study; also the name of its log.
-        command: Words after ``repro``.
+        name: Unique within the study; also the name of its settings and its log.
+        command: Word after ``repro``.
+        settings: What the command's ``--config`` holds; ``output`` is where the job writes.
         after: Names of the jobs whose outputs it reads.
-        seconds: Estimated time on one core, for plans and progress.
+        size: What it is expected to need.
         checkpoint: When this file is there, the job was interrupted and goes on from it (``--ckpt_path``).
     """
 
     name: str
-    command: tuple[str, ...]
+    command: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
-    seconds: float = 60.0
+    size: Size = field(default_factory=Size)
     checkpoint: Path | None = None
 
-    def words(self) -> list[str]:
-        """The command line, with the checkpoint of an interrupted attempt."""
+    def words(self, folder: Path) -> list[str]:
+        """Writes the settings to the study's folder and makes the command line that reads them."""
+        path = file_of(folder, self, "yaml")
+        text = yaml.safe_dump(dict(self.settings), sort_keys=False, allow_unicode=True, width=120)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, f"# repro {self.command} --config {path}   (in {Path.cwd()})\n{text}")
         resume = ["--ckpt_path", str(self.checkpoint)] if self.checkpoint and self.checkpoint.is_file() else []
-        return [*self.command, *resume]
+        return [self.command, "--config", str(path), *resume]
 
 
-class Executor(Protocol):
-    """Whatever runs jobs: this machine's cores, or a cluster."""
+def file_of(folder: Path, job: Job, kind: str) -> Path:
+    """The file of a job in a study's folder: its ``yaml``, ``log``, ``done``, ``failed`` or ``lock``."""
+    return folder / "jobs" / f"{job.name}.{kind}"
 
-    def run(self, jobs: Sequence[Job], folder: Path) -> None:
-        """Runs the jobs that are not done, each after those that it needs.
 
-        Raises:
-            UserError: a job failed; the message names its log.
-        """
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nests settings that are given by dotted keys as a config has them; a class comes before its arguments.
+
+    Example:
+        >>> nested({"data": "HeldOut", "data.of": "Digits", "model.lr": 0.1, "seeds": "0-9"})
+        {'data': {'class_path': 'HeldOut', 'init_args': {'of': 'Digits'}}, 'model': {'lr': 0.1}, 'seeds': '0-9'}
+    """
+    result: dict[str, Any] = {}
+    for top in dict.fromkeys(key.partition(".")[0] for key in options):
+        below = nested({key.partition(".")[2]: value for key, value in options.items() if key.startswith(f"{top}.")})
+        if top not in options:
+            result[top] = below
+        else:
+            result[top] = {"class_path": options[top], "init_args": below} if below else options[top]
+    return result
 
 
 def is_done(job: Job, folder: Path) -> bool:
     """Whether a job of a study's folder is finished."""
-    return (folder / "jobs" / f"{job.name}.done").is_file()
+    return file_of(folder, job, "done").is_file()
 
 
 def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
@@ -71,114 +84,62 @@ def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
     return [job for job in jobs if not is_done(job, folder)]
 
 
-def longest_first(jobs: Mapping[str, Job]) -> list[Job]:
-    """Jobs by name, each after those that it needs, in a legal order that begins with the longest chains."""
-    remains = {name: job.seconds for name, job in jobs.items()}
-    for name, job in reversed(jobs.items()):
-        for before in job.after:
-            remains[before] = max(remains[before], jobs[before].seconds + remains[name])
-    return sorted(jobs.values(), key=lambda job: -remains[job.name])
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs in a legal order, each after those that it needs, that begins with the longest chains.
 
-
-def _leave_with(parent: int) -> None:
-    """Makes a worker end when the process that runs the study has ended, however that came about."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(command: Callable[[list[str]], int], words: list[str], log: str) -> int:
-    with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        print("$ repro", *words, flush=True)
-        try:
-            return command(words)
-        except SystemExit as leave:
-            return leave.code if isinstance(leave.code, int) else 1
-
-
-class LocalExecutor:
-    """Runs jobs on this machine, one a core, each with one thread.
-
-    Args:
-        command: Runs the words after ``repro`` and returns the exit code; called in other processes.
-        workers: Jobs at a time; by default as many as there are cores, or one when there is a GPU.
+    Raises:
+        graphlib.CycleError: jobs wait for each other.
     """
-
-    def __init__(self, command: Callable[[list[str]], int], workers: int | None = None) -> None:
-        if workers is not None and workers < 1:
-            raise UserError(f"workers is {workers}; give at least 1")
-        self.command, self.workers = command, workers
-
-    def _count(self) -> int:
-        if self.workers:
-            return self.workers
-        import torch
-
-        return 1 if torch.cuda.is_available() else max(1, len(os.sched_getaffinity(0)))
-
-    def run(self, jobs: Sequence[Job], folder: Path) -> None:
-        """Runs what is missing; see :class:`Executor`."""
-        logs = folder / "jobs"
-        logs.mkdir(parents=True, exist_ok=True)
-        waiting, running = remaining(jobs, folder), dict[Future[int], tuple[Job, float]]()
-        finished = {job.name for job in jobs} - {job.name for job in waiting}
-        workers = self._count()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-        )
-        with (
-            _threads(1 if workers > 1 else 0),
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),)) as pool,
-            Progress(*columns) as bar,
-        ):
-            task = bar.add_task("jobs", total=len(jobs), completed=len(finished), left="")
-            spent, planned = 0.0, 0.0
-            while waiting or running:
-                ready = [job for job in waiting if finished.issuperset(job.after)]
-                for job in ready[: workers - len(running)]:
-                    waiting.remove(job)
-                    running[pool.submit(_work, self.command, job.words(), str(logs / f"{job.name}.log"))] = (
-                        job,
-                        time.monotonic(),
-                    )
-                names = ", ".join(job.name for job, _ in running.values())
-                pace = spent / planned if planned else 1.0
-                left = pace * sum(job.seconds for job in [*waiting, *(job for job, _ in running.values())]) / workers
-                bar.update(task, description=names, left=f"about {left / 60:.0f} min left")
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job, since = running.pop(future)
-                    self._check(future, job, logs / f"{job.name}.log")
-                    spent, planned = spent + time.monotonic() - since, planned + job.seconds
-                    write_text(logs / f"{job.name}.done", f"{time.monotonic() - since:.1f} s\n")
-                    finished.add(job.name)
-                    bar.advance(task)
-
-    def _check(self, future: Future[int], job: Job, log: Path) -> None:
-        try:
-            code = future.result()
-        except BrokenProcessPool as error:
-            raise UserError(f"job {job.name} was killed; run the same command again to go on (log: {log})") from error
-        if code:
-            last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-            raise UserError(f"job {job.name} failed: {last} (log: {log}); run the same command again to go on")
+    named = {job.name: job for job in jobs}
+    legal = list(TopologicalSorter({job.name: job.after for job in jobs}).static_order())
+    left = {name: named[name].size.seconds for name in legal}
+    for name in reversed(legal):
+        for before in named[name].after:
+            left[before] = max(left[before], named[before].size.seconds + left[name])
+    return sorted((named[name] for name in legal), key=lambda job: -left[job.name])
 
 
-@contextlib.contextmanager
-def _threads(count: int):
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    if count:
-        os.environ.update(dict.fromkeys(names, str(count)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+def check_settings(jobs: Sequence[Job], folder: Path) -> None:
+    """Refuses to go on with a folder in which a job was run under other settings.
+
+    Jobs of which only ``NAME.done`` is there, as older versions left them, are taken as they are. The folder may have
+    been moved.
+
+    Raises:
+        UserError: naming the job and what differs.
+    """
+    for job in jobs:
+        path = file_of(folder, job, "yaml")
+        if not path.is_file():
+            continue
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        root = str(before["output"]).removesuffix(str(job.settings["output"]).removeprefix(str(folder)))
+        apart = differences(_moved(before, root, str(folder)), _moved(job.settings, "", ""), "job")
+        if apart:
+            key, (old, new) = next(iter(apart.items()))
+            raise UserError(
+                f"job {job.name} was run in {folder} with {key.removeprefix('job.')} {old}, now it is {new}; name "
+                "another folder: --output DIR"
+            )
+
+
+def _moved(settings: Any, old: str, new: str) -> Any:
+    """Settings as plain data, with paths in one folder turned into paths in another."""
+    if isinstance(settings, Mapping):
+        return {key: _moved(value, old, new) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [_moved(value, old, new) for value in settings]
+    if old and isinstance(settings, str) and (settings == old or settings.startswith(f"{old}/")):
+        return new + settings.removeprefix(old)
+    return settings
+
+
+def with_settings(job: Job, more: Mapping[str, Any]) -> Job:
+    """A job under further settings, which win over its own."""
+    return replace(job, settings=_merged(job.settings, more))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _merged(below[key], value) if key in below else value for key, value in above.items()}}

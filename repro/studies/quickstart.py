@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
 
-from repro.comparison import Comparison, compare
-from repro.plots import above, beside, heat_map, image_grid, rendered, save_pixels
+from repro.comparison import Comparison
+from repro.noise import parse_seeds
+from repro.plots import heat_map, image_grid
 from repro.registry import build
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job
-from repro.studies.systems import bank_of, configs_folder, draw_job, fit_job
+from repro.studies import Drawn, Plan, Report, Study
 
 __all__ = ["Quickstart"]
 
 SYSTEMS = {"mlp_edm": 45, "ddpmpp_vp": 90, "uvit_flow": 110, "ddpm_subvp": 75}
 SUBSETS = {"32": 32, "all": None}
-SEEDS = "0-999"
-THRESHOLD = 0.95
 
 
 class Quickstart(Study):
@@ -30,49 +26,50 @@ class Quickstart(Study):
     With 32 training images the systems agree with the empirical optimum (memorisation); with all 1,797 they agree with
     each other, are far from the optimum, and draw new images (generalisation). Every score stands beside its control,
     the same banks against shuffled noise.
+
+    Args:
+        seeds: Which noises; by default 0-999.
     """
 
     name: ClassVar[str] = "quickstart"
     figure: ClassVar[str] = "2 and 6, in miniature"
+    scales: ClassVar[tuple[str, ...]] = ("tiny",)
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def __init__(self, seeds: str | None = None) -> None:
+        if seeds is not None:
+            parse_seeds(seeds)
+        self.seeds = seeds
+
+    def plan(self, plan: Plan) -> dict[str, dict[str, Drawn]]:
         """For each training set: train each system and draw its bank, draw the optimum's bank."""
-        configs, jobs = configs_folder() / "digits", []
+        banks: dict[str, dict[str, Drawn]] = {}
         for size, subset in SUBSETS.items():
-            options = ("--data.subset", str(subset)) if subset else ()
+            images = {"data.subset": subset} if subset else {}
+            banks[size] = {}
             for system, seconds in SYSTEMS.items():
-                name = f"{system}_{size}"
-                jobs.append(fit_job(folder, name, [configs / f"{system}.yaml"], options, seconds=seconds))
-                jobs.append(draw_job(folder, name, SEEDS))
-            options = ("--model.denoiser.images.subset", str(subset)) if subset else ()
-            jobs.append(draw_job(folder, f"optimum_{size}", SEEDS, options, configs / "optimum.yaml"))
-        return jobs
+                run = plan.fit(f"{system}_{size}", f"digits/{system}", images, seconds=seconds)
+                banks[size][system] = plan.draw(run.name, run, self.seeds)
+            images = {"model.denoiser.images.subset": subset} if subset else {}
+            banks[size]["optimum"] = plan.draw(f"optimum_{size}", "digits/optimum", self.seeds, images)
+        return banks
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[str, dict[str, Drawn]]) -> None:
         """RP and MAE matrices, GL, grids, CSV and TensorBoard logs of both training sets, and one picture of both."""
-        names, parts, panels = [*SYSTEMS, "optimum"], [], []
-        for size, subset in SUBSETS.items():
-            banks = [bank_of(folder, f"{name}_{size}") for name in names]
-            data = build("data", "Digits", subset=subset)
-            found = compare(banks, "Pixels", data.images(), THRESHOLD, names=names)
-            found.write(folder / f"results_{size}")
-            found.to_tensorboard(folder / f"results_{size}")
-            parts.append(f"Trained on {len(data):,} digits\n\n{found}")
-            panels.append([rendered(figure) for figure in _panel(found, len(data))])
-        picture = folder / "quickstart.png"
-        save_pixels(beside([above(panel) for panel in panels]), picture)
-        results = ", ".join(str(folder / f"results_{size}") for size in SUBSETS)
-        parts.append(
-            f"picture: {picture}\ntables, heat maps and grids: {results}\n"
-            f"curves and images: .venv/bin/tensorboard --logdir {folder}"
-        )
-        return "\n\n".join(parts)
+        figures: list[list[Figure]] = []
+        for size, banks in parts.items():
+            data = build("data", report.scale.data, subset=SUBSETS[size])
+            compared = report.compare(banks, data.images())
+            report.comparison(f"results_{size}", compared)
+            report.text(f"Trained on {len(data):,} digits", "", str(compared))
+            figures.append([*_panel(compared, len(data))])
+        report.figure(figures)
 
 
-def _panel(found: Comparison, count: int) -> Iterator[Figure]:
-    score, rows = found.scores["RP"], 8
-    condition = f"pixel cosine > {found.threshold:g}, n = {found.n:,}; below the diagonal: shuffled noises"
-    yield heat_map(score.rates, found.names, f"RP, trained on {count:,} digits", condition, score.control_rates)
-    images = torch.stack([bank.images[:rows] for bank in found.banks], dim=1)
-    seeds = [str(seed) for seed in found.banks[0].seeds[:rows].tolist()]
-    yield image_grid(images, found.names, seeds, f"Trained on {count:,} digits", "one row a noise, one column a system")
+def _panel(compared: Comparison, count: int) -> Iterator[Figure]:
+    score, rows = compared.scores["RP"], 8
+    condition = f"pixel cosine > {compared.threshold:g}, n = {compared.n:,}; below the diagonal: shuffled noises"
+    yield heat_map(score.rates, compared.names, f"RP, trained on {count:,} digits", condition, score.control_rates)
+    images = torch.stack([bank.images[:rows] for bank in compared.banks], dim=1)
+    seeds = [str(seed) for seed in compared.banks[0].seeds[:rows].tolist()]
+    title, subtitle = f"Trained on {count:,} digits", "one row a noise, one column a system"
+    yield image_grid(images, compared.names, seeds, title, subtitle)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 
-from repro.checkpoints.loading import load_model
-from repro.comparison import Comparison, compare
-from repro.plots import above, beside, image_grid, rate_chart, rendered, save_pixels
+from repro.comparison import Comparison
+from repro.plots import image_grid, rate_chart
 from repro.records import rebuild
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job, longest_first
-from repro.studies.measuring import log_figure
-from repro.studies.system_table import write_rows
-from repro.studies.systems import SYSTEMS, bank_of, configs_folder, draw_job, fit_job, run_of
+from repro.studies import SYSTEMS, Drawn, Plan, Report, Study, Trained, rate_text, seeded
 
 __all__ = ["Recovery"]
 
 
 class _System(NamedTuple):
-    """An architecture: its configs, and estimated seconds to train it once and to draw 1,000 images."""
+    """An architecture: its configs, and expected seconds to train it once and to draw 1,000 images."""
 
     name: str
     configs: tuple[str, ...]
@@ -31,24 +26,22 @@ class _System(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """Architectures, what each is trained on besides the bank, images in the bank, compared noises, and the score."""
+    """Architectures, settings of the data of each training but the student's, images in the bank, compared noises."""
 
     systems: tuple[_System, ...]
-    data: dict[str, tuple[str, ...]]
+    data: dict[str, Mapping[str, Any]]
     bank: int
     noises: int
-    descriptor: str | None = None
-    threshold: float | None = None
 
 
 _TEACHER, _STUDENT = "teacher", "student"
 
 
-def _halves(data: str, count: int) -> dict[str, tuple[str, ...]]:
+def _halves(data: str, count: int) -> dict[str, Mapping[str, Any]]:
     return {
-        _TEACHER: ("--data.subset", str(count)),
-        "same images": ("--data.subset", str(count)),
-        "other half": ("--data", "HeldOut", "--data.of", data, "--data.of.holdout", str(count)),
+        _TEACHER: {"data.subset": count},
+        "same images": {"data.subset": count},
+        "other half": {"data": "HeldOut", "data.of": data, "data.of.holdout": count},
     }
 
 
@@ -56,35 +49,26 @@ def _cifar(overlay: tuple[str, ...], seconds: float, draw_seconds: float) -> tup
     return (_System("EDMv1", (SYSTEMS["EDMv1"].config, *overlay), seconds, draw_seconds),)
 
 
-_MIXTURE = ("--data", "LowRankMixture", "--data.image_shape", "[1,8,8]")
-_CIFAR100 = {"CIFAR-100": ("--data", "CIFAR100")}
+_MIXTURE = {"data": "LowRankMixture", "data.image_shape": [1, 8, 8]}
+_CIFAR100 = {"CIFAR-100": {"data": "CIFAR100"}}
 _SIZES = {
     "tiny": _Size(
-        (
-            _System("mlp_edm", ("digits/mlp_edm",), 45, 3),
-            _System("ddpmpp_vp", ("digits/ddpmpp_vp",), 90, 6.5),
-        ),
+        (_System("mlp_edm", ("digits/mlp_edm",), 45, 3), _System("ddpmpp_vp", ("digits/ddpmpp_vp",), 90, 6.5)),
         _halves("Digits", 898) | {"mixture": _MIXTURE},
         10_000,
         1000,
-        "Pixels",
-        0.95,
     ),
-    "small": _Size(
-        _cifar(("small/cifar",), 3600, 70),
-        _halves("CIFAR10", 25_000) | _CIFAR100,
-        25_000,
-        2000,
-    ),
-    "paper": _Size(
-        _cifar((), 250_000, 720),
-        {_TEACHER: (), "same images": ()} | _CIFAR100,
-        50_000,
-        10_000,
-    ),
+    "small": _Size(_cifar(("small/cifar",), 3600, 70), _halves("CIFAR10", 25_000) | _CIFAR100, 25_000, 2000),
+    "paper": _Size(_cifar((), 250_000, 720), {_TEACHER: {}, "same images": {}} | _CIFAR100, 50_000, 10_000),
 }
 _FIRST = 1_000_000
-_SEEDS = ("seed_everything", "model.seed", "data.seed")
+
+
+class _Part(NamedTuple):
+    """A training and its bank."""
+
+    run: Trained
+    bank: Drawn
 
 
 class Recovery(Study):
@@ -99,69 +83,43 @@ class Recovery(Study):
     name: ClassVar[str] = "recovery"
     figure: ClassVar[str] = "15"
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def plan(self, plan: Plan) -> dict[str, dict[str, _Part]]:
         """For each architecture: train the teacher, draw the student's images, train the others; draw all."""
-        size, jobs, configs = _SIZES[scale], [], configs_folder()
-        for system in size.systems:
-            files, bank = [configs / f"{config}.yaml" for config in system.configs], f"{system.name}_images"
-            trainings = size.data | {_STUDENT: ("--data", "BankImages", "--data.path", str(bank_of(folder, bank)))}
-            for number, (role, options) in enumerate(trainings.items()):
-                name, banks = _name(system, role), [bank] if role == _STUDENT else []
-                words = (*options, *(word for key in _SEEDS for word in (f"--{key}", str(number))))
-                jobs.append(fit_job(folder, name, files, words, seconds=system.seconds, banks=banks))
-                jobs.append(
-                    draw_job(folder, name, _seeds(0, size.noises), seconds=system.draw_seconds * size.noises / 1000)
-                )
-                if role == _TEACHER:
-                    seconds = system.draw_seconds * size.bank / 1000
-                    jobs.append(draw_job(folder, bank, _seeds(_FIRST, size.bank), weights=name, seconds=seconds))
-        return longest_first({job.name: job for job in jobs})
+        size = _SIZES[plan.scale.name]
+        return {system.name: _trainings(plan, size, system) for system in size.systems}
 
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[str, dict[str, _Part]]) -> None:
         """``recovery.csv``, one comparison an architecture, and one picture of all."""
-        size, parts, rows, grids = _SIZES[scale], [], [], []
-        for system in size.systems:
-            found = _compared(folder, size, system)
-            results = folder / f"results_{system.name}"
-            found.write(results)
-            found.to_tensorboard(results)
-            parts.append(f"{system.name}\n\n{found}")
-            rows += _rows(system.name, found)
-            grids.append(_grid(system.name, found))
-        write_rows(folder / "recovery.csv", rows)
-        picture = above([rendered(_chart(rows)), beside([rendered(grid) for grid in grids])])
-        save_pixels(picture, folder / "recovery.png")
-        log_figure(
-            folder / "results", self.name, picture, {f"rp/{row['system']}_{row['with']}": row["rp"] for row in rows}
-        )
-        parts.append("\n".join(_text(row) for row in rows))
-        parts.append(
-            f"picture: {folder / 'recovery.png'}\ntable: {folder / 'recovery.csv'}; of every pair: {folder}/results_*\n"
-            f"curves and images: tensorboard --logdir {folder}"
-        )
-        return "\n\n".join(parts)
+        rows, grids = [], []
+        for system, trainings in parts.items():
+            data = [rebuild(part.run.load().data_record) for part in trainings.values()]
+            train = [each.images() if each.dtype == torch.uint8 else None for each in data]
+            compared = report.compare({role: part.bank for role, part in trainings.items()}, train)
+            report.comparison(f"results_{system}", compared)
+            report.text(system, "", str(compared))
+            rows += _rows(system, compared)
+            grids.append(_grid(system, compared))
+        report.table("recovery", rows, compared)
+        values = {f"rp/{row['system']}_{row['with']}": row["rp"] for row in rows}
+        report.figure([_chart(rows)], grids, values=values)
+        report.text(*(_text(row) for row in rows))
 
 
-def _name(system: _System, role: str) -> str:
-    return f"{system.name}_{role.replace(' ', '_')}"
-
-
-def _seeds(first: int, count: int) -> str:
-    return f"{first}-{first + count - 1}"
-
-
-def _roles(size: _Size) -> list[str]:
-    """The teacher first, then the student, then the others."""
-    return [_TEACHER, _STUDENT, *(role for role in size.data if role != _TEACHER)]
-
-
-def _compared(folder: Path, size: _Size, system: _System) -> Comparison:
-    """All models of one architecture, each beside the images that it was trained on."""
-    roles = _roles(size)
-    names = [_name(system, role) for role in roles]
-    data = [rebuild(load_model(run_of(folder, name)).data_record) for name in names]
-    train = [each.images() if each.dtype == torch.uint8 else None for each in data]
-    return compare([bank_of(folder, name) for name in names], size.descriptor, train, size.threshold, names=roles)
+def _trainings(plan: Plan, size: _Size, system: _System) -> dict[str, _Part]:
+    """The trainings of one architecture: the teacher first, then the student, then the others."""
+    parts, bank = {}, None
+    roles = [_TEACHER, _STUDENT, *(role for role in size.data if role != _TEACHER)]
+    for number, role in enumerate([*size.data, _STUDENT]):
+        name = f"{system.name}_{role.replace(' ', '_')}"
+        data = {"data": "BankImages", "data.path": str(bank.bank)} if role == _STUDENT else size.data[role]
+        needs = [bank] if role == _STUDENT else []
+        run = plan.fit(name, system.configs, {**data, **seeded(number)}, needs, system.seconds)
+        drawn = plan.draw(name, run, f"0-{size.noises - 1}", seconds=system.draw_seconds * size.noises / 1000)
+        parts[role] = _Part(run, drawn)
+        if role == _TEACHER:
+            seeds, seconds = f"{_FIRST}-{_FIRST + size.bank - 1}", system.draw_seconds * size.bank / 1000
+            bank = plan.draw(f"{system.name}_images", run, seeds, seconds=seconds)
+    return {role: parts[role] for role in roles}
 
 
 def _rows(name: str, found: Comparison) -> list[dict[str, Any]]:
@@ -185,8 +143,8 @@ def _text(row: dict[str, Any]) -> str:
     same = row["p_value_to_student"]
     compared = "" if same is None else f"; McNemar test against the student: p = {same:.2g}"
     return (
-        f"{row['system']}: teacher - {row['with']}: RP {row['rp']:.3f} ({row['rp_low']:.3f}-{row['rp_high']:.3f}), "
-        f"shuffled noises {row['rp_control']:.3f}; MAE {row['mae']:.3f} ({row['mae_low']:.3f}-{row['mae_high']:.3f}), "
+        f"{row['system']}: teacher - {row['with']}: RP {rate_text(row, 'rp', 'rp_low', 'rp_high')}, "
+        f"shuffled noises {row['rp_control']:.3f}; MAE {rate_text(row, 'mae', 'mae_low', 'mae_high')}, "
         f"shuffled {row['mae_control']:.3f}; n = {row['n']:,}{compared}"
     )
 

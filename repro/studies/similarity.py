@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from repro.banks import Bank, format_seeds
-from repro.banks.manifest import MANIFEST_NAME
 from repro.comparison import Comparison, compare
 from repro.descriptors.base import Descriptor
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError, nearest
-from repro.plots import above, heat_map, image_grid, rendered, save_pixels
-from repro.studies.base import Scale, Study
-from repro.studies.jobs import Job, longest_first
-from repro.studies.system_table import Facts, as_text, facts_of, system_rows, write_rows
-from repro.studies.systems import SEEDS, SYSTEMS, System, bank_of, draw_job, image_words, run_of, training_jobs
+from repro.plots import heat_map, image_grid
+from repro.studies import SCALES, SYSTEMS, Drawn, Plan, Report, Study, Trained, draw, train
+from repro.studies.system_table import as_text, facts_of, system_rows
+from repro.studies.systems import images_at
 
 __all__ = ["Similarity"]
 
-_GPU_DRAW_SECONDS, _CPU_DRAW_SECONDS = 600.0, 150.0
 _GRID_ROWS = 8
-_THRESHOLD_OF_DIGITS = 0.95
+_PACKED = (".npz", ".zip", ".tar", ".xz", ".gz", ".bz2")
 
 
 @dataclass(frozen=True)
-class _Input:
-    """One system of the comparison: one of the paper's by name, or whatever is at a path."""
+class _Part:
+    """One system of the comparison: its bank, or the images of others at a path; its training if this plan has it."""
 
     name: str
-    system: System | None = None
-    path: Path | None = None
+    images: Drawn | Path
+    run: Trained | None = None
 
-    @functools.cached_property
-    def kind(self) -> str:
-        """``system``, ``bank``, ``model`` (a run or checkpoint) or ``images``."""
-        if self.system is not None:
-            return "system"
-        if (self.path / MANIFEST_NAME).is_file():
-            return "bank"
-        is_run = (self.path / "checkpoints").is_dir() or (self.path / "run.json").is_file()
-        packed = (".npz", ".zip", ".tar", ".xz", ".gz", ".bz2")
-        return "model" if is_run or (self.path.is_file() and self.path.suffix not in packed) else "images"
+    def open(self) -> Bank:
+        return Bank.from_folder(self.images) if isinstance(self.images, Path) else self.images.open()
 
 
 class Similarity(Study):
@@ -74,7 +61,7 @@ class Similarity(Study):
 
     name: ClassVar[str] = "similarity"
     figure: ClassVar[str] = "1, 6, 12, 13 and 14"
-    scales: ClassVar[tuple[Scale, ...]] = get_args(Scale)
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
 
     def __init__(
         self,
@@ -85,131 +72,103 @@ class Similarity(Study):
         images: str | None = None,
     ) -> None:
         self.inputs = _inputs(list(SYSTEMS) if inputs is None else inputs)
-        self.data = () if images is None else image_words(images)
+        self.data = {} if images is None else images_at(images)
         self.seeds, self.descriptor, self.threshold = seeds, descriptor, threshold
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
+    def plan(self, plan: Plan) -> list[_Part]:
         """Training and drawing of the systems, each after its teacher; drawing from the given models."""
-        jobs: dict[str, Job] = {}
-        seeds = self._seeds(scale)
-        for item in self.inputs:
-            if item.kind == "system":
-                system = item.system
-                trained = SYSTEMS[system.weights or system.name]
-                jobs |= {job.name: job for job in training_jobs(folder, trained, scale, self.data)}
-                seconds = {"tiny": system.draw_seconds, "cpu": _CPU_DRAW_SECONDS}.get(scale, _GPU_DRAW_SECONDS)
-                job = draw_job(folder, item.name, seeds, system.sampler, weights=trained.name, seconds=seconds)
-                jobs[job.name] = job
-            elif item.kind == "model":
-                job = draw_job(folder, item.name, seeds, run=item.path, seconds=60.0)
-                jobs[job.name] = job
-        return longest_first(jobs)
+        return [self._part(plan, name, path) for name, path in self.inputs.items()]
 
-    def _seeds(self, scale: Scale) -> str:
-        if self.seeds is not None:
-            return self.seeds
-        banks = (Bank.open(item.path) for item in self.inputs if item.kind == "bank")
-        first = next(banks, None)
-        return SEEDS[scale] if first is None else format_seeds(first.manifest.seeds)
-
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
-        """Matrices and grids as text, CSV, PNG and TensorBoard log, and a table with one row a system."""
-        names = [item.name for item in self.inputs]
-        banks = [_bank(folder, item) for item in self.inputs]
-        descriptor, threshold = self._descriptor(banks[0])
-        train = _training_images(banks)
-        found = compare(banks, descriptor, train, threshold, names=names, seeds=self._common_seeds(banks))
-        results, picture = folder / "results", folder / "similarity.png"
-        found.write(results)
-        found.to_tensorboard(results)
-        facts = [_facts(folder, item, bank) for item, bank in zip(self.inputs, banks, strict=True)]
-        rows = system_rows(found, facts)
-        write_rows(results / "systems.csv", rows)
-        save_pixels(above([rendered(figure) for figure in _pictures(found)]), picture)
-        return (
-            f"{as_text(found, rows)}\n\npicture: {picture}\nall pairs with intervals, matrices, grids: {results}\n"
-            f"curves and images: tensorboard --logdir {folder}"
+    def _part(self, plan: Plan, name: str, path: Path | None) -> _Part:
+        seeds = self.seeds or next(
+            (format_seeds(Bank.open(each).manifest.seeds) for each in self.inputs.values() if _kind(each) == "bank"),
+            plan.scale.seeds,
         )
+        if path is None:
+            trained = train(plan, SYSTEMS[name].weights or name, self.data)
+            return _Part(name, draw(plan, name, seeds, self.data), trained)
+        if _kind(path) == "model":
+            run = Trained(name, path if path.is_dir() else path.parent.parent)
+            return _Part(name, plan.draw(name, path, seeds), run)
+        return _Part(name, path if _kind(path) == "images" else Drawn(name, path))
 
-    def _descriptor(self, bank: Bank) -> tuple[Descriptor | None, float | None]:
-        """The descriptor and threshold asked for, else pixels above 0.95 on the digits, else the usual ones."""
-        if self.descriptor is None and bank.manifest.image_shape == (1, 8, 8):
-            return Pixels(), _THRESHOLD_OF_DIGITS if self.threshold is None else self.threshold
-        return self.descriptor, self.threshold
+    def report(self, report: Report, parts: list[_Part]) -> None:
+        """Matrices and grids as text, CSV, PNG and TensorBoard log, and a table with one row a system."""
+        banks = {part.name: part.open() for part in parts}
+        compared = self._compare(parts, list(banks.values()))
+        report.comparison("results", compared)
+        facts = [facts_of(banks[part.name], part.run, part.images, report.folder) for part in parts]
+        rows = system_rows(compared, facts)
+        report.table("results/systems", rows, compared)
+        report.figure(*([figure] for figure in _figures(compared)))
+        report.text(as_text(compared, rows))
 
-    def _common_seeds(self, banks: list[Bank]) -> list[int] | str | None:
-        """The seeds asked for; where images from elsewhere are compared, those that all have; else None."""
-        if self.seeds is not None or all(item.kind != "images" for item in self.inputs):
-            return self.seeds
-        common = set.intersection(*(set(bank.manifest.seeds) for bank in banks))
-        if not common:
-            raise UserError("the inputs have no noise in common; draw the same seeds, or give others")
-        return sorted(common)
+    def _compare(self, parts: list[_Part], banks: list[Bank]) -> Comparison:
+        """Under the descriptor and threshold asked for, else pixels above 0.95 on the digits, else the usual ones."""
+        descriptor, threshold = self.descriptor, self.threshold
+        if descriptor is None and banks[0].manifest.image_shape == (1, 8, 8):
+            descriptor, threshold = Pixels(), SCALES["tiny"].judge.threshold if threshold is None else threshold
+        seeds: Any = self.seeds
+        if seeds is None and any(isinstance(part.images, Path) for part in parts):
+            seeds = sorted(set.intersection(*(set(bank.manifest.seeds) for bank in banks)))
+            if not seeds:
+                raise UserError("the inputs have no noise in common; draw the same seeds, or give others")
+        train = [_training_images(bank) for bank in banks]
+        return compare(banks, descriptor, train, threshold, names=[part.name for part in parts], seeds=seeds)
 
 
-def _inputs(given: list[str]) -> list[_Input]:
-    """What to compare, under different names.
+def _kind(path: Path | None) -> str:
+    """What is at a path: a ``bank``, a ``model`` (a run or checkpoint) or ``images``; ``system`` for no path."""
+    if path is None:
+        return "system"
+    if (path / "manifest.json").is_file():
+        return "bank"
+    is_run = (path / "checkpoints").is_dir() or (path / "run.json").is_file()
+    return "model" if is_run or (path.is_file() and path.suffix not in _PACKED) else "images"
+
+
+def _inputs(words: list[str]) -> dict[str, Path | None]:
+    """What to compare, under different names: a path, or None for one of the paper's systems.
 
     Raises:
         UserError: fewer than two, or one that is neither a name nor a path.
     """
-    if len(given) < 2:
-        raise UserError(f"{len(given)} input given; name at least two: systems, banks, runs or folders of images")
-    by_name = {name.lower(): system for name, system in SYSTEMS.items()}
-    found: list[_Input] = []
-    for text in given:
-        path, system = Path(text), by_name.get(text.lower())
-        if system is not None and not path.exists():
-            found.append(_Input(system.name, system))
-        elif path.exists():
+    if len(words) < 2:
+        raise UserError(f"{len(words)} input given; name at least two: systems, banks, runs or folders of images")
+    by_name = {name.lower(): name for name in SYSTEMS}
+    named: list[tuple[str, Path | None]] = []
+    for text in words:
+        path = Path(text)
+        if path.exists():
             run = path.parent.parent if path.parent.name == "checkpoints" else path
-            found.append(_Input(run.name if run.is_dir() else run.stem, path=path))
+            named.append((run.name if run.is_dir() else run.stem, path))
+        elif text.lower() in by_name:
+            named.append((by_name[text.lower()], None))
         else:
             near = nearest(text, SYSTEMS)
             guess = f"; did you mean {near}?" if near else ";"
             raise UserError(f"nothing is at {text}, and it is no system{guess} systems: {', '.join(SYSTEMS)}")
-    names = [item.name for item in found]
-    return [
-        item if names.count(item.name) == 1 else replace(item, name=f"{item.name}-{place}")
-        for place, item in enumerate(found, 1)
-    ]
+    names = [name for name, _ in named]
+    return {
+        name if names.count(name) == 1 else f"{name}-{number}": path for number, (name, path) in enumerate(named, 1)
+    }
 
 
-def _bank(folder: Path, item: _Input) -> Bank:
-    if item.kind == "images":
-        return Bank.from_folder(item.path)
-    return Bank.open(item.path if item.kind == "bank" else bank_of(folder, item.name))
+def _training_images(bank: Bank) -> Any:
+    """Training images of a system where they are known and can be had."""
+    try:
+        return bank.training_images()
+    except UserError:
+        return None
 
 
-def _training_images(banks: list[Bank]) -> list[Tensor | None]:
-    """Training images of each system where they are known and can be had."""
-    found: list[Tensor | None] = []
-    for bank in banks:
-        try:
-            found.append(bank.training_images())
-        except UserError:
-            found.append(None)
-    return found
-
-
-def _facts(folder: Path, item: _Input, bank: Bank) -> Facts:
-    if item.kind == "system":
-        own = item.system.weights or item.name
-        jobs = folder / "jobs"
-        return facts_of(bank, run_of(folder, own), jobs / f"fit_{own}.done", jobs / f"draw_{item.name}.done")
-    if item.kind != "model":
-        return facts_of(bank)
-    run = item.path if item.path.is_dir() else item.path.parent.parent
-    return facts_of(bank, run, draw=folder / "jobs" / f"draw_{item.name}.done")
-
-
-def _pictures(found: Comparison) -> Iterator[Figure]:
-    rp, mae, rows = found.scores["RP"], found.scores["MAE"], min(_GRID_ROWS, found.n)
+def _figures(compared: Comparison) -> Iterator[Figure]:
+    rp, mae, rows = compared.scores["RP"], compared.scores["MAE"], min(_GRID_ROWS, compared.n)
     condition = (
-        f"above the diagonal: RP, {found.descriptor['name']} > {found.threshold:g}; below: MAE score, mean difference "
-        f"< {found.mae_threshold:g} of 255; n = {found.n:,}"
+        f"above the diagonal: RP, {compared.descriptor['name']} > {compared.threshold:g}; below: MAE score, mean "
+        f"difference < {compared.mae_threshold:g} of 255; n = {compared.n:,}"
     )
-    yield heat_map(rp.rates, found.names, "Same noise, same image", condition, mae.rates)
-    images = torch.stack([bank.images[:rows] for bank in found.banks], dim=1)
-    seeds = [str(seed) for seed in found.banks[0].seeds[:rows].tolist()]
-    yield image_grid(images, found.names, seeds, "What each system draws", "one row a noise, one column a system")
+    yield heat_map(rp.rates, compared.names, "Same noise, same image", condition, mae.rates)
+    images = torch.stack([bank.images[:rows] for bank in compared.banks], dim=1)
+    seeds = [str(seed) for seed in compared.banks[0].seeds[:rows].tolist()]
+    yield image_grid(images, compared.names, seeds, "What each system draws", "one row a noise, one column a system")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,12 @@ import torch
 
 from repro.banks import Bank
 from repro.comparison import Comparison
-from repro.comparison.results import PairCounts
 from repro.errors import UserError
-from repro.files import write_text
 from repro.metrics.functional.intervals import wilson_interval
 from repro.records import flat, rebuild
+from repro.studies.plan import Drawn, Trained
 
-__all__ = ["Facts", "as_text", "facts_of", "rate_cells", "system_rows", "write_rows"]
+__all__ = ["Facts", "as_text", "facts_of", "system_rows"]
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,14 @@ class Facts:
     draw_seconds: float | None = None
 
 
-def facts_of(bank: Bank, run: Path | None = None, fit: Path | None = None, draw: Path | None = None) -> Facts:
-    """What a bank's manifest, a run's folder and two finished jobs say about a system.
+def facts_of(bank: Bank, run: Trained | None, drawn: Drawn | Path, folder: Path) -> Facts:
+    """What a bank's manifest, a run's folder and the finished jobs of a study say about a system.
 
     Args:
         bank: Its bank.
         run: The run that it was drawn from, if there is one.
-        fit: The file that says that its training job is done, if there was one.
-        draw: The same of its drawing.
+        drawn: The bank as a part of the plan, or where images of others are.
+        folder: The study's folder.
     """
     manifest = bank.manifest
     classes = {} if manifest.model is None else _classes(flat(manifest.model, "model"))
@@ -68,9 +66,9 @@ def facts_of(bank: Bank, run: Path | None = None, fit: Path | None = None, draw:
         classes.get("kernel"),
         sampler,
         None if manifest.model is None else _parameters(manifest.model),
-        None if run is None else _images_seen(run),
-        None if fit is None else _seconds(fit),
-        None if draw is None else _seconds(draw),
+        None if run is None else _images_seen(run.run),
+        None if run is None else _seconds(folder, run.job),
+        None if isinstance(drawn, Path) else _seconds(folder, drawn.job),
     )
 
 
@@ -109,9 +107,9 @@ def _images_seen(run: Path) -> int | None:
     return None
 
 
-def _seconds(done: Path) -> float | None:
+def _seconds(folder: Path, job: str | None) -> float | None:
     with suppress(OSError, ValueError, IndexError):
-        return float(done.read_text().split()[0])
+        return float((folder / "jobs" / f"{job}.done").read_text().split()[0])
     return None
 
 
@@ -143,28 +141,6 @@ def _end(key: str, score: Any, first: int, second: int, name: str) -> dict[str, 
     count = int(score.counts[first, second])
     low, high = wilson_interval(count, score.n)
     return {key: count / score.n, f"{key}_with": name, f"{key}_from": low, f"{key}_to": high}
-
-
-def rate_cells(score: PairCounts, first: int, second: int, key: str = "rp") -> dict[str, Any]:
-    """Cells of a table for one pair of systems: the rate under ``key``, its 95 % interval, the control's rate, n."""
-    low, high = score.interval(first, second)
-    return {
-        key: float(score.rates[first, second]),
-        "low": low,
-        "high": high,
-        "control": float(score.control_rates[first, second]),
-        "n": int(score.totals[first, second]),
-    }
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the rows as CSV, empty where nothing is known."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
 
 
 def as_text(found: Comparison, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from repro.checkpoints.loading import load_training
-from repro.comparison import compare
-from repro.plots import Curve, Panel, line_chart, rendered, save_figure
+from repro.plots import Curve, Panel, line_chart
 from repro.records import rebuild
-from repro.studies.base import Scale
-from repro.studies.jobs import Job
-from repro.studies.measuring import MeasuringStudy, log_figure
-from repro.studies.regimes import OPTIMUM, SIZES, name_of, regime_jobs
-from repro.studies.system_table import rate_cells, write_rows
-from repro.studies.systems import bank_of, run_of
+from repro.studies import Measured, Plan, Report, Study, Trained, rate_cells, rate_text
+from repro.studies.regimes import OPTIMUM, Part, systems_of
 from repro.training.optimal_loss import losses_by_level, optimum_of
 
 __all__ = ["Theory"]
@@ -25,7 +19,7 @@ _IMAGES = 512
 _SHOWN_LOSSES = (1e-4, 2.0)
 
 
-class Theory(MeasuringStudy):
+class Theory(Study):
     """The systems of ``regimes`` against the empirical optimum: RP with what it draws, and training loss with its loss.
 
     The loss of the averaged weights is taken on images of the training set, at fixed noises and at levels that are the
@@ -36,51 +30,47 @@ class Theory(MeasuringStudy):
     name: ClassVar[str] = "theory"
     figure: ClassVar[str] = "4"
 
-    def jobs(self, folder: Path, scale: Scale = "tiny") -> list[Job]:
-        """The jobs of ``regimes``, and for each training a measurement of its losses."""
-        size, jobs = SIZES[scale], regime_jobs(folder, scale)
-        for count in size.counts:
-            for system in size.systems:
-                name = name_of(system, count)
-                jobs.append(self.measure_job(folder, scale, name, [f"fit_{name}"], seconds=10))
-        return jobs
+    def plan(self, plan: Plan) -> dict[int, dict[str, tuple[Part, Measured | None]]]:
+        """Trains and draws as ``regimes`` does, and measures the losses of each training."""
+        return {
+            count: {name: (part, _measure(plan, part.run)) for name, part in systems.items()}
+            for count, systems in systems_of(plan).items()
+        }
 
-    def measure(self, folder: Path, scale: Scale, part: str) -> Mapping[str, Any]:
-        """Losses of one training and of the optimum of its images, level by level."""
-        module = load_training(run_of(folder, part))
-        data = rebuild(module.model.data_record)
-        found = list(losses_by_level(module, optimum_of(module, data), data, _LEVELS, _IMAGES))
-        trained, optimal = (sum(getattr(each, key) for each in found) / _LEVELS for key in ("trained", "optimal"))
-        return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in found]}
-
-    def report(self, folder: Path, scale: Scale = "tiny") -> str:
+    def report(self, report: Report, parts: dict[int, dict[str, tuple[Part, Measured | None]]]) -> None:
         """``theory.csv`` with RP and losses at each N, ``levels.csv`` with losses level by level, and the figure."""
-        size, rows, levels = SIZES[scale], [], []
-        for count in size.counts:
-            for system in size.systems:
-                found = self.measured(folder, name_of(system, count))
-                rows.append(_row(folder, scale, system, count) | _losses(found))
-                levels += [
-                    {"system": system, "N": count, "images": found["images"], **each} for each in found["levels"]
-                ]
-        write_rows(folder / "theory.csv", rows)
-        write_rows(folder / "levels.csv", levels)
-        figure = line_chart(_panels(size.counts, rows, levels), "Trained systems and the empirical optimum", _SUBTITLE)
-        save_figure(figure, folder / "theory.png")
+        rows, levels = [], []
+        for count, systems in parts.items():
+            optimum = systems[OPTIMUM][0].bank
+            for name, (part, measured) in systems.items():
+                if measured is not None:
+                    compared, losses = report.compare({name: part.bank, OPTIMUM: optimum}), measured.read()
+                    rows.append({"system": name, "N": count, **rate_cells(compared.scores["RP"], 0, 1)})
+                    rows[-1] |= _losses(losses)
+                    common = {"system": name, "N": count, "images": losses["images"]}
+                    levels += [common | each for each in losses["levels"]]
+        report.table("theory", rows, compared)
+        report.table("levels", levels)
         values = {f"{key}/{row['system']}_n{row['N']}": row[key] for row in rows for key in ("rp", "excess")}
-        log_figure(folder / "results", self.name, rendered(figure), values)
-        tables = f"picture: {folder / 'theory.png'}\ntables: {folder}/theory.csv, {folder}/levels.csv"
-        return "\n\n".join(["\n".join(_told(row) for row in rows), tables])
+        title = "Trained systems and the empirical optimum"
+        report.figure([line_chart(_panels([*parts], rows, levels), title, _SUBTITLE)], values=values)
+        report.text(*(_line(row) for row in rows))
+
+
+def _measure(plan: Plan, run: Trained | None) -> Measured | None:
+    return None if run is None else plan.measure(run.name, _losses_of, run, seconds=10)
+
+
+def _losses_of(run: Trained) -> Mapping[str, Any]:
+    """Losses of one training and of the optimum of its images, level by level."""
+    module = load_training(run.run)
+    data = rebuild(module.model.data_record)
+    found = list(losses_by_level(module, optimum_of(module, data), data, _LEVELS, _IMAGES))
+    trained, optimal = (sum(getattr(each, key) for each in found) / _LEVELS for key in ("trained", "optimal"))
+    return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in found]}
 
 
 _SUBTITLE = "RP with what the optimum draws; losses of the averaged weights on training images at fixed noises"
-
-
-def _row(folder: Path, scale: Scale, system: str, count: int) -> dict[str, Any]:
-    size = SIZES[scale]
-    banks = [bank_of(folder, name_of(name, count)) for name in (system, OPTIMUM)]
-    found = compare(banks, size.descriptor, None, size.threshold)
-    return {"system": system, "N": count, **rate_cells(found.scores["RP"], 0, 1)}
 
 
 def _losses(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,9 +86,9 @@ def _losses(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
     return (
-        f"{row['system']}, N = {row['N']:,}: RP with the optimum {row['rp']:.3f} ({row['low']:.3f}-{row['high']:.3f}, "
+        f"{row['system']}, N = {row['N']:,}: RP with the optimum {rate_text(row, 'rp')} ("
         f"shuffled {row['control']:.3f}, n = {row['n']:,}); loss {row['trained_loss']:.4g}, the optimum's "
         f"{row['optimal_loss']:.4g} ({row['excess']:+.0%}); at most {row['largest_gap']:.2g} "
         f"apart, within 10 % in {row['levels_within_tenth']} "

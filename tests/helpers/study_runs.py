@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 
 from repro.cli.main import main
-from repro.studies.jobs import is_done
+from repro.records import flat
+from repro.studies.jobs import is_done, with_settings
 
-QUIET = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.max_steps")
+QUIET = {"logger": False, "enable_progress_bar": False}
 
 
 class Here:
     """Runs the jobs in this process, trainings cut short."""
 
     def __init__(self, steps):
-        self.steps, self.ran = str(steps), []
+        self.steps, self.ran = steps, []
 
     def run(self, jobs, folder):
         (folder / "jobs").mkdir(parents=True, exist_ok=True)
@@ -23,8 +24,10 @@ class Here:
             assert done.issuperset(job.after)
             done.add(job.name)
             if not is_done(job, folder):
-                short = (*QUIET, self.steps) if job.command[0] == "fit" else ()
-                assert main([*job.command, *short]) == 0
+                fits = job.command == "fit"
+                short = with_settings(job, {"trainer": {**QUIET, "max_steps": self.steps}}) if fits else job
+                assert main(short.words(folder)) == 0
+                job.words(folder)
                 (folder / "jobs" / f"{job.name}.done").touch()
                 self.ran.append(job.name)
 
@@ -32,3 +35,8 @@ class Here:
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def options(job):
+    """Settings of a job by dotted key, a class under the key of its arguments."""
+    return {key.removeprefix("."): value for key, value in flat(job.settings, "").items()}

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from study_runs import options
 
 from repro.banks import BankWriter
 from repro.cli.main import main
@@ -19,11 +20,11 @@ def test_baselines_are_trained_twice_and_differ_in_seeds_only(tmp_path):
     fits = [name for name in jobs if name.startswith("fit_")]
     assert len(fits) == 10
     for family in ("wgan_gp", "sngan", "vae", "vampprior"):
-        one, other = (list(jobs[f"fit_digits_{family}{again}"].command) for again in ("", "_seed1"))
-        seeds = ["--seed_everything", "1", "--model.seed", "1", "--data.seed", "1"]
-        assert other[:-2] == one[:-2] + seeds
+        one, other = (options(jobs[f"fit_digits_{family}{again}"]) for again in ("", "_seed1"))
+        seeds = {"seed_everything": 1, "model.seed": 1, "data.seed": 1}
+        assert other == {**one, **seeds, "output": f"{one['output']}_seed1"}
     for name in fits:
-        assert "0-999" in jobs[name.replace("fit_", "draw_")].command
+        assert jobs[name.replace("fit_", "draw_")].settings["seeds"] == "0-999"
 
 
 def test_the_report_counts_the_pairs_of_the_figure(tmp_path):
@@ -35,7 +36,7 @@ def test_the_report_counts_the_pairs_of_the_figure(tmp_path):
         drawn = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)
         writer = BankWriter(tmp_path / "banks" / name, {"seeds": list(range(60)), "image_shape": (1, 8, 8)})
         writer.write(range(60), shared if name in ("digits_mlp_edm", "digits_ddpmpp_vp") else drawn)
-    text = study.report(tmp_path, "tiny")
+    text = study.reported(tmp_path, "tiny")
     with open(tmp_path / "baselines.csv") as file:
         rows = {(row["first"], row["second"]): row for row in csv.DictReader(file)}
     assert list(rows) == [
@@ -68,7 +69,7 @@ def test_commands_of_larger_scales_can_be_run(tmp_path, capsys):
     }
     for name, (sized, image_size, steps) in expected.items():
         with pytest.raises(SystemExit, match="0"):
-            main([*jobs[name].command, "--print_config"])
+            main([*jobs[name].words(tmp_path), "--print_config"])
         settings = yaml.safe_load(capsys.readouterr().out)
         model = settings["model"]["init_args"].get("network", settings["model"])
         assert (model["class_path"], model["init_args"]["image_size"]) == (sized, image_size)

@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 from PIL import Image
+from study_runs import options
 
 from repro.banks import BankWriter
 from repro.cli.main import main
@@ -20,10 +21,6 @@ def study():
     return load("studies", "finetune")()
 
 
-def options(words):
-    return {(key, value) for key, value in itertools.pairwise(words) if key.startswith("--")}
-
-
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
 def test_both_modes_see_the_same_images_for_as_many_steps_and_only_one_has_a_start(tmp_path, scale):
     jobs = {job.name: job for job in study().jobs(tmp_path, scale)}
@@ -33,18 +30,16 @@ def test_both_modes_see_the_same_images_for_as_many_steps_and_only_one_has_a_sta
     for count, seed in itertools.product(counts, (0, 1)):
         tuned, scratch = (jobs[f"fit_{mode}{seed}_n{count}"] for mode in ("tuned", "scratch"))
         assert (tuned.after, scratch.after) == (("fit_start",), ())
-        apart = {key for key, _ in options(tuned.command) ^ options(scratch.command)}
-        assert apart == {"--config", "--model.start", "--output"}
-        assert ("--data.subset", str(count)) in options(tuned.command)
-    seeds = [dict(options(jobs[f"fit_scratch{seed}_n{counts[0]}"].command))["--data.seed"] for seed in (0, 1)]
-    assert seeds == ["1", "2"]
+        one, other = options(tuned), options(scratch)
+        assert {key for key in one | other if one.get(key) != other.get(key)} == {"config", "model.start", "output"}
+        assert one["data.subset"] == count
+    assert [options(jobs[f"fit_scratch{seed}_n{counts[0]}"])["data.seed"] for seed in (0, 1)] == [1, 2]
 
 
 def test_settings_resolve_at_the_small_scale(tmp_path, capsys):
     jobs = {job.name: job for job in study().jobs(tmp_path, "small")}
-    words = list(jobs["fit_start"].command)
     with pytest.raises(SystemExit, match="0"):
-        main([*words[: words.index("--output")], "--print_config"])
+        main([*jobs["fit_start"].words(tmp_path), "--print_config"])
     printed = capsys.readouterr().out
     assert all(part in printed for part in ("class_path: CIFAR100", "resize: 16", "width: 64", "batch_size: 256"))
 
@@ -68,7 +63,7 @@ def test_the_report_counts_and_draws(tmp_path, monkeypatch):
         for seed in (0, 1):
             write(f"scratch{seed}_n{count}", data.images()[:20], data)
             write(f"tuned{seed}_n{count}", noise, data)
-    text = study().report(tmp_path, "tiny")
+    text = study().reported(tmp_path, "tiny")
     with open(tmp_path / "finetune.csv") as file:
         rows = {(int(row["N"]), row["score"], row["of"]): row for row in csv.DictReader(file)}
     assert len(rows) == 2 * (5 + 4 + 3)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 
 import pytest
 import torch
+from study_runs import options, rows
 
 from repro.banks import Bank, BankWriter
 from repro.cli.main import main
@@ -18,15 +18,6 @@ from repro.studies.inpaint import Inpaint
 SYSTEMS = ("DDPMv1", "DDPMv3", "Multistagev1", "DiT", "UViT")
 PROBLEMS = ("free", "easy_fixed", "hard_fixed", "easy_distinct", "hard_distinct")
 NOISES, ALIKE = 60, 40
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def value_of(words, option):
-    return words[words.index(option) + 1]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +38,7 @@ def reported(tmp_path_factory):
             manifest = {"seeds": range(NOISES), "image_shape": (1, 8, 8), "data": record_of(data)}
             writer = BankWriter(folder / "banks" / f"{problem}_{system}", manifest)
             writer.write(range(NOISES), transformer if system in ("DiT", "UViT") else unet)
-    return folder, Inpaint().report(folder, "tiny"), data.images(), transformer
+    return folder, Inpaint().reported(folder, "tiny"), data.images(), transformer
 
 
 def test_every_system_is_trained_once_and_drawn_for_every_problem(tmp_path):
@@ -57,21 +48,21 @@ def test_every_system_is_trained_once_and_drawn_for_every_problem(tmp_path):
         for problem in PROBLEMS:
             job = jobs[f"draw_{problem}_{system}"]
             assert job.after == (f"fit_{system}",)
-            assert value_of(job.command, "--sampler.steps") == "100"
-            assert ("--task" in job.command) == (problem != "free")
-            assert ("--problem.observation" in job.command) == problem.endswith("fixed")
-    hard = jobs["draw_hard_fixed_UViT"].command
-    assert value_of(hard, "--problem.operator.side") == str(25 / 32)
-    assert value_of(hard, "--problem.observation") == "5"
-    assert value_of(jobs["draw_easy_distinct_DiT"].command, "--problem.operator.side") == "0.5"
+            assert options(job)["sampler.steps"] == 100
+            assert ("task" in options(job)) == (problem != "free")
+            assert ("problem.observation" in options(job)) == problem.endswith("fixed")
+    hard = options(jobs["draw_hard_fixed_UViT"])
+    assert hard["problem.operator.side"] == 25 / 32
+    assert hard["problem.observation"] == 5
+    assert options(jobs["draw_easy_distinct_DiT"])["problem.operator.side"] == 0.5
     assert next(iter(jobs)) == "fit_UViT"
 
 
 def test_the_papers_scale_has_its_seven_systems(tmp_path):
-    jobs = {job.name: job.command for job in Inpaint().jobs(tmp_path, "paper")}
+    jobs = {job.name: options(job) for job in Inpaint().jobs(tmp_path, "paper")}
     assert len(jobs) == 7 + 35
-    assert value_of(jobs["draw_hard_distinct_DDPMv4"], "--seeds") == "0-9999"
-    assert [word for word in jobs["fit_DiT"] if word.endswith(".yaml")][-1].endswith("dit_cifar.yaml")
+    assert jobs["draw_hard_distinct_DDPMv4"]["seeds"] == "0-9999"
+    assert jobs["fit_DiT"]["config"] == ["dit_cifar"]
 
 
 def test_trained_systems_of_another_study_serve(tmp_path, monkeypatch, capsys):
@@ -83,7 +74,7 @@ def test_trained_systems_of_another_study_serve(tmp_path, monkeypatch, capsys):
     assert main(["study", "inpaint", "--trained", "other", "--seeds", "0-9", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "25 of 25 jobs are left" in told
-    assert "--ckpt_path other/runs/DiT" in told
+    assert "ckpt_path other/runs/DiT" in told
     (tmp_path / "other" / "runs" / "DiT" / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(UserError, match="no run of DiT in other/runs"):
         Inpaint("other").jobs(tmp_path, "tiny")
@@ -136,7 +127,7 @@ def test_figure_tables_and_log_are_there(reported):
 
 
 def test_a_job_of_the_study_does_what_it_says(tmp_path):
-    jobs = {job.name: job.command for job in Inpaint(seeds="0-2").jobs(tmp_path, "tiny")}
+    jobs = {job.name: job.words(tmp_path) for job in Inpaint(seeds="0-2").jobs(tmp_path, "tiny")}
     quiet = ("--trainer.enable_progress_bar", "false")
     assert main([*jobs["fit_DiT"], *quiet, "--trainer.max_steps", "1", "--trainer.logger", "false"]) == 0
     assert main([*jobs["draw_hard_distinct_DiT"], *quiet]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -17,18 +18,18 @@ from repro.kernels import EDM
 from repro.noise import NoiseStream, draw_noise
 from repro.registry import load
 from repro.samplers.heun import Heun
-from repro.studies import jacobian, manifold, mog, trio
+from repro.studies import SCALES, jacobian, manifold, mog, systems
 
 
 @pytest.fixture
 def two_systems(monkeypatch):
     """The three architectures are two small ones."""
-    monkeypatch.setattr(trio, "_DIGITS", (("mlp_edm", 1.0), ("ddpmpp_vp", 1.0)))
+    monkeypatch.setattr(systems, "_DIGITS", {"mlp_edm": 1.0, "ddpmpp_vp": 1.0})
 
 
 def test_mog(tmp_path, monkeypatch):
-    size = mog._Size("mlp", (3,), (16, 500), "0-9", 1)
-    monkeypatch.setitem(mog._SIZES, "tiny", size)
+    monkeypatch.setitem(mog._SIZES, "tiny", mog._Size("mlp", (3,), (16, 500), 1, {}))
+    monkeypatch.setitem(SCALES, "tiny", dataclasses.replace(SCALES["tiny"], seeds="0-9"))
     executor = Here(30)
     told = load("studies", "mog")().run(tmp_path, "tiny", executor)
     assert "d = 3: score error" in told

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from study_runs import Here, rows
+from study_runs import Here, options, rows
 
 from repro.banks import Bank
 from repro.checkpoints.loading import load_model
@@ -13,15 +15,16 @@ from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise
 from repro.records import rebuild
 from repro.registry import build, load
-from repro.studies import regimes
+from repro.studies import SCALES, regimes
 from repro.studies.jobs import is_done
 
 
 @pytest.fixture
 def small(monkeypatch):
-    tiny = regimes.SIZES["tiny"]
+    tiny = regimes._SYSTEMS["tiny"]
     systems = {name: tiny.systems[name] for name in ("MLP-96", "MLP-192")}
-    monkeypatch.setitem(regimes.SIZES, "tiny", tiny._replace(systems=systems, counts=(8, 40), noises=24))
+    monkeypatch.setitem(regimes._SYSTEMS, "tiny", tiny._replace(systems=systems, counts=(8, 40)))
+    monkeypatch.setitem(SCALES, "tiny", dataclasses.replace(SCALES["tiny"], seeds="0-23"))
 
 
 def normal(bank):
@@ -31,17 +34,17 @@ def normal(bank):
 
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
 def test_every_training_has_its_own_seed_and_nested_images(scale, tmp_path):
-    size = regimes.SIZES[scale]
+    size = regimes._SYSTEMS[scale]
     jobs = {job.name: job for job in load("studies", "regimes")().jobs(tmp_path, scale)}
     assert len(size.systems) >= 2
     assert len(jobs) == len(size.counts) * (2 * len(size.systems) + 1)
     for count in size.counts:
         seeds = []
         for system in size.systems:
-            words = jobs[f"fit_{system}_n{count}"].command
-            assert words[words.index("--data.subset") + 1] == str(count)
-            assert "--data.subset_seed" not in words
-            seeds.append(words[words.index("--model.seed") + 1])
+            settings = options(jobs[f"fit_{system}_n{count}"])
+            assert settings["data.subset"] == count
+            assert "data.subset_seed" not in settings
+            seeds.append(settings["model.seed"])
         assert len(set(seeds)) == len(seeds)
 
 

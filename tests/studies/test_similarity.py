@@ -1,17 +1,18 @@
 """The study similarity: what it compares, its jobs, its tables, and mistakes."""
 
 import csv
-import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from study_runs import options
 
 from repro import records, registry
 from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.errors import UserError
+from repro.studies import Drawn, Trained
 from repro.studies.similarity import Similarity
 from repro.studies.system_table import facts_of
 from repro.studies.systems import SYSTEMS
@@ -49,42 +50,40 @@ def test_all_twenty_are_trained_once_each_after_its_teacher(tmp_path):
     assert jobs["fit_CD"].after == ("fit_EDMv2",)
     assert jobs["fit_Progressivev1"].after == ("fit_Progressivev2",)
     assert jobs["fit_Progressivev3"].after == ("fit_DDPMv3",)
-    assert sum(job.seconds for job in jobs.values()) < 2 * 3600
+    assert sum(job.size.seconds for job in jobs.values()) < 2 * 3600
 
 
 def test_the_longest_chain_begins_first(tmp_path):
     jobs = Similarity().jobs(tmp_path, "tiny")
 
     def remains(job):
-        return job.seconds + max((remains(other) for other in jobs if job.name in other.after), default=0)
+        return job.size.seconds + max((remains(other) for other in jobs if job.name in other.after), default=0)
 
     times = [remains(job) for job in jobs]
     assert times == sorted(times, reverse=True)
 
 
 def test_each_training_has_its_own_seeds(tmp_path):
-    fits = [job.command for job in Similarity().jobs(tmp_path, "tiny") if job.name.startswith("fit_")]
-    for option in ("--seed_everything", "--model.seed", "--data.seed"):
-        assert len({words[words.index(option) + 1] for words in fits}) == len(fits)
+    fits = [options(job) for job in Similarity().jobs(tmp_path, "tiny") if job.name.startswith("fit_")]
+    for option in ("seed_everything", "model.seed", "data.seed"):
+        assert len({settings[option] for settings in fits}) == len(fits)
 
 
 @pytest.mark.parametrize(
-    ("scale", "last"),
-    [("tiny", "digits.yaml"), ("cpu", "cifar16.yaml"), ("small", "cifar.yaml"), ("paper", "ddpmv3_cifar.yaml")],
+    ("scale", "overlays"),
+    [("tiny", ["small/digits"]), ("cpu", ["small/cifar16"]), ("small", ["small/cifar"]), ("paper", [])],
 )
-def test_scales_differ_by_their_overlay(tmp_path, scale, last):
-    jobs = {job.name: job.command for job in Similarity(["ddpmv3", "EDMv1"]).jobs(tmp_path, scale)}
-    fit = jobs["fit_DDPMv3"]
-    configs = [following for word, following in itertools.pairwise(fit) if word == "--config"]
-    assert configs[-1].endswith(last)
-    assert ("--model.parameterization" in fit) == (scale in ("tiny", "cpu"))
+def test_scales_differ_by_their_overlay(tmp_path, scale, overlays):
+    jobs = {job.name: options(job) for job in Similarity(["ddpmv3", "EDMv1"]).jobs(tmp_path, scale)}
+    assert jobs["fit_DDPMv3"]["config"] == ["ddpmv3_cifar", *overlays]
+    assert ("model.parameterization" in jobs["fit_DDPMv3"]) == (scale in ("tiny", "cpu"))
 
 
 def test_given_images_are_what_systems_and_their_teachers_are_trained_on(tmp_path):
     jobs = Similarity(["EDMv1", "CD"], images=str(tmp_path)).jobs(tmp_path / "study", "cpu")
-    fits = {job.name: " ".join(job.command) for job in jobs if job.name.startswith("fit_")}
+    fits = {job.name: options(job) for job in jobs if job.name.startswith("fit_")}
     assert set(fits) == {"fit_EDMv1", "fit_CD", "fit_EDMv2"}
-    assert all(f"--data ImageArchive --data.path {tmp_path} " in words for words in fits.values())
+    assert {(fit["data"], fit["data.path"]) for fit in fits.values()} == {("ImageArchive", str(tmp_path))}
     with pytest.raises(UserError, match="nothing is at"):
         Similarity(["EDMv1", "CD"], images=str(tmp_path / "elsewhere"))
 
@@ -92,7 +91,7 @@ def test_given_images_are_what_systems_and_their_teachers_are_trained_on(tmp_pat
 def test_a_scale_that_a_study_lacks_is_refused(tmp_path, capsys):
     words = ["study", "quickstart", "--scale", "cpu", "--output", str(tmp_path / "study")]
     assert main(words) == 2
-    assert "study quickstart has no scale cpu; choose tiny, small, paper" in capsys.readouterr().err
+    assert "study quickstart has no scale cpu; give --scale tiny" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
@@ -128,20 +127,20 @@ def test_seeds_of_given_banks_are_those_that_models_draw(inputs, tmp_path):
     for given in (checkpoint, tmp_path / "run"):
         (job,) = Similarity([inputs[0], str(given)]).jobs(tmp_path, "tiny")
         assert job.name == "draw_run"
-        assert job.command[job.command.index("--seeds") + 1] == "0-19"
-        assert job.command[job.command.index("--ckpt_path") + 1] == str(given)
+        assert (job.settings["seeds"], job.settings["ckpt_path"]) == ("0-19", str(given))
 
 
 def test_inputs_of_one_name_are_told_apart(tmp_path):
     for parent in "ab":
         write_bank(tmp_path / parent / "bank", pixels(3, 0))
     study = Similarity([str(tmp_path / parent / "bank") for parent in "ab"])
-    assert [item.name for item in study.inputs] == ["bank-1", "bank-2"]
+    assert list(study.inputs) == ["bank-1", "bank-2"]
 
 
 def test_facts_of_a_run(tmp_path):
     (tmp_path / "run.json").write_text('{"images_seen": 1280}')
-    (tmp_path / "fit.done").write_text("12.5 s\n")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "fit.done").write_text("12.5 s\n")
     network = registry.build("networks", "MLP", image_size=8, channels=1, num_classes=0, width=16, depth=1)
     model = registry.build(
         "modules", "Diffusion",
@@ -151,7 +150,7 @@ def test_facts_of_a_run(tmp_path):
         sampler=registry.build("samplers", "Heun", steps=7),
     )  # fmt: skip
     bank = Bank.from_images(pixels(2, 0), model=records.record_of(model), sampler=records.record_of(model.sampler))
-    facts = facts_of(bank, tmp_path, tmp_path / "fit.done", tmp_path / "draw.done")
+    facts = facts_of(bank, Trained("a", tmp_path, "fit"), Drawn("a", tmp_path, "draw"), tmp_path)
     assert (facts.mode, facts.network, facts.kernel, facts.sampler) == ("Diffusion", "MLP", "VP", "Heun 7")
     assert facts.parameters == sum(weight.numel() for weight in network.parameters())
     assert (facts.images_seen, facts.train_seconds, facts.draw_seconds) == (1280, 12.5, None)

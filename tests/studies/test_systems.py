@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from repro import registry
-from repro.studies.systems import SYSTEMS, bank_of, configs_folder, draw_job, fit_job, run_of
+from repro.cli.named_configs import config_path
+from repro.studies.systems import SYSTEMS
 
 TABLE = {
     "DDPMv1": ("VP", "DPMSolver", "UniformTimes"),
@@ -47,7 +48,7 @@ SIZES = {
 
 
 def config(name):
-    return yaml.safe_load((configs_folder() / f"{SYSTEMS[name].config}.yaml").read_text())
+    return yaml.safe_load(config_path(SYSTEMS[name].config).read_text())
 
 
 def model(name):
@@ -116,20 +117,3 @@ def test_teachers_are_there():
             assert not other or other in SYSTEMS
         if system.teacher:
             assert model(system.name)["teacher"] == f"runs/{SYSTEMS[system.teacher].config}"
-
-
-def test_jobs_of_a_system(tmp_path):
-    fit = fit_job(tmp_path, "b", [tmp_path / "one.yaml", tmp_path / "two.yaml"], ("--x", "1"), ("a",), 7)
-    assert fit.command[:5] == ("fit", "--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.yaml"))
-    assert fit.command[5:] == ("--x", "1", "--output", str(run_of(tmp_path, "b")))
-    assert (fit.name, fit.after, fit.seconds) == ("fit_b", ("fit_a",), 7)
-    assert fit.checkpoint.is_relative_to(run_of(tmp_path, "b"))
-    own = draw_job(tmp_path, "b", "0-9")
-    assert own.command == (
-        "predict", "--ckpt_path", str(run_of(tmp_path, "b")), "--seeds", "0-9", "--output", str(bank_of(tmp_path, "b")),
-    )  # fmt: skip
-    assert own.after == ("fit_b",)
-    shared = draw_job(tmp_path, "c", "0-9", weights="b")
-    assert (shared.command[2], shared.after) == (str(run_of(tmp_path, "b")), ("fit_b",))
-    given = draw_job(tmp_path, "d", "0-9", run=tmp_path / "x.ckpt")
-    assert (given.command[2], given.after) == (str(tmp_path / "x.ckpt"), ())

@@ -1,0 +1,2 @@
+from .base import Executor as Executor
+from .local import LocalExecutor as LocalExecutor

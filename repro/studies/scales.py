@@ -1,0 +1,91 @@
+"""How large a study is: its data, its networks, what makes two images the same, its noises, its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from repro.comparison import Comparison, compare
+from repro.descriptors.base import Descriptor
+from repro.descriptors.default import default_descriptor
+from repro.registry import build
+
+__all__ = ["SCALES", "Judge", "Scale", "Size"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What makes two images the same.
+
+    Attributes:
+        name: Registered name of the descriptor; None is the usual one for the images' shape.
+        threshold: Similarity above which two images are the same; None is the descriptor's own.
+    """
+
+    name: str | None = None
+    threshold: float | None = None
+
+    def compare(self, banks: Sequence[Any], train: Any = None, **options: Any) -> Comparison:
+        """Compares banks, as :func:`repro.comparison.compare` does, under this descriptor and threshold."""
+        return compare(banks, self.name, train, self.threshold, **options)
+
+    def descriptor(self, image_shape: tuple[int, int, int]) -> Descriptor:
+        """Builds the descriptor for images of a shape (C, H, W)."""
+        return default_descriptor(image_shape) if self.name is None else build("descriptors", self.name)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a job is expected to need.
+
+    Attributes:
+        seconds: Time on one core, or on the GPUs where there are any.
+        gpus: Number of GPUs.
+        memory: Main memory in GB.
+    """
+
+    seconds: float = 60.0
+    gpus: int = 0
+    memory: float = 4.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size at which studies can be run.
+
+    Attributes:
+        name: As in ``--scale NAME``.
+        overlay: Config that goes over any system's own and makes it as large as the scale allows; None for the
+            paper's own settings.
+        data: Registered name of the data that the systems learn.
+        judge: What makes two images the same.
+        seeds: Which noises are compared, for example ``0-999``.
+        fit: Expected size of one training, where a study does not know better.
+        draw: Expected size of drawing the bank of one system.
+    """
+
+    name: str
+    overlay: str | None
+    data: str
+    judge: Judge
+    seeds: str
+    fit: Size
+    draw: Size
+
+    @property
+    def overlays(self) -> tuple[str, ...]:
+        """The overlay as a tuple of none or one."""
+        return () if self.overlay is None else (self.overlay,)
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("tiny", "small/digits", "Digits", Judge("Pixels", 0.95), "0-999", Size(60), Size(10)),
+        Scale("cpu", "small/cifar16", "CIFAR10", Judge(), "0-999", Size(1_000), Size(150)),
+        Scale("small", "small/cifar", "CIFAR10", Judge(), "0-1999", Size(3_600, 1, 16), Size(600, 1, 16)),
+        Scale("paper", None, "CIFAR10", Judge(), "0-9999", Size(250_000, 1, 32), Size(3_600, 1, 32)),
+    )
+}
+"""By name, from minutes on two cores to the paper's own size."""

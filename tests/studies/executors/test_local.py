@@ -1,0 +1,117 @@
+"""The executor of this machine: order, only what is missing, failures that hold up nobody else, workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from repro.errors import UserError
+from repro.studies.executors import LocalExecutor
+from repro.studies.executors.local import _Slot
+from repro.studies.jobs import Job, is_done, remaining
+from repro.studies.work import run_job
+
+
+def command(words):
+    """Stands for ``repro``: adds the job's name to a file in the study's folder, or fails, or is killed."""
+    kind, path = words[0], words[2]
+    name = os.path.basename(path).removesuffix(".yaml")
+    if kind == "fail":
+        print("repro: error: no luck", file=sys.stderr)
+        return 2
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    with open(os.path.join(os.path.dirname(path), "..", "note.txt"), "a") as file:
+        file.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')}{name}\n" if kind == "gpu" else f"{name}\n")
+    return 0
+
+
+def jobs(**commands):
+    return [
+        Job("fit", commands.get("fit", "write"), {"output": "x"}),
+        Job("draw", commands.get("draw", "write"), {"output": "x"}, after=("fit",)),
+        Job("score", commands.get("score", "write"), {"output": "x"}, after=("draw", "fit")),
+        Job("other", commands.get("other", "write"), {"output": "x"}),
+    ]
+
+
+def note(folder):
+    return (folder / "note.txt").read_text().split()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_wait_for_what_they_need_and_run_once(tmp_path, workers):
+    for _ in range(2):
+        LocalExecutor(command, workers).run(jobs(), tmp_path)
+    assert sorted(note(tmp_path)) == ["draw", "fit", "other", "score"]
+    assert [name for name in note(tmp_path) if name != "other"] == ["fit", "draw", "score"]
+    assert remaining(jobs(), tmp_path) == []
+    assert (tmp_path / "jobs" / "fit.log").read_text().startswith("$ repro write --config")
+
+
+def test_only_what_is_missing_is_done(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    for name in ("fit", "other"):
+        (tmp_path / "jobs" / f"{name}.done").touch()
+    LocalExecutor(command, 1).run(jobs(), tmp_path)
+    assert note(tmp_path) == ["draw", "score"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("fail", r"repro: error: no luck \(log: .*draw\.log\)"), ("die", "it was killed")]
+)
+def test_a_failed_job_holds_up_only_those_that_need_it_and_can_be_mended(tmp_path, kind, reason):
+    with pytest.raises(UserError, match=rf"job draw failed: {reason}.*; 1 more wait for them; run the same command"):
+        LocalExecutor(command, 1).run(jobs(draw=kind), tmp_path)
+    assert note(tmp_path) == ["fit", "other"]
+    assert [job.name for job in remaining(jobs(), tmp_path)] == ["draw", "score"]
+    LocalExecutor(command, 1).run(jobs(), tmp_path)
+    assert note(tmp_path) == ["fit", "other", "draw", "score"]
+    assert not (tmp_path / "jobs" / "draw.failed").exists()
+
+
+def test_a_job_is_tried_again_and_says_how_often(tmp_path):
+    job = jobs(fit="fail")[0]
+    assert not run_job(job, tmp_path, command, retries=2)
+    assert (tmp_path / "jobs" / "fit.log").read_text().count("no luck") == 3
+    assert (tmp_path / "jobs" / "fit.failed").read_text() == "3 times: repro: error: no luck\n"
+
+
+def test_a_job_that_another_process_has_done_meanwhile_is_not_run_again(tmp_path):
+    job = jobs()[0]
+    assert run_job(job, tmp_path, command)
+    assert run_job(job, tmp_path, command)
+    assert note(tmp_path) == ["fit"]
+
+
+def test_a_worker_sees_its_gpu_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    LocalExecutor(command).run(jobs(fit="gpu", other="gpu"), tmp_path)
+    assert {"4fit", "7other"} <= set(note(tmp_path)) or {"7fit", "4other"} <= set(note(tmp_path))
+
+
+def test_a_worker_ends_with_the_process_that_runs_the_study(tmp_path):
+    """A study that is killed leaves nobody behind who goes on in its folder."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        slot = _Slot(None)
+        slot.start(jobs()[0], tmp_path, command)
+        slot.future.result()
+        os.write(writer, str(next(iter(slot._pool._processes))).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    worker = int(os.read(reader, 20))
+    os.waitpid(child, 0)
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker is still there")
+    assert is_done(jobs()[0], tmp_path)
