@@ -61,12 +61,12 @@ def facts_of(bank: Bank, run: Trained | None, drawn: Drawn | Path, folder: Path)
     classes = {} if manifest.model is None else _classes(flat(manifest.model, "model"))
     sampler = None if manifest.sampler is None else _sampler(manifest.sampler)
     return Facts(
-        classes.get("model"),
+        (run and _of_run(run.run, "model")) or classes.get("model"),
         classes.get("network"),
         classes.get("kernel"),
         sampler,
         None if manifest.model is None else _parameters(manifest.model),
-        None if run is None else _images_seen(run.run),
+        run and _of_run(run.run, "images_seen"),
         None if run is None else _seconds(folder, run.job),
         None if isinstance(drawn, Path) else _seconds(folder, drawn.job),
     )
@@ -101,9 +101,9 @@ def _network(record: Any) -> Mapping[str, Any] | None:
     return next((found for value in record.values() if (found := _network(value)) is not None), None)
 
 
-def _images_seen(run: Path) -> int | None:
+def _of_run(run: Path, key: str) -> Any:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((run / "run.json").read_text())["images_seen"])
+        return json.loads((run / "run.json").read_text())[key]
     return None
 
 

@@ -138,7 +138,7 @@ def test_inputs_of_one_name_are_told_apart(tmp_path):
 
 
 def test_facts_of_a_run(tmp_path):
-    (tmp_path / "run.json").write_text('{"images_seen": 1280}')
+    (tmp_path / "run.json").write_text('{"images_seen": 1280, "model": "Diffusion"}')
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "fit.done").write_text("12.5 s\n")
     network = registry.build("networks", "MLP", image_size=8, channels=1, num_classes=0, width=16, depth=1)
@@ -148,7 +148,7 @@ def test_facts_of_a_run(tmp_path):
         kernel=registry.build("kernels", "VP"),
         parameterization=registry.build("parameterizations", "V"),
         sampler=registry.build("samplers", "Heun", steps=7),
-    )  # fmt: skip
+    ).model  # fmt: skip
     bank = Bank.from_images(pixels(2, 0), model=records.record_of(model), sampler=records.record_of(model.sampler))
     facts = facts_of(bank, Trained("a", tmp_path, "fit"), Drawn("a", tmp_path, "draw"), tmp_path)
     assert (facts.mode, facts.network, facts.kernel, facts.sampler) == ("Diffusion", "MLP", "VP", "Heun 7")
