@@ -119,8 +119,8 @@ class Bank:
         Raises:
             UserError: nothing there, no image, images of several sizes, a broken file.
         """
-        images, seeds = numbered_images(path)
-        return cls.from_images(images, seeds, source=str(path))
+        images, seeds, by = numbered_images(path)
+        return cls.from_images(images, seeds, source=f"{path} (numbered by {by})")
 
     @property
     def images(self) -> Tensor:

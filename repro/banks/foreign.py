@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+from itertools import product
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,32 +14,46 @@ from torch import Tensor
 
 from repro.data.names import natural_order
 from repro.errors import UserError
+from repro.images import to_uint8
 
-__all__ = ["numbered_images"]
+__all__ = ["NumberedImages", "as_images", "numbered_images"]
 
 _MOST_BYTES = 16 << 30
+_ARRAYS = (".npz", ".npy")
 
 
-def numbered_images(path: str | os.PathLike[str]) -> tuple[Tensor, list[int]]:
-    """Images and the number of each one's noise.
+class NumberedImages(NamedTuple):
+    """Images from elsewhere, and the numbers of their noises.
 
-    Read are a folder, zip or tar of image files in any depth, an .npz file, or a folder of .npz files. Image files
-    whose names are numbers (``000017.png``) have those numbers; others, and the rows of .npz files, are counted from 0
-    in natural order of the names. An .npz file holds one uint8 array (n, H, W, C) or (n, C, H, W).
+    Attributes:
+        images: uint8, shape (n, C, H, W).
+        seeds: n different numbers.
+        by: Where the numbers come from: ``name`` of the files, or ``order``.
+    """
+
+    images: Tensor
+    seeds: list[int]
+    by: Literal["name", "order"]
+
+
+def numbered_images(path: str | os.PathLike[str]) -> NumberedImages:
+    """Reads images and the number of each one's noise.
+
+    Read are a folder, zip or tar of image files in any depth, an .npz or .npy file, or a folder of such. Image files
+    whose names are numbers (``000017.png``) have those numbers; others, and the rows of arrays, are counted from 0
+    in natural order of the names. An .npz file holds one array of images as :func:`as_images` takes them.
 
     Args:
         path: The folder or file.
-
-    Returns:
-        uint8 images (n, C, H, W), and n different numbers.
 
     Raises:
         UserError: nothing there, no image, images of several sizes, a broken file.
     """
     path = Path(path)
-    files = [path] if path.suffix == ".npz" else sorted(path.glob("*.npz"), key=lambda file: natural_order(file.name))
+    files = [path] if path.suffix in _ARRAYS else [file for file in path.glob("*") if file.suffix in _ARRAYS]
+    files.sort(key=lambda file: natural_order(file.name))
     if files and files[0].is_file():
-        parts = [_read_npz(file) for file in files]
+        parts = [as_images(_read_npz(file) if file.suffix == ".npz" else _read_npy(file), str(file)) for file in files]
         for file, part in zip(files, parts, strict=True):
             if part.shape[1:] != parts[0].shape[1:]:
                 raise UserError(
@@ -45,11 +61,47 @@ def numbered_images(path: str | os.PathLike[str]) -> tuple[Tensor, list[int]]:
                     "samples of one system have one shape"
                 )
         images = torch.cat(parts)
-        return images, list(range(len(images)))
+        return NumberedImages(images, list(range(len(images))), "order")
     return _read_files(path)
 
 
-def _read_files(path: Path) -> tuple[Tensor, list[int]]:
+def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
+    """Takes images in a usual form: uint8 (n, C, H, W) of them.
+
+    Args:
+        given: uint8 in [0, 255], or floats in [0, 1] or, where one is negative, in [-1, 1]; of shape (n, C, H, W) or
+            (n, H, W, C) with C of 1 or 3, or (n, H, W).
+        name: What they are called in messages.
+
+    Raises:
+        UserError: another type, shape or range, or a value that is not finite.
+
+    Example:
+        >>> as_images(np.full((2, 8, 8, 3), 0.5), "mine").shape
+        torch.Size([2, 3, 8, 8])
+    """
+    images = torch.as_tensor(given).detach().cpu()
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or not len(images) or not {images.shape[1], images.shape[3]} & {1, 3}:
+        raise UserError(
+            f"{name} has shape {tuple(images.shape)}; give images (n, C, H, W) or (n, H, W, C) with 1 or 3 channels"
+        )
+    if images.shape[1] not in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    if images.is_floating_point():
+        low, high = float(images.min()), float(images.max())  # NaN where one is
+        if not (low >= -1 and high <= 1):
+            raise UserError(
+                f"{name} holds floats from {low:g} to {high:g}; give floats in [0, 1] or [-1, 1], or uint8 in [0, 255]"
+            )
+        images = to_uint8(images if low < 0 else images * 2 - 1)
+    if images.dtype != torch.uint8:
+        raise UserError(f"{name} holds {images.dtype}; give uint8 in [0, 255], or floats in [0, 1] or [-1, 1]")
+    return images.contiguous()
+
+
+def _read_files(path: Path) -> NumberedImages:
     from repro.data.archive import ImageArchive
 
     source = ImageArchive(str(path), labelled=False, cache=False).open_source()
@@ -58,13 +110,21 @@ def _read_files(path: Path) -> tuple[Tensor, list[int]]:
     seeds = [int(stem) for stem in stems if stem.isdecimal()]
     if len(set(seeds)) == len(names):
         order = sorted(range(len(names)), key=seeds.__getitem__)
-        return source.read(np.asarray(order)), sorted(seeds)
+        return NumberedImages(source.read(np.asarray(order)), sorted(seeds), "name")
     order = sorted(range(len(names)), key=lambda place: natural_order(names[place]))
-    return source.read(np.asarray(order)), list(range(len(names)))
+    return NumberedImages(source.read(np.asarray(order)), list(range(len(names))), "order")
 
 
-def _read_npz(path: Path) -> Tensor:
-    """The one uint8 array of images in an .npz file; its size is looked at before it is read."""
+def _read_npy(path: Path) -> np.ndarray:
+    """The array in an .npy file, mapped from the disk."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as .npy: {' '.join(str(error).split())}; get it again") from error
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    """The one array of images in an .npz file; its size is looked at before it is read."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -72,20 +132,21 @@ def _read_npz(path: Path) -> Tensor:
             raise UserError(f"{path} unpacks to {size:,} bytes; at most {_MOST_BYTES:,} are read")
         with np.load(path, allow_pickle=False) as arrays:
             shapes = {name: _header(arrays, name) for name in arrays.files}
-            found = [name for name, (dtype, shape) in shapes.items() if dtype == np.uint8 and len(shape) == 4]
+            forms = product(
+                "uf", (4, 3)
+            )  # floats only where nothing is of whole numbers, grey ones without a channel last
+            alike = ([name for name, (dtype, shape) in shapes.items() if (dtype.kind, len(shape)) == f] for f in forms)
+            found = next(filter(None, alike), [])
             if len(found) != 1:
                 held = ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in list(shapes.items())[:5])
-                raise UserError(f"{path} holds {held or 'nothing'}; it needs one uint8 array of images (n, H, W, C)")
-            images = arrays[found[0]]
+                raise UserError(
+                    f"{path} holds {held or 'nothing'}; it needs one array of images, uint8 or float (n, H, W, C)"
+                )
+            return arrays[found[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}; get it again") from error
-    if images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    elif images.shape[1] not in (1, 3):
-        raise UserError(f"{path} holds images of shape {images.shape}; they have 1 or 3 channels")
-    return torch.from_numpy(np.ascontiguousarray(images))
 
 
 def _header(arrays: np.lib.npyio.NpzFile, name: str) -> tuple[np.dtype, tuple[int, ...]]:

@@ -29,5 +29,6 @@ def record(results: Results) -> dict[str, Any]:
         "conditional": TABLES["conditional"](results),
         "values": TABLES["values"](results),
         "memorization": TABLES["gl"](results),
+        "notes": list(results.notes),
         "warnings": remarks(results),
     }

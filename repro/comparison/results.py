@@ -262,6 +262,7 @@ class Results:
         values: Further metrics that are no rates, by name.
         paired: Names of the systems whose pairs are tested against each other; None for all of a few systems.
         warnings: What makes these numbers less trustworthy, one line each.
+        notes: How images were come by, one line each.
     """
 
     names: list[str]
@@ -273,6 +274,7 @@ class Results:
     values: dict[str, PairValues] = field(default_factory=dict)
     paired: tuple[str, ...] | None = None
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def n(self) -> int:

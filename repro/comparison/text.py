@@ -61,6 +61,8 @@ def as_text(results: Results) -> str:
     console = Console(width=10_000, record=True, file=io.StringIO(), **plain)
     console.width = max(80, *(console.measure(each).maximum for each in found))
     console.print(f"{len(results.names)} systems, {results.noises:,} noises, {results.conditions.data}", soft_wrap=True)
+    for note in results.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     for each in found:
         console.print(each)
     for remark in remarks(results):

@@ -3,3 +3,4 @@ from .drawing import Drawing as Drawing
 from .processes import launch as launch
 from .scores import Scores as Scores
 from .scoring import score as score
+from .systems import System as System, kind_of as kind_of, systems_of as systems_of

@@ -91,7 +91,7 @@ def draw_bank(
         UserError: the folder holds other samples, or cannot be written.
     """
     fabric = processes or one_process()
-    writer = BankWriter(folder, _same_model(drawing.manifest(), drawing.model, Path(folder)), shard_size=shard_size)
+    writer = BankWriter(folder, same_model(drawing.manifest(), drawing.model, Path(folder)), shard_size=shard_size)
     drawing.model.to(fabric.device)
     missing = writer.missing(fabric.global_rank, fabric.world_size)
     for seeds in tqdm(missing, "drawing", unit="shard", disable=fabric.global_rank != 0 or not missing):
@@ -177,7 +177,7 @@ def _in_memory(drawing: Drawing, shard_size: int) -> Bank:
     return Bank(torch.cat([images for images, _ in parts]), drawing.manifest(), labels)
 
 
-def _same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
+def same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
     """The manifest, naming the model as a bank that is there does, where that is this model under its former name.
 
     Banks of earlier versions name the training module that the model came from, and its hash; for a file of another

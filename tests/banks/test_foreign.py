@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from repro.banks import Bank
+from repro.banks.foreign import as_images
 from repro.errors import UserError
 
 
@@ -28,7 +29,7 @@ def test_files_named_by_numbers_have_these_seeds(tmp_path):
     assert bank.seeds.tolist() == [3, 12, 100]
     assert torch.equal(bank.images, chw(made)[[1, 0, 2]])
     assert bank.manifest.model is None
-    assert bank.manifest.source == str(tmp_path)
+    assert bank.manifest.source == f"{tmp_path} (numbered by name)"
 
 
 def test_other_names_are_counted_in_natural_order(tmp_path):
@@ -69,11 +70,10 @@ def write(folder, **arrays):
     [
         (lambda folder: None, "holds no image"),
         (lambda folder: (folder / "x.npz").write_bytes(b"PK\3\4 cut off"), "cannot be read as .npz"),
-        (
-            lambda folder: write(folder, a=np.zeros((2, 4, 4, 3))),
-            r"holds a float64 \(2, 4, 4, 3\); it needs one uint8",
-        ),
-        (lambda folder: write(folder, a=pictures(1), b=pictures(1)), "needs one uint8 array"),
+        (lambda folder: write(folder, a=np.full((2, 4, 4, 3), 7.5)), "holds floats from 7.5 to 7.5; give floats in"),
+        (lambda folder: write(folder, a=np.full((2, 4, 4, 3), np.nan)), "holds floats from nan to nan"),
+        (lambda folder: write(folder, a=np.zeros((2, 4, 4, 3), np.int64)), "holds a int64"),
+        (lambda folder: write(folder, a=pictures(1), b=pictures(1)), "needs one array of images"),
         (lambda folder: write(folder, a=np.zeros((1, 4, 4, 5), np.uint8)), "1 or 3 channels"),
         (lambda folder: write(folder, a=np.array([{}], dtype=object)), "holds a object"),
         (
@@ -103,3 +103,16 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "samples.npz", a=np.zeros((100, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="unpacks to"):
         Bank.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("signed", [False, True])
+def test_arrays_of_every_usual_form_hold_the_same_images(tmp_path, dtype, signed):
+    made = pictures(6)
+    values = made if dtype == np.uint8 else (made / 127.5 - 1 if signed else made / 255).astype(dtype)
+    np.save(tmp_path / "samples.npy", values)
+    bank = Bank.from_folder(tmp_path / "samples.npy")
+    assert torch.equal(bank.images, chw(made))
+    assert bank.manifest.source.endswith("(numbered by order)")
+    assert torch.equal(as_images(values[..., 0], "mine"), chw(made)[:, :1])
+    assert torch.equal(as_images(torch.from_numpy(values).permute(0, 3, 1, 2), "mine"), chw(made))

@@ -18,7 +18,6 @@ from commands import run_here
 from repro import records
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
-from repro.cli import compare
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -292,7 +291,6 @@ def test_compare_draws_from_runs_and_names_them(trained: Path) -> None:
         "--descriptor",
         "Pixels",
     )
-    assert compare._names([Path("runs/tiny/banks/unconditional_0-5"), Path("both")]) == ["tiny", "both"]
     named = run_here("compare", "runs/tiny/banks/unconditional_0-5", "runs/other", *words, "--output", "named")
     assert named.code == 0, named
     record = json.loads(Path("named/comparison.json").read_text())

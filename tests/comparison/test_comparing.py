@@ -146,7 +146,7 @@ def incomplete(path):
         (lambda p: compare([bank(), bank(seeds=range(7, 11))]), "holds seeds 7-10"),
         (lambda p: compare([bank(), bank(seeds=[1, 0, 2, 3])]), "1,0,2-3"),
         (lambda p: compare([bank(), incomplete(p)]), "2 of 4"),
-        (lambda p: compare([bank(), p / "none"]), "no sample bank"),
+        (lambda p: compare([bank(), p / "none"]), "no bank, run or checkpoint at"),
         (lambda p: compare([bank(), bank()], "Pixls"), "did you mean 'Pixels'"),
         (lambda p: compare([bank(), bank()], "Pixels", threshold=2), "[-1, 1]"),
         (lambda p: compare([bank(), bank()], "Pixels", mae_threshold=-1), "[0, 255]"),
