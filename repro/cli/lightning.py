@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import yaml
@@ -78,7 +78,7 @@ _FIRST = {
 _SEVERAL = ("--reference", "--metric")
 _MOST_OTHERS = 3
 _READ = ("pipeline", "model")
-_NOT_SAVED = ("name", "output", "ckpt_path", "print_config")
+_NOT_SAVED = ("name", "output", "ckpt_path", "resume", "print_config")
 
 
 class CommandLine(LightningCLI):
@@ -151,7 +151,13 @@ class CommandLine(LightningCLI):
             )
         if self.command == "fit":
             parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
-            parser.add_argument("--output", type=str | None, help="Folder of the run instead; new or empty.")
+            parser.add_argument("--output", type=str | None, help="Folder of the run instead; new, empty, or its own.")
+            parser.add_argument(
+                "--resume",
+                type=Literal["auto", "never"],
+                default="auto",
+                help="Go on with an unfinished run of the same name and settings (auto), or always start anew (never).",
+            )
         parser.add_argument(
             "--print_config", action="store_true", help="Print the settings that result, ready for --config, and exit."
         )
@@ -212,14 +218,26 @@ class CommandLine(LightningCLI):
                 f"no model is trained for --task {config.task}; train an unconditional one, then "
                 f"repro test --task {config.task}"
             )
-        model, most = build(config.model, "model"), config.trainer.max_steps
+        model, most, output = build(config.model, "model"), config.trainer.max_steps, config.output
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
+        if start is None and config.resume == "auto":
+            folder = self._begun()
+            if folder is not None and runs.status_of(folder).get("finished"):
+                self._tell(f"{folder} is finished: it has these settings; to train another one, type --resume never")
+                return
+            if folder is not None:
+                start, output = resume.newest_in(folder), str(folder)
         if start is not None:
             done = resume.check(start, model, self.data, self.plain())
             if 0 <= most <= done:
                 self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
                 return
-        with runs.run_folder(start, self._name(), config.output) as folder:
+        trainer: Trainer | None = None
+
+        def unused() -> bool:
+            return trainer is None or trainer.global_step == 0
+
+        with runs.run_folder(start, self._name(), output, unused) as folder:
             trainer = self._make_trainer(folder)
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
@@ -231,6 +249,22 @@ class CommandLine(LightningCLI):
             f"next: {model.model.next_command.format(run=folder)}",
             f"curves: tensorboard --logdir {folder.parent}",
         )
+
+    def _begun(self) -> Path | None:
+        """The run that this very command began before; where there is only one of other settings, says what differs."""
+        folder, unlike = resume.run_of_same_settings(self._name(), self.config.output, self.plain())
+        if folder is not None and (rank_zero_only.rank or not runs.is_held(folder)):
+            return folder
+        if unlike and not self.config.output:
+            first = list(unlike.items())[:_MOST_OTHERS]
+            what = "; ".join(f"{key} was {old}, is now {new}" for key, (old, new) in first)
+            self._note(f"a run of this name has other settings ({what}); this is a new one")
+        return None
+
+    @staticmethod
+    @rank_zero_only
+    def _note(text: str) -> None:
+        print(f"repro: {text}", file=sys.stderr)
 
     @staticmethod
     def _how_to_go_on(folder: Path) -> str:

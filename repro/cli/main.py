@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from repro.errors import UserError, nearest
+from repro.training import signals
 
 __all__ = ["COMMANDS", "main"]
 
@@ -23,6 +26,7 @@ COMMANDS = {
 }
 _INTERRUPTED = 130
 _MISTAKE = 2
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _help() -> str:
@@ -67,6 +71,14 @@ def _dispatch(arguments: list[str]) -> int:
     return importlib.import_module(COMMANDS[command][0]).run(command, rest)
 
 
+def _unwritable(error: BaseException) -> UserError | None:
+    """The one line for a disk that is full or a place that may not be written, wherever that was noticed."""
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        where = error.filename or "a file"
+        return UserError(f"cannot write {where}: {error.strerror}; make room, or name another folder")
+    return None
+
+
 def _user_error(error: BaseException | None) -> UserError | None:
     """The user's mistake that an exception stands for: itself, or what it was raised from."""
     while error is not None and not isinstance(error, UserError):
@@ -81,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after ``repro``; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake (told in one line on stderr), or 130 when interrupted. A bug raises.
+        The exit code: 0, 2 for a user's mistake (told in one line on stderr), or 128 plus the number of the signal that
+        stopped it: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1. A bug raises.
 
     Example:
         >>> main(["--version"])  # doctest: +SKIP
@@ -89,9 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     try:
-        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        with signals.owned():
+            code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
         return code
+    except signals.Interrupted as stop:
+        how = "interrupted" if stop.number == signal.SIGINT else f"stopped by {signal.Signals(stop.number).name}"
+        print(f"repro: {how}{f'; {stop.hint}' if stop.hint else ''}", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt as stop:
         print(f"repro: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return _INTERRUPTED
@@ -99,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        mistake = _user_error(error)
+        mistake = _user_error(error) or _unwritable(error)
         if mistake is None:
             raise
         print(f"repro: error: {' '.join(str(mistake).split())}", file=sys.stderr)

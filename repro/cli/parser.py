@@ -20,6 +20,7 @@ from repro.cli.messages import one_line
 from repro.cli.settings import Settings
 from repro.cli.words import Word
 from repro.errors import UserError
+from repro.training.signals import Interrupted
 
 __all__ = ["Parser", "quiet", "stoppable"]
 
@@ -103,6 +104,8 @@ def stoppable(hint: Callable[[], str] = str) -> Iterator[None]:
     """
     try:
         yield
+    except Interrupted as stop:
+        raise Interrupted(stop.number, hint()) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(hint()) from None
     except SystemExit as leave:

@@ -17,10 +17,19 @@ from repro.cli.words import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.models.weights import load_weights
+from repro.plain import parse_yaml
 from repro.records import differences, flat, record_of
 from repro.training.base import TrainingModule
 
-__all__ = ["check", "checkpoint_of", "checkpoint_that_fits", "runs_that_fit", "with_config_of_run"]
+__all__ = [
+    "check",
+    "checkpoint_of",
+    "checkpoint_that_fits",
+    "newest_in",
+    "run_of_same_settings",
+    "runs_that_fit",
+    "with_config_of_run",
+]
 
 _FREE = {"model.compile", "data.workers", "data.in_memory", "data.cache"}
 _PLACES = {"data.path", "data.root"}
@@ -46,6 +55,12 @@ def checkpoint_of(given: str, name: str) -> Path:
             raise UserError(f"--ckpt_path last: no run {runs.RUNS / name} has a checkpoint; leave it out to start one")
         return found[0] / _LAST
     return Path(given) / _LAST if Path(given).is_dir() else Path(given)
+
+
+def newest_in(folder: Path) -> Path | None:
+    """The newest checkpoint of a run's folder; None where there is none yet."""
+    path = folder / _LAST
+    return path if path.is_file() else None
 
 
 def check(path: Path, model: TrainingModule, data: ImageData, settings: Mapping[str, Any]) -> int:
@@ -86,6 +101,56 @@ def check(path: Path, model: TrainingModule, data: ImageData, settings: Mapping[
     in_format_2(checkpoint, model.averaged)
     load_weights(model, checkpoint["state_dict"], f"checkpoint {path}")
     return int(checkpoint.get("global_step", 0))
+
+
+def run_of_same_settings(
+    name: str, output: str | None, settings: Mapping[str, Any]
+) -> tuple[Path | None, dict[str, tuple[Any, Any]]]:
+    """The run that the same command began before, if there is one.
+
+    Args:
+        name: Name of the run; ``<name>-2``, ``-3``, ... are looked at too, the newest first.
+        output: Its folder instead.
+        settings: All settings, as plain data.
+
+    Returns:
+        Its folder, or None; then, where a run of that name has other settings, what differs: key -> (there, here).
+    """
+    unlike: dict[str, tuple[Any, Any]] = {}
+    for folder in [Path(output)] if output else runs.runs_named(name, started=True):
+        saved = _saved(folder)
+        if saved is None:
+            continue
+        found = _settings_differences(saved, settings)
+        if not found:
+            return folder, {}
+        unlike = unlike or found
+    return None, unlike
+
+
+def _settings_differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where what is trained now differs from a run's saved settings; how fast, and with what show, does not count."""
+    found: dict[str, tuple[Any, Any]] = {}
+    old, new = (
+        {key: each.get(key) for key in ("model", "data", "task", "seed_everything")} for each in (saved, settings)
+    )
+    for key in (*_TRAINER, "max_steps"):
+        old[f"trainer.{key}"], new[f"trainer.{key}"] = (
+            (each.get("trainer") or {}).get(key) for each in (saved, settings)
+        )
+    for key in old:
+        known = flat(old[key], key)  # a saved config of an earlier version does not know today's further options
+        found |= {name: pair for name, pair in differences(old[key], new[key], key).items() if name in known}
+    return {key: pair for key, pair in found.items() if key not in _FREE}
+
+
+def _saved(folder: Path) -> Mapping[str, Any] | None:
+    """The settings that a run was started with; None where they cannot be had."""
+    with suppress(OSError, UserError, UnicodeError):
+        saved = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"), f"config of {folder}")
+        if isinstance(saved, Mapping) and isinstance(saved.get("trainer", {}), Mapping):
+            return saved
+    return None
 
 
 def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -17,9 +17,11 @@ __all__ = [
     "RUNS",
     "claim",
     "finished",
+    "is_held",
     "run_folder",
     "run_of_checkpoint",
     "runs_named",
+    "status_of",
 ]
 
 RUNS = Path("runs")
@@ -29,8 +31,10 @@ _LEFTOVER = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\..*|\..*\
 
 
 @contextlib.contextmanager
-def run_folder(start: Path | None, name: str, output: str | None) -> Iterator[Path]:
-    """The folder to train in: that of the checkpoint gone on from, or a new one; removed if training fails at once.
+def run_folder(
+    start: Path | None, name: str, output: str | None, unused: Callable[[], bool] = lambda: True
+) -> Iterator[Path]:
+    """Gives the folder to train in: that of the checkpoint gone on from, or a new one; removed if it stays unused.
 
     The process that the user started chooses it and tells those that it launches, through the environment. While it
     is held, no other process trains in it.
@@ -39,6 +43,7 @@ def run_folder(start: Path | None, name: str, output: str | None) -> Iterator[Pa
         start: The checkpoint to go on from, or None.
         name: A new run gets ``runs/<name>``, or ``<name>-2``, ``-3``, ... when there is one already.
         output: This folder instead; new, empty, or left by a run that never reached a checkpoint.
+        unused: Whether nothing was done in the folder, asked after a failure: a new one is then removed again.
 
     Raises:
         UserError: the folder is in use or cannot be made.
@@ -48,26 +53,37 @@ def run_folder(start: Path | None, name: str, output: str | None) -> Iterator[Pa
         yield Path(os.environ.get(_VARIABLE, RUNS / name))
         return
     folder = run_of_checkpoint(start) if start is not None else None
-    created = folder is None
+    created = folder is None and not (output and Path(output).exists())
     folder = folder or claim(name, output)
     os.environ[_VARIABLE] = str(folder)
     try:
         with _held(folder):
             yield folder
     except BaseException:
-        if created and not any(folder.glob("checkpoints/*.ckpt")):
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                RUNS.rmdir()
+        if created and unused():
+            _remove_if_empty(folder)
         raise
     finally:
         os.environ.pop(_VARIABLE, None)
 
 
+def _remove_if_empty(folder: Path) -> None:
+    """Removes a run's folder that holds nothing but what a start leaves behind: a lock, settings, empty logs."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    if all(_LEFTOVER.fullmatch(path.name) for path in found):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            RUNS.rmdir()
+
+
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run folder, until this one leaves it or dies."""
-    with open(folder / _LOCK, "a") as file:
+    try:
+        file = open(folder / _LOCK, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; nothing was changed there") from error
+    with file:
         try:
             import fcntl
 
@@ -122,26 +138,39 @@ def run_of_checkpoint(path: str | os.PathLike[str]) -> Path | None:
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
-def _status(folder: Path) -> dict[str, Any]:
+def is_held(folder: Path) -> bool:
+    """Whether another process trains in a run folder."""
+    try:
+        with _held(folder):
+            return False
+    except UserError:
+        return os.access(folder, os.W_OK)
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    """What a run's ``run.json`` says; empty where there is none."""
     with contextlib.suppress(OSError, ValueError):
         status = json.loads((folder / "run.json").read_text())
         return status if isinstance(status, dict) else {}
     return {}
 
 
-def runs_named(name: str | None = None) -> list[Path]:
+def runs_named(name: str | None = None, started: bool = False) -> list[Path]:
     """Runs with a checkpoint, newest first: those in ``runs/`` and in the folders of studies there.
 
-    With a name only those called ``<name>``, ``<name>-2``, ... in ``runs/`` itself.
+    Args:
+        name: Only those called ``<name>``, ``<name>-2``, ... in ``runs/`` itself.
+        started: Also those that have their settings and no checkpoint yet.
     """
+    mark = "config.yaml" if started else "run.json"
 
     def fits(folder: Path) -> bool:
         stem, _, number = folder.name.rpartition("-")
         return name is None or folder.name == name or (stem == name and number.isdecimal())
 
-    places = ["*/run.json"] if name else ["*/run.json", "*/runs/*/run.json"]
+    places = [f"*/{mark}"] if name else [f"*/{mark}", f"*/runs/*/{mark}"]
     found = [path.parent for place in places for path in RUNS.glob(place) if fits(path.parent)]
-    return sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda folder: (folder / mark).stat().st_mtime, reverse=True)
 
 
 def finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Iterator[Path]:
@@ -151,6 +180,6 @@ def finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Iterator[Path]:
         fits: Given the run's folder and what its ``run.json`` says.
     """
     for folder in runs_named():
-        status = _status(folder)
+        status = status_of(folder)
         if status.get("finished") and fits(folder, status):
             yield folder

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.errors import LiveError
 from rich.progress import Progress
 
-__all__ = ["slow_progress"]
+__all__ = ["LINE_SECONDS", "line", "slow_progress"]
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 _REFRESH = 0.1
+
+
+def line(what: str, done: float, total: float, seconds: float, *more: str) -> str:
+    """One line of progress for a log: what, how much, per cent, a second, what else there is to say, time left.
+
+    Example:
+        >>> line("drawing", 250, 1000, 10.0)
+        'drawing: 250 of 1,000 (25 %), 25 a second, 0:00:30 left'
+    """
+    rate = done / seconds if seconds else 0.0
+    left = timedelta(seconds=round((total - done) / rate)) if rate else "?"
+    words = [f"{what}: {done:,} of {total:,} ({100 * done / max(total, 1):.0f} %)", f"{rate:.3g} a second", *more]
+    return ", ".join([*words, f"{left} left"])
 
 
 @contextmanager
 def slow_progress(what: str, total: int, patience: float = 2.0) -> Iterator[Callable[[int], None]]:
     """Gives a function to call with how much is done; after ``patience`` seconds a bar on stderr shows it.
 
-    Only rank 0 draws, on a terminal, and never inside another bar.
+    Only rank 0 draws, and never inside another bar. Where stderr is no terminal it is a line every half minute.
 
     Args:
         what: What is being done ("decoding cifar.zip").
@@ -32,12 +50,16 @@ def slow_progress(what: str, total: int, patience: float = 2.0) -> Iterator[Call
         ...     for i in range(3):
         ...         done(i + 1)
     """
-    begin = shown = time.monotonic()
+    begin = shown = told = time.monotonic()
     bar: Progress | None = None
+    terminal = Console(stderr=True).is_terminal
 
     def done(amount: int) -> None:
-        nonlocal bar, shown
+        nonlocal bar, shown, told
         now = time.monotonic()
+        if not terminal and now - told >= LINE_SECONDS and getattr(rank_zero_only, "rank", 0) == 0:
+            told = now
+            print(line(what, amount, total, now - begin), file=sys.stderr, flush=True)
         if now - begin < patience or now - shown < _REFRESH or getattr(rank_zero_only, "rank", 0) != 0:
             return
         if bar is None:

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 from repro.banks import Bank, BankWriter
 from repro.banks.manifest import MANIFEST_NAME, Manifest, read_manifest
 from repro.checkpoints.loading import load_model
+from repro.data.progress import slow_progress
 from repro.drawing.drawing import Drawing
 from repro.drawing.processes import one_process
 from repro.errors import UserError
@@ -94,10 +94,13 @@ def draw_bank(
     writer = BankWriter(folder, same_model(drawing.manifest(), drawing.model, Path(folder)), shard_size=shard_size)
     drawing.model.to(fabric.device)
     missing = writer.missing(fabric.global_rank, fabric.world_size)
-    for seeds in tqdm(missing, "drawing", unit="shard", disable=fabric.global_rank != 0 or not missing):
-        with fabric.autocast():
-            images, labels = drawing.images(seeds)
-        writer.write(seeds, images, labels)
+    total, count = sum(map(len, missing)), 0
+    with slow_progress("drawing", total) as done:
+        for seeds in missing:
+            with fabric.autocast():
+                images, labels = drawing.images(seeds)
+            writer.write(seeds, images, labels)
+            done(count := count + len(seeds))
     fabric.barrier()
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 from lightning.fabric import Fabric
-from tqdm import tqdm
 
 from repro.banks import Bank
 from repro.data.base import ImageData
+from repro.data.progress import slow_progress
 from repro.data.recorded import recorded_data
 from repro.descriptors import Descriptor, default_descriptor
 from repro.drawing.bank import SHARD, bank_of, drawn_model, run_folder_of
@@ -116,11 +116,13 @@ def _feed(scores: Scores, drawing: Drawing, batch_size: int, fabric: Fabric) -> 
     drawing.model.to(fabric.device)
     seeds, step = drawing.numbers, batch_size * fabric.world_size
     starts = range(fabric.global_rank * batch_size, len(seeds), step)
-    for start in tqdm(starts, "scoring", unit="batch", disable=fabric.global_rank != 0):
-        part = seeds[start : start + batch_size]
-        with torch.inference_mode(), fabric.autocast():
-            images, labels = drawing.images(part)
-            scores.update(torch.tensor(part, dtype=torch.int64), images, labels)
+    with slow_progress("scoring", len(starts) * batch_size) as done:
+        for count, start in enumerate(starts, 1):
+            part = seeds[start : start + batch_size]
+            with torch.inference_mode(), fabric.autocast():
+                images, labels = drawing.images(part)
+                scores.update(torch.tensor(part, dtype=torch.int64), images, labels)
+            done(count * batch_size)
     fabric.barrier()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -124,12 +124,28 @@ class Model(Recorded):
         """Draws uint8 images (n, C, H, W), on the CPU, from seeds; the arguments are those of :meth:`generate`.
 
         Raises:
-            UserError: labels for an unconditional model, none for a conditional one, a label outside the classes, or
-                as :meth:`check_drawing`.
+            UserError: labels for an unconditional model, none for a conditional one, a label outside the classes, an
+                image that is not finite, or as :meth:`check_drawing`.
         """
         self.check_labels(labels)
         self.check_drawing(sampler, guidance)
-        return to_uint8(self.generate(NoiseStream(seeds), labels, sampler, guidance)).cpu()
+        noise = NoiseStream(seeds)
+        images = self.generate(noise, labels, sampler, guidance)
+        self._check_finite(images, noise.seeds)
+        return to_uint8(images).cpu()
+
+    def _check_finite(self, images: Tensor, seeds: Sequence[int]) -> None:
+        """Raises UserError when an image holds NaN or infinity, naming its seed and the weights."""
+        bad = [seed for seed, good in zip(seeds, images.isfinite().flatten(1).all(1).tolist(), strict=True) if not good]
+        if not bad:
+            return
+        weights = [name for name, each in self.named_parameters() if not each.isfinite().all()]
+        why = f"weight {weights[0]} is not finite" if weights else "its weights are finite; lower the guidance, if any"
+        raise UserError(
+            f"{len(bad)} of {len(seeds)} images are NaN or infinite (seeds {', '.join(map(str, bad[:3]))}"
+            f"{', ...' if len(bad) > 3 else ''}), drawn from {self.origin or type(self).__name__}: {why}; nothing of "
+            "them is kept"
+        )
 
     def check_labels(self, labels: Tensor | None) -> None:
         """Raises UserError when the labels do not fit the model."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,34 +13,45 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torchvision.utils import make_grid
 
+from repro.data.progress import LINE_SECONDS
 from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError
 from repro.files import write_text
 from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.records import flat, record_of
+from repro.training import signals
 from repro.training.base import TrainingModule
 from repro.training.diffusion import Diffusion
 from repro.training.optimal_loss import losses_by_level, optimal_loss, optimum_of
 
-__all__ = ["HyperParameters", "OptimalLoss", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput"]
+__all__ = ["HyperParameters", "OptimalLoss", "ProgressLines", "RunCheckpoint", "SampleGrid", "StepsBar", "Throughput"]
+
+
+_GO_ON, _SAVE, _STOP = range(3)
 
 
 class RunCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt`` of a run up to date, at intervals and at the end, and says so in ``run.json``.
 
+    A signal that asks to stop is heeded when the running step is done: its state is saved first. Weights that are not
+    finite are never saved: the training stops, and the newest checkpoint before them stays.
+
     Args:
         every_n_steps: Optimiser steps between two checkpoints.
         keep: Also keep each of them under its own name, ``step=N.ckpt``.
+        every_minutes: Minutes between two checkpoints at most, whatever the number of steps.
     """
 
-    def __init__(self, every_n_steps: int = 1000, keep: bool = False) -> None:
+    def __init__(self, every_n_steps: int = 1000, keep: bool = False, every_minutes: float = 10.0) -> None:
         if every_n_steps < 1:
             raise UserError(f"every_n_steps is {every_n_steps}; give at least 1")
-        self.keep = keep
+        if not every_minutes > 0:
+            raise UserError(f"every_minutes is {every_minutes:g}; give a number above 0")
+        self.keep, self.every_minutes, self._saved_at = keep, every_minutes, time.monotonic()
         super().__init__(
             filename="step={step}" if keep else "last",
             auto_insert_metric_name=False,
@@ -53,8 +66,45 @@ class RunCheckpoint(ModelCheckpoint):
         """One state whatever the interval, so that it may change on a resume."""
         return "RunCheckpoint"
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Holds signals back until a step is done."""
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = time.monotonic()
+        signals.hold()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when the steps or the minutes are over, or a signal asks to stop; then stops."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._heed(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Stops when a signal asks to."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._heed(trainer)
+
+    def _heed(self, trainer: L.Trainer) -> None:
+        wish = _STOP if signals.pending() else _SAVE if self._is_late() else _GO_ON
+        wish = _largest(trainer, wish)
+        if wish != _GO_ON and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        if wish == _STOP:
+            raise signals.Interrupted(signals.pending() or signal.SIGTERM)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._saved_at > 60 * self.every_minutes
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Lets signals through again."""
+        super().on_exception(trainer, pl_module, exception)
+        signals.release()
+
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        _check_finite(trainer.lightning_module, Path(filepath).parent)
         super()._save_checkpoint(trainer, filepath)
+        self._saved_at = time.monotonic()
         if trainer.is_global_zero:
             module = trainer.lightning_module
             status = {
@@ -74,6 +124,35 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        signals.release()
+
+
+def _largest(trainer: L.Trainer, wish: int) -> int:
+    """The largest wish of all processes, so that they save and stop at the same step.
+
+    It is asked for where reading it costs nothing: on a processor after every step, else after those that are logged.
+    """
+    if trainer.world_size == 1:
+        return wish
+    if trainer.strategy.root_device.type != "cpu" and trainer.global_step % trainer.log_every_n_steps:
+        return _GO_ON
+    wishes = torch.tensor(float(wish), device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(wishes, reduce_op="max"))
+
+
+def _check_finite(module: L.LightningModule, folder: Path) -> None:
+    """Raises UserError when a weight of the module is NaN or infinite."""
+    named = [(name, each) for name, each in module.named_parameters() if each.is_floating_point()]
+    finite = torch.stack([each.detach().isfinite().all() for _, each in named]).tolist()
+    bad = [name for (name, _), good in zip(named, finite, strict=True) if not good]
+    if bad:
+        kept = (
+            "the newest checkpoint before that is kept" if any(folder.glob("*.ckpt")) else "no checkpoint was written"
+        )
+        raise UserError(
+            f"the training has diverged: {len(bad)} tensors are not finite after {module.images_seen:,} images, first "
+            f"{bad[0]}; {kept}; lower --model.lr"
+        )
 
 
 class StepsBar(RichProgressBar):
@@ -92,6 +171,44 @@ class StepsBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
+
+
+class ProgressLines(L.Callback):
+    """Prints the progress of a training as a line at an interval, where there is no terminal for a bar.
+
+    Args:
+        seconds: Between two lines.
+    """
+
+    def __init__(self, seconds: float = LINE_SECONDS) -> None:
+        if not seconds > 0:
+            raise UserError(f"seconds is {seconds:g}; give a number above 0")
+        self.seconds = seconds
+        self._began, self._told = (0.0, 0, 0), 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
+        """Starts the clock."""
+        self._told = time.monotonic()
+        self._began = (self._told, trainer.global_step, pl_module.images_seen)
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Prints a line when its time has come."""
+        now = time.monotonic()
+        if now - self._told < self.seconds:
+            return
+        self._told = now
+        began, step, images = self._began
+        done, most, loss = trainer.global_step, trainer.max_steps, trainer.callback_metrics.get("train/loss")
+        words = [f"step {done:,}" if most < 1 else f"step {done:,} of {most:,} ({done / most:.0%})"]
+        words.append(f"{(pl_module.images_seen - images) / (now - began):,.0f} images a second")
+        if loss is not None:
+            words.append(f"loss {float(loss):.4g}")
+        if most > 0 and done > step:
+            words.append(f"{timedelta(seconds=round((most - done) * (now - began) / (done - step)))} left")
+        print(", ".join(words), flush=True)
 
 
 class SampleGrid(L.Callback):
@@ -126,7 +243,12 @@ class SampleGrid(L.Callback):
         self._drawn = trainer.global_step
         count = len(self.seeds)
         labels = torch.arange(count) % pl_module.num_classes if pl_module.num_classes else None
-        grid = make_grid(pl_module.model.sample(self.seeds, labels), nrow=max(1, round(count**0.5)), padding=1)
+        try:
+            images = pl_module.model.sample(self.seeds, labels)
+        except UserError as error:  # a picture is no reason to end a training, which watches its weights itself
+            rank_zero_warn(f"no picture after {trainer.global_step:,} steps: {error}")
+            return
+        grid = make_grid(images, nrow=max(1, round(count**0.5)), padding=1)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples/average", grid, trainer.global_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from repro.checkpoints.native import AtomicCheckpointIO
-from repro.training.callbacks import HyperParameters, RunCheckpoint, SampleGrid, StepsBar, Throughput
+from repro.training.callbacks import HyperParameters, ProgressLines, RunCheckpoint, SampleGrid, StepsBar, Throughput
 
 __all__ = ["Trainer"]
 
@@ -47,7 +48,9 @@ class Trainer(L.Trainer):
         callbacks = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
         defaults = [RunCheckpoint(), SampleGrid(), Throughput(), HyperParameters()]
         if kwargs.get("enable_progress_bar") is not False:
-            defaults.append(StepsBar(leave=True))
+            bar = sys.stdout.isatty() or any(isinstance(each, ProgressBar) for each in callbacks)
+            defaults.append(StepsBar(leave=True) if bar else ProgressLines())
+            kwargs["enable_progress_bar"] = bar
         if kwargs.get("enable_checkpointing") is False:
             defaults = defaults[1:]
         kinds = tuple(ProgressBar if isinstance(c, ProgressBar) else type(c) for c in callbacks)

@@ -152,7 +152,7 @@ def test_the_discriminator_keeps_to_its_constraint(tmp_path):
         norm = torch.linalg.matrix_norm(layer.normalised().flatten(1), ord=2).item()
         assert 0.999 < norm < 1.1
     trainer(tmp_path / "wgan", 100).fit(penalised, datamodule=Digits(batch_size=16))
-    between = (0.5 * to_float(data.images()[:64]) + 0.5 * to_float(penalised.sample(range(64)))).requires_grad_()
+    between = (0.5 * to_float(data.images()[:64]) + 0.5 * to_float(penalised.model.sample(range(64)))).requires_grad_()
     (slope,) = torch.autograd.grad(penalised.discriminator(between).sum(), between)
     assert slope.flatten(1).norm(dim=1).mean().item() == pytest.approx(1, abs=0.25)
 
