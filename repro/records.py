@@ -128,8 +128,11 @@ def _group_now(group: str, name: str) -> str:
 def _kept_inside(name: str, given: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are changed so that nothing outside is reached."""
     for key, value in inside.items():
-        if not isinstance(value, bool) and given.get(key) not in (value, None):
-            raise UserError(f"{name} would reach {key} {given[key]!r:.200}, which a file of somebody else names")
+        if not isinstance(value, bool) and isinstance(given.get(key), str) and given[key] != value:
+            raise UserError(
+                f"{name} names {key} {given[key]!r:.200}, outside of the file that it came with; name it yourself to "
+                "have it read"
+            )
     return {key: value for key, value in inside.items() if isinstance(value, bool)}
 
 

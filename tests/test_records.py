@@ -174,7 +174,7 @@ def test_a_record_of_somebody_else_reaches_nothing_outside(plug_in):
     assert rebuild(record(path=None), reach=False).fetch is False
     assert rebuild(record(fetch=True, then=record(fetch=True)), reach=False).then.fetch is False
     for outside in (record(path="/x"), record(then=record(path="/x"))):
-        with pytest.raises(UserError, match="Reader would reach path '/x', which a file of somebody else names"):
+        with pytest.raises(UserError, match="Reader names path '/x', outside of the file that it came with"):
             rebuild(outside, reach=False)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from repro.checkpoints.allowance import Allowance
 from repro.checkpoints.format_1 import former_fingerprint
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
 from repro.errors import UserError
@@ -104,7 +105,8 @@ def load_training(path: str | os.PathLike[str]) -> Any:
         load_weights(module, {**state, **missing}, f"checkpoint {path}")
         module.model.data_record, module.model.data_fingerprint = data_of(checkpoint)
         return module.eval()
-    module = rebuild(record)
+    with Allowance(checkpoint["state_dict"].values(), f"checkpoint {path}"):
+        module = rebuild(record, "modules")
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], f"checkpoint {path}")
     return module.eval()
@@ -125,7 +127,8 @@ def _own(checkpoint: dict[str, Any], path: str | os.PathLike[str], weights: Weig
         model = _of_format_1(checkpoint["repro"]["model"], checkpoint, f"checkpoint {path}", weights)
     else:
         record = checkpoint["repro"]["model"]
-        model = rebuild(record["record"])
+        with Allowance(checkpoint["state_dict"].values(), f"checkpoint {path}"):
+            model = rebuild(record["record"], "models", reach=False)
         state = {
             name.removeprefix("model."): each
             for name, each in checkpoint["state_dict"].items()
@@ -158,7 +161,8 @@ def _of_format_1(record: dict[str, Any], checkpoint: dict[str, Any], source: str
         outer = {name: each for name, each in checkpoint["state_dict"].items() if name.startswith("decoder.")}
         load_weights(model.decoder, {name.removeprefix("decoder."): each for name, each in outer.items()}, source)
         return model
-    module, checkpoint = rebuild(record), dict(checkpoint)
+    with Allowance(checkpoint["state_dict"].values(), source):
+        module, checkpoint = rebuild(record, "modules", "models"), dict(checkpoint)
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], source)
     if weights == "raw":

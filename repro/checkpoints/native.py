@@ -15,13 +15,14 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from repro.errors import UserError, nearest
 from repro.files import write_whole
 from repro.models.decoded import Decoded
-from repro.records import record_of
+from repro.records import is_record, record_of
 from repro.released.importing import Imported
 
 __all__ = ["FORMAT", "AtomicCheckpointIO", "checkpoint_of", "data_of", "read_checkpoint", "training_record"]
 
 FORMAT = 2
 _READ = (1, 2)
+_OF_MODEL = {"record", "averaged", "data", "data_fingerprint"}
 
 _DAMAGE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -66,7 +67,31 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of repro: it holds no model record")
     if record.get("format") not in _READ:
         raise UserError(f"checkpoint {path} has format {record.get('format')!r}; this version reads {_READ}")
+    if wrong := _wrong_part(checkpoint, record):
+        raise UserError(f"checkpoint {path} is damaged: {wrong} is not what a checkpoint has there")
     return checkpoint
+
+
+def _wrong_part(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
+    """The part of a checkpoint that has another form than it must have, before anything is built from it."""
+    state = checkpoint["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(each, torch.Tensor) for each in state.values()):
+        return "state_dict"
+    held = record if record["format"] == 1 else record.get("model")
+    if not isinstance(held, Mapping) or not {"data", "data_fingerprint"} <= held.keys():
+        return "repro.model"
+    training, imported = record.get("training", {}), record.get("imported", {"path": "", "sha256": ""})
+    if not isinstance(training, Mapping) or (training and not is_record(training.get("record"))):
+        return "repro.training"
+    model = held.get("model") if record["format"] == 1 else held.get("record", training.get("record"))
+    right = {
+        "repro.model": is_record(model) and (record["format"] == 1 or held.keys() <= _OF_MODEL),
+        "repro.model.averaged": isinstance(held.get("averaged", ""), str),
+        "repro.model.data": held["data"] is None or is_record(held["data"]),
+        "repro.model.data_fingerprint": isinstance(held["data_fingerprint"], str),
+        "repro.imported": isinstance(imported, Mapping) and {"path", "sha256"} <= imported.keys(),
+    }
+    return next((part for part, is_right in right.items() if not is_right), None)
 
 
 def checkpoint_of(imported: Imported) -> dict[str, Any]:

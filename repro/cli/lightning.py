@@ -20,6 +20,8 @@ from repro.checkpoints.loading import load_training
 from repro.cli import resume, runs
 from repro.cli.classes import class_of, short_names, specs
 from repro.cli.fill import build, fill
+from repro.cli.loggers import leave_folder_open, put_into_folder
+from repro.cli.messages import one_line
 from repro.cli.named_configs import config_path
 from repro.cli.parser import Parser, quiet, stoppable
 from repro.cli.schema import allow
@@ -168,6 +170,7 @@ class CommandLine(LightningCLI):
         """Parses, builds the data, and settles what data and task say about the model."""
         config = parser.parse_command(self.words, _skip_validation=True)
         printing = config.pop("print_config")
+        leave_folder_open(config.trainer)
         try:
             parser.validate(config, skip_required=printing)
         except (TypeError, KeyError) as error:
@@ -196,11 +199,21 @@ class CommandLine(LightningCLI):
         """Builds and runs."""
         getattr(self, f"_{self.command}")()
 
-    def _settings(self) -> dict[str, Any]:
-        return self.parser.instantiate(Namespace(trainer=self.config.trainer)).trainer.as_dict()
+    def _settings(self, root: Path | None = None) -> dict[str, Any]:
+        """The trainer's arguments, its callbacks and loggers built; these write into ``root``.
+
+        Raises:
+            UserError: one of them refuses its arguments, or a package that it needs is not installed.
+        """
+        trainer = self.config.trainer.clone()
+        put_into_folder(trainer, root or Path("."))
+        try:
+            return self.parser.instantiate(Namespace(trainer=trainer)).trainer.as_dict()
+        except (ImportError, LookupError, TypeError, ValueError) as error:
+            raise one_line(self.parser, str(error)) from error
 
     def _make_trainer(self, root: Path | None) -> Trainer:
-        settings = self._settings()
+        settings = self._settings(root)
         if settings.get("enable_model_summary") is None:
             settings["enable_model_summary"] = False
         if self.command != "fit" and settings.get("logger") is None:

@@ -94,6 +94,10 @@ _RULES: list[tuple[str, Callable[..., str]]] = [
         lambda p, base, given: f"{p.key} is {given}; type {p.option} NAME, with its arguments under init_args",
     ),
     (r"Unable to load config (.*)", lambda p, given: f"--{p.key} {given} is no setting; type --{p.key}.KEY VALUE"),
+    (
+        r"(?:.*: )?Requirement '([\w.-]+)[^']*' not met.*",
+        lambda p, name: f"{p.key or 'trainer'} needs {name}, which is not installed; type: pip install {name}",
+    ),
     (r"argument (\S+): expected .*argument.*", lambda p, option: f"{option.split('/')[-1]} needs a value"),
 ]
 

@@ -38,13 +38,16 @@ _LAST = Path("checkpoints") / "last.ckpt"
 
 
 def with_config_of_run(words: list[Word]) -> list[Word]:
-    """The words of ``fit``, with the config of the run that is resumed put first unless they name one."""
+    """The words of ``fit``, with the config of the run that is resumed put first unless they name one.
+
+    That file may be a stranger's: it sets options, and names registered classes, but no others.
+    """
     path = last(words, "--ckpt_path")
     if path is None or path == "last" or last(words, "--config"):
         return words
     folder = runs.run_of_checkpoint(path)
     saved = None if folder is None else folder / "config.yaml"
-    return [Word("--config", str(saved)), *words] if saved is not None and saved.is_file() else words
+    return [Word("--config", str(saved), typed=False), *words] if saved is not None and saved.is_file() else words
 
 
 def checkpoint_of(given: str, name: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import pkgutil
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -53,6 +54,8 @@ class Slot:
         for group in self.groups:
             if name in registry.names(group):
                 return _told(where, registry.load, group, name)
+        if self.takes_text and os.path.exists(name):
+            return None
         if "." in name and all(part.isidentifier() for part in name.split(".")):
             return self._imported(name, where)
         known = {} if self.groups else {cls.__name__: cls for base in self.bases for cls in _below(base)}
@@ -65,6 +68,10 @@ class Slot:
         near = nearest(name, known)
         guess = f"; did you mean {near!r}?" if near else ";"
         raise UserError(f"{where}: no class {name!r}{guess} other classes by their import path, package.module.{name}")
+
+    def registers(self, name: str) -> bool:
+        """Whether a name is registered in one of the groups."""
+        return any(name in registry.names(group) for group in self.groups)
 
     def _unknown(self, name: str, where: str) -> UserError:
         group, last = self.groups[0], where.rpartition(".")[2]

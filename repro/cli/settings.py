@@ -36,6 +36,7 @@ class Settings:
         self._options = settings_of(parser)
         self._chosen: dict[str, type] = {}
         self._source = ""
+        self._typed = True
 
     def read(self, words: Iterable[Word]) -> list[str]:
         """The words for the parser: config files written out as JSON, classes by their import path.
@@ -47,10 +48,11 @@ class Settings:
         for word in words:
             if word.option == "--config" and word.value is not None:
                 named = {key: cls.__name__ for key, cls in self._chosen.items()}
+                self._typed = word.typed
                 for path, settings in layers(word.value, named):
                     self._source = f"config file {path}: " if path else ""
                     result.append(f"--config={json.dumps(self._mapping(settings, ''))}")
-                self._source = ""
+                self._source, self._typed = "", True
             else:
                 result.append(self._word(word).text)
         return result
@@ -206,6 +208,13 @@ class Settings:
         return result
 
     def _choose(self, name: str, slot: Slot, key: str) -> str:
+        if not self._typed and not slot.registers(name):
+            if slot.takes_text:
+                return name
+            raise UserError(
+                f"{self._source}{key} is {name!r}, and a run's own config names registered classes only; where you "
+                "trust that file, type --config FILE"
+            )
         try:
             cls = slot.choose(name, key)
         except UserError as error:

@@ -19,10 +19,12 @@ class Word:
     Attributes:
         option: With its dashes, as in ``--data``; empty for a word without one.
         value: None for an option without a value.
+        typed: Whether the user typed it; a config file that was not typed may name registered classes only.
     """
 
     option: str
     value: str | None
+    typed: bool = True
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -76,6 +77,8 @@ class Decoded(Model):
         >>> model.sample([0], torch.tensor([207])).shape  # doctest: +SKIP
         torch.Size([1, 3, 256, 256])
     """
+
+    inside = MappingProxyType({"decoder": None})
 
     def __init__(self, model: Model | str, decoder: str | dict[str, Any]) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ class TextToImage(Model):
         >>> model.sample(range(4)).shape  # doctest: +SKIP
         torch.Size([4, 3, 512, 512])
     """
+
+    inside = MappingProxyType({"pipeline": None})
 
     def __init__(
         self,

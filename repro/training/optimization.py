@@ -58,8 +58,9 @@ class Optimization:
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         try:
             return getattr(torch.optim, self.optimizer)(trained, lr=self.lr, **(self.optimizer_args or {}))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"torch.optim.{self.optimizer} refuses its arguments: {error}") from error
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            kind = type(error).__name__
+            raise UserError(f"torch.optim.{self.optimizer} refuses its arguments: {kind}: {error}") from error
 
     def rate(self, images_seen: int) -> float:
         """The learning rate of the step after so many images.
