@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["to_float", "to_uint8"]
+__all__ = ["to_float", "to_uint8", "viewable"]
+
+
+_Images = TypeVar("_Images", Tensor, NDArray)
+
+
+def viewable(images: _Images) -> _Images:
+    """The channels of images (..., C, H, W) that a picture shows: 1 or 3 as they are, of others the first, or first 3.
+
+    Example:
+        >>> viewable(torch.zeros(2, 5, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    return images[..., : 3 if images.shape[-3] >= 3 else 1, :, :]
 
 
 def to_uint8(images: Tensor) -> Tensor:

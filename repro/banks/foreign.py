@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.data.arrays import channels_first
 from repro.data.names import natural_order
 from repro.errors import UserError
 from repro.images import to_uint8
@@ -70,7 +71,7 @@ def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
 
     Args:
         given: uint8 in [0, 255], or floats in [0, 1] or, where one is negative, in [-1, 1]; of shape (n, C, H, W) or
-            (n, H, W, C) with C of 1 or 3, or (n, H, W).
+            (n, H, W, C) with C of 1 to 16, or (n, H, W); see :func:`repro.data.arrays.channels_first`.
         name: What they are called in messages.
 
     Raises:
@@ -83,12 +84,9 @@ def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
     images = torch.as_tensor(given).detach().cpu()
     if images.ndim == 3:
         images = images[:, None]
-    if images.ndim != 4 or not len(images) or not {images.shape[1], images.shape[3]} & {1, 3}:
-        raise UserError(
-            f"{name} has shape {tuple(images.shape)}; give images (n, C, H, W) or (n, H, W, C) with 1 or 3 channels"
-        )
-    if images.shape[1] not in (1, 3):
-        images = images.permute(0, 3, 1, 2)
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"{name} has shape {tuple(images.shape)}; give images (n, C, H, W) or (n, H, W, C)")
+    images = torch.from_numpy(channels_first(images.numpy(), name))
     if images.is_floating_point():
         low, high = float(images.min()), float(images.max())  # NaN where one is
         if not (low >= -1 and high <= 1):
@@ -132,9 +130,7 @@ def _read_npz(path: Path) -> np.ndarray:
             raise UserError(f"{path} unpacks to {size:,} bytes; at most {_MOST_BYTES:,} are read")
         with np.load(path, allow_pickle=False) as arrays:
             shapes = {name: _header(arrays, name) for name in arrays.files}
-            forms = product(
-                "uf", (4, 3)
-            )  # floats only where nothing is of whole numbers, grey ones without a channel last
+            forms = product("uf", (4, 3))  # floats only where nothing is of whole numbers, grey without a channel last
             alike = ([name for name, (dtype, shape) in shapes.items() if (dtype.kind, len(shape)) == f] for f in forms)
             found = next(filter(None, alike), [])
             if len(found) != 1:

@@ -1,4 +1,5 @@
 from .archive import ImageArchive as ImageArchive
+from .arrays import ImageArray as ImageArray
 from .base import Facts as Facts, ImageData as ImageData
 from .digits import Digits as Digits
 from .downloads import CIFAR10 as CIFAR10, CIFAR100 as CIFAR100, MNIST as MNIST

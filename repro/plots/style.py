@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repro.files import write_whole
+from repro.images import viewable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,13 +106,14 @@ def show_tiles(axes: Axes, tiles: np.ndarray) -> None:
 
     Args:
         axes: Where.
-        tiles: uint8 (rows, columns, C, H, W), C of 1, or at least 3 of which three are shown.
+        tiles: uint8 (rows, columns, C, H, W), of which 1 or 3 channels are shown.
     """
-    rows, columns, channels, height, width = tiles.shape
+    tiles = viewable(tiles)
+    rows, columns, _, height, width = tiles.shape
     frame = max(1, round(max(height, width) * 0.06))
     sheet = np.full((rows, height + frame, columns, width + frame, 3), 255, dtype=np.uint8)
     near = frame // 2
-    colour = np.broadcast_to(tiles.transpose(0, 3, 1, 4, 2), (rows, height, columns, width, max(channels, 3)))[..., :3]
+    colour = np.broadcast_to(tiles.transpose(0, 3, 1, 4, 2), (rows, height, columns, width, 3))
     sheet[:, near : near + height, :, near : near + width] = colour
     sheet = sheet.reshape(rows * (height + frame), columns * (width + frame), 3)
     ratio = (height + frame) / (width + frame)

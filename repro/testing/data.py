@@ -48,7 +48,7 @@ def _check_facts(data: ImageData) -> None:
     images, labels = data.images(), data.labels()
     assert early == (len(data), data.image_shape, data.num_classes), "facts change when the images are loaded"
     assert early[:2] == (len(images), tuple(images.shape[1:])), f"announced {early[:2]}, gave {tuple(images.shape)}"
-    assert early[1][0] in (1, 3), f"{early[1][0]} channels; images have 1 or 3"
+    assert 1 <= early[1][0] <= 16, f"{early[1][0]} channels; images have 1 to 16"
     assert images.dtype == data.dtype, f"images are {images.dtype}, not {data.dtype}"
     assert images.is_contiguous(), "images are not contiguous"
     assert labels.dtype == torch.int64, f"labels are {labels.dtype}, not int64"

@@ -20,6 +20,7 @@ from repro.data.progress import LINE_SECONDS
 from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError
 from repro.files import write_text
+from repro.images import viewable
 from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.records import flat, record_of
@@ -244,7 +245,7 @@ class SampleGrid(L.Callback):
         count = len(self.seeds)
         labels = torch.arange(count) % pl_module.num_classes if pl_module.num_classes else None
         try:
-            images = pl_module.model.sample(self.seeds, labels)
+            images = viewable(pl_module.model.sample(self.seeds, labels))
         except UserError as error:  # a picture is no reason to end a training, which watches its weights itself
             rank_zero_warn(f"no picture after {trainer.global_step:,} steps: {error}")
             return

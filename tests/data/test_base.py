@@ -70,6 +70,10 @@ def _build(name, tmp_path, monkeypatch, **common):
     if name == "ImageArchive":
         files = {f"{'cat' if i % 3 else 'dog'}/{i}.png": encoded(image) for i, image in enumerate(pictures(15))}
         return registry.build("data", name, path=str(write_folder(tmp_path, files)), **common)
+    if name == "ImageArray":
+        arrays = {"images": pictures(15, 6, 9, channels=5), "labels": np.arange(15) % 3}
+        np.savez(tmp_path / "set.npz", **arrays)
+        return registry.build("data", name, path=str(tmp_path / "set.npz"), channels="last", **common)
     if name == "LowRankMixture":
         common.pop("resize", None)
         return registry.build("data", name, samples=60, **common)

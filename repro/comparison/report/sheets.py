@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from repro.comparison.results import PairCounts, Results
+from repro.images import viewable
 
 __all__ = ["Sheets", "fitting_sheets"]
 
@@ -137,9 +138,8 @@ def _columns(count: int) -> int:
 
 def _encoded(images: Tensor, rows: Sequence[int], size: tuple[int, int], quality: int | None) -> str:
     """A data URI of tiles in lines; each starts on a block of the compression, so that none bleeds into another."""
-    tiles = images[list(rows)].numpy()
-    colours = 3 if tiles.shape[1] == 3 else 1
-    tiles = tiles[:, :colours].transpose(0, 2, 3, 1)
+    tiles = viewable(images[list(rows)]).numpy().transpose(0, 2, 3, 1)
+    colours = tiles.shape[3]
     if tiles.shape[1:3] != size:
         pictures = (Image.fromarray(tile.squeeze(-1) if colours == 1 else tile) for tile in tiles)
         small = [np.asarray(picture.resize(size[::-1], Image.Resampling.BOX)) for picture in pictures]
