@@ -97,9 +97,9 @@ def test_nothing_there(tmp_path):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    import repro.data.arrays
+    import repro.banks.foreign
 
-    monkeypatch.setattr(repro.data.arrays, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(repro.banks.foreign, "_MOST_BYTES", 1000)
     np.savez_compressed(tmp_path / "samples.npz", a=np.zeros((100, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="unpacks to"):
         Bank.from_folder(tmp_path)
