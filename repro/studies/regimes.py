@@ -13,7 +13,8 @@ from repro.comparison import Comparison
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, image_grid, line_chart
 from repro.registry import build
-from repro.studies import Drawn, Plan, Report, Study, Trained, rate_cells, seeded
+from repro.studies import SCALES, Drawn, Plan, Report, Scale, Study, Trained, rate_cells, seeded
+from repro.studies.systems import images_at
 
 __all__ = ["OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
 
@@ -53,6 +54,11 @@ def _ddpmpp(width: int, seconds: float, *overlay: str) -> _System:
     return _System(("ddpmv3_cifar", *overlay), settings, seconds, seconds / 50)
 
 
+def _narrow(width: int) -> _System:
+    settings = {"model.network.width": width, "model.parameterization": "V"}
+    return _System(("ddpmv3_cifar", "small/cifar16"), settings, 25 * width, 150)
+
+
 _SYSTEMS = {
     "tiny": Systems(
         {
@@ -61,6 +67,10 @@ _SYSTEMS = {
             "DDPM++-16": _System(("digits/ddpmpp_vp",), {"trainer.max_steps": 1500}, 130, 8),
         },
         (32, 64, 128, 256, 512, 1024, 1797),
+    ),
+    "cpu": Systems(
+        {f"DDPM++-{width}": _narrow(width) for width in (16, 32)},
+        tuple(2**k for k in range(6, 16, 3)),
     ),
     "small": Systems(
         {"DDPM++-32": _ddpmpp(32, 3000, "small/cifar"), "DDPM++-64": _ddpmpp(64, 3600, "small/cifar")},
@@ -74,19 +84,33 @@ _SYSTEMS = {
 _GRID_ROWS = 5
 
 
-def systems_of(plan: Plan) -> dict[int, dict[str, Part]]:
-    """For each N: trains every system and draws its bank, and draws the bank of the empirical optimum."""
+def systems_of(plan: Plan, images: str | None = None) -> dict[int, dict[str, Part]]:
+    """For each N: trains every system and draws its bank, and draws the bank of the empirical optimum.
+
+    Args:
+        plan: Where the jobs go.
+        images: Folder or archive of images to train on; None takes the scale's data.
+    """
+    name_of_data, arguments = _data(plan.scale, images)
+    on = {} if images is None else images_at(images)
     scale, own = plan.scale, _SYSTEMS[plan.scale.name]
     noises, parts = int(scale.seeds.rpartition("-")[2]) + 1, {}
     for count in own.counts:
         parts[count] = {}
         for number, (name, system) in enumerate(own.systems.items()):
-            settings = {**system.settings, "data.subset": count, **seeded(number)}
+            settings = {**system.settings, **on, "data.subset": count, **seeded(number)}
             run = plan.fit(f"{name}_n{count}", system.configs, settings, seconds=system.seconds)
             parts[count][name] = Part(run, plan.draw(run.name, run, seconds=system.draw_seconds * noises / 1000))
-        images = {"model.denoiser.images": scale.data, "model.denoiser.images.subset": count}
-        parts[count][OPTIMUM] = Part(None, plan.draw(f"{OPTIMUM}_n{count}", "digits/optimum", settings=images))
+        known = {f"model.denoiser.images.{key}": value for key, value in {**arguments, "subset": count}.items()}
+        known = {"model.denoiser.images": name_of_data, **known}
+        parts[count][OPTIMUM] = Part(None, plan.draw(f"{OPTIMUM}_n{count}", "digits/optimum", settings=known))
     return parts
+
+
+def _data(scale: Scale, images: str | None) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of what systems are trained on."""
+    size = {} if scale.resize is None else {"resize": scale.resize}
+    return (scale.data, size) if images is None else ("ImageArchive", {"path": images, **size})
 
 
 class Regimes(Study):
@@ -94,20 +118,28 @@ class Regimes(Study):
 
     With few images RP is high and the systems agree with the empirical optimum of these images, which draws nothing
     else; with many RP is high again, the systems are far from the optimum, and draw new images; between, RP is lower.
+
+    Args:
+        images: Folder or archive of images to train on instead of the scale's data, for example of CIFAR-10.
     """
 
     name: ClassVar[str] = "regimes"
     figure: ClassVar[str] = "2, 16 and 17"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+
+    def __init__(self, images: str | None = None) -> None:
+        self.images = images
 
     def plan(self, plan: Plan) -> dict[int, dict[str, Part]]:
         """For each N: train every system and draw its bank, and draw the bank of the empirical optimum."""
-        return systems_of(plan)
+        return systems_of(plan, self.images)
 
     def report(self, report: Report, parts: dict[int, dict[str, Part]]) -> None:
         """``regimes.csv`` with RP and MAE of every pair at each N, ``memorization.csv`` with GL, and the figure."""
         found, scale = {}, report.scale
         for count, systems in parts.items():
-            train = build("data", scale.data, subset=count).images()
+            name, arguments = _data(scale, self.images)
+            train = build("data", name, subset=count, **arguments).images()
             found[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
             report.comparison(f"results_n{count}", found[count], figures=False)
         first, systems = found[min(found)], [name for name in parts[min(parts)] if name != OPTIMUM]

@@ -63,6 +63,7 @@ class Scale:
         seeds: Which noises are compared, for example ``0-999``.
         fit: Expected size of one training, where a study does not know better.
         draw: Expected size of drawing the bank of one system.
+        resize: Side that the overlay scales the images to; None leaves them as they are.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Scale:
     seeds: str
     fit: Size
     draw: Size
+    resize: int | None = None
 
     @property
     def overlays(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale("tiny", "small/digits", "Digits", Judge("Pixels", 0.95), "0-999", Size(60), Size(10)),
-        Scale("cpu", "small/cifar16", "CIFAR10", Judge(), "0-999", Size(1_000), Size(150)),
+        Scale("cpu", "small/cifar16", "CIFAR10", Judge(), "0-999", Size(1_000), Size(150), 16),
         Scale("small", "small/cifar", "CIFAR10", Judge(), "0-1999", Size(3_600, 1, 16), Size(600, 1, 16)),
         Scale("paper", None, "CIFAR10", Judge(), "0-9999", Size(250_000, 1, 32), Size(3_600, 1, 32)),
     )

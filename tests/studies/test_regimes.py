@@ -32,7 +32,7 @@ def normal(bank):
     return pixels - pixels.mean(1, keepdim=True)
 
 
-@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("scale", ["tiny", "cpu", "small", "paper"])
 def test_every_training_has_its_own_seed_and_nested_images(scale, tmp_path):
     size = regimes._SYSTEMS[scale]
     jobs = {job.name: job for job in load("studies", "regimes")().jobs(tmp_path, scale)}
@@ -46,6 +46,16 @@ def test_every_training_has_its_own_seed_and_nested_images(scale, tmp_path):
             assert "data.subset_seed" not in settings
             seeds.append(settings["model.seed"])
         assert len(set(seeds)) == len(seeds)
+
+
+def test_at_the_scale_cpu_systems_and_optimum_have_the_same_images(tmp_path):
+    jobs = {job.name: job for job in load("studies", "regimes")(images=str(tmp_path)).jobs(tmp_path / "study", "cpu")}
+    fit, optimum = options(jobs["fit_DDPM++-16_n512"]), options(jobs["draw_optimum_n512"])
+    assert (fit["data"], fit["data.path"], fit["data.subset"]) == ("ImageArchive", str(tmp_path), 512)
+    assert fit["config"][-1] == "small/cifar16"
+    of_optimum = {key.removeprefix("model.denoiser.images"): value for key, value in optimum.items()}
+    assert (of_optimum[""], of_optimum[".path"], of_optimum[".subset"]) == ("ImageArchive", str(tmp_path), 512)
+    assert of_optimum[".resize"] == 16
 
 
 def test_regimes_then_theory_in_one_folder(small, tmp_path):
