@@ -221,7 +221,8 @@ def _names(items: Sequence[tuple[str | None, Any]], names: Sequence[str] | None)
         found = [name or name_of(item) for name, item in items]
         if len(set(found)) == len(found):
             return found
-    return [name or f"{_own_name(item)} ({number})" for number, (name, item) in enumerate(items, 1)]
+    found = [name or _own_name(item) for name, item in items]
+    return [name if found.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(found, 1)]
 
 
 def _path_of(item: Any) -> Path | None:
