@@ -15,16 +15,22 @@ from repro.noise import parse_seeds
 __all__ = ["alike_banks", "check_systems"]
 
 
-def check_systems(systems: Sequence[System]) -> None:
+def check_systems(systems: Sequence[System], steered: bool) -> None:
     """Checks that systems can be compared, from their manifests alone.
 
+    Args:
+        systems: Two or more.
+        steered: Whether guidance or classes were asked for.
+
     Raises:
-        UserError: fewer than two, images of other shapes, or drawn for other problems.
+        UserError: fewer than two, images of other shapes, or drawn for other problems; no model with classes to steer.
     """
     if len(systems) < 2:
         raise UserError(
             f"{len(systems)} bank given; name at least two banks, runs or checkpoints: repro compare BANK BANK ..."
         )
+    if steered and not any(system.drawn and system.manifest.num_classes for system in systems):
+        raise UserError("guidance and classes are for checkpoints with classes, and there is none; leave them out")
     first = systems[0]
     for system in systems:
         manifest = system.manifest

@@ -15,10 +15,11 @@ from repro.data.base import ImageData
 from repro.data.progress import slow_progress
 from repro.data.recorded import recorded_data
 from repro.descriptors import Descriptor, default_descriptor
-from repro.drawing.bank import SHARD, bank_of, drawn_model, run_folder_of
+from repro.drawing.bank import SHARD, drawn_model, run_folder_of
 from repro.drawing.drawing import Drawing
 from repro.drawing.processes import one_process
 from repro.drawing.scores import Scores
+from repro.drawing.systems import systems_of
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.inverse.problem import Problem
@@ -60,7 +61,8 @@ def score(
         seeds: Which noises, for example 0-9999.
         task: What is drawn for each noise; by default ``conditional`` for a model with classes, else
             ``unconditional``.
-        reference: Banks, checkpoints or runs to compare with; the latter two are sampled first. Between a
+        reference: What to compare with, as :func:`repro.drawing.systems_of` takes it: banks, checkpoints, runs,
+            folders, archives or arrays of images, ``name=path``. Models draw, unless their run has the bank. Between a
             conditional and an unconditional one the score is between RP.
         descriptor: What makes two images alike; by default SSCD when its weights are present, else the small one
             that fits the images.
@@ -93,10 +95,9 @@ def score(
     check_mae_threshold(mae_threshold)
     metrics = drawing.plan.metrics() | pair_metrics(metric or [], descriptor.name)
     fabric = processes or one_process()
-    banks = {
-        Path(path).name: bank_of(path, seeds, drawing.plan.task, problem, guidance, classes, fabric)
-        for path in reference or []
-    }
+    plan = drawing.plan.task, guidance, classes, problem, fabric
+    references = systems_of(reference or [], None, drawing.numbers, *plan)
+    banks = {system.name: system.open() for system in references}
     _check_references(banks, drawing)
     banks = drawing.plan.references(drawing.numbers) | banks
     if data is None and read.data_record is not None and drawing.plan.trained_for:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,7 @@ class System:
         name: In tables.
         manifest: What its bank says, known before anything is drawn.
         open: Gives the bank; draws it where it is not there.
+        drawn: Whether it comes from a model, so that task, guidance and classes are for it.
         note: How its images were come by, where that is no matter of course; one line.
     """
 
@@ -45,6 +47,7 @@ class System:
     manifest: Manifest
     open: Callable[[], Bank]
     note: str = ""
+    drawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,16 @@ class _How:
         steering = (None, 1.0, None) if plain else (self.task, self.guidance, self.classes)
         task, guidance, classes = steering
         return Drawing(model=model, seeds=seeds, task=task, guidance=guidance, classes=classes, problem=self.problem)
+
+
+@contextmanager
+def _named_errors(item: Any, name: str) -> Iterator[None]:
+    """Says of which of several systems a mistake is: its path, or its name."""
+    try:
+        yield
+    except UserError as error:
+        where = item if isinstance(item, str | os.PathLike) else name
+        raise UserError(str(error) if str(error).startswith(str(where)) else f"{where}: {error}") from error
 
 
 def named(given: str) -> tuple[str | None, str]:
@@ -120,17 +133,17 @@ def systems_of(
         processes: Who draws together.
 
     Raises:
-        UserError: nothing at a path, a thing of another kind, names that do not fit, guidance without classes.
+        UserError: nothing at a path, a thing of another kind, names that do not fit.
     """
     how = _How(task=task, guidance=guidance, classes=classes, problem=problem, processes=processes)
     items = [(None, item) for item in given] if not isinstance(given, Mapping) else list(given.items())
     items = [named(item) if name is None and isinstance(item, str) else (name, item) for name, item in items]
     labels = _names(items, names)
     opened = [_opened(label, item) for label, (_, item) in zip(labels, items, strict=True)]
-    models = [entry[0] for entry in opened if not isinstance(entry, System)]
-    if (guidance != 1 or classes is not None) and not any(model.num_classes for model in models):
-        raise UserError("guidance and classes are for checkpoints with classes, and there is none; leave them out")
-    there = [[] if isinstance(entry, System) else list(_banks_there(*entry, how)) for entry in opened]
+    there: list[list[Bank]] = []
+    for label, (_, item), entry in zip(labels, items, opened, strict=True):
+        with _named_errors(item, label):
+            there.append([] if isinstance(entry, System) else list(_banks_there(*entry, how)))
     if seeds is None:
         first = next((entry for entry in opened if isinstance(entry, System)), None)
         seeds = format_seeds(first.manifest.seeds) if first else _common([banks for banks in there if banks])
@@ -197,18 +210,17 @@ def _drawn(
     if (bank := next((bank for bank in there if {*seeds} <= {*bank.manifest.seeds}), None)) is not None:
         chosen = replace(bank.manifest, seeds=seeds)
         note = f"the bank {bank.path} is there and is used"
-        return System(name, chosen, lambda: bank if bank.manifest.seeds == seeds else bank.select(seeds), note)
-    drawing = how.drawing(model, seeds)
+        return System(name, chosen, lambda: bank if bank.manifest.seeds == seeds else bank.select(seeds), note, True)
+    with _named_errors(item, name):
+        drawing = how.drawing(model, seeds)
     steering = {"task": drawing.task, "guidance": drawing.guidance, "classes": drawing.classes}
     source = model if run is None else item  # read again when it draws, so that not all models are kept in memory
 
     def drawn() -> Bank:
-        try:
+        with _named_errors(item, name):
             return draw(source, seeds, **steering, problem=how.problem, processes=how.processes)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
 
-    return System(name, drawing.manifest(), drawn)
+    return System(name, drawing.manifest(), drawn, drawn=True)
 
 
 def _names(items: Sequence[tuple[str | None, Any]], names: Sequence[str] | None) -> list[str]:
