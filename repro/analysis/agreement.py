@@ -107,7 +107,7 @@ def best_threshold(similarity: Tensor, yes: Tensor) -> float:
         yes: The given decisions, bool (n,).
 
     Example:
-        >>> similarity, yes = torch.tensor([0.1, 0.4, 0.6, 0.9]), torch.tensor([False, False, True, True])
+        >>> similarity, yes = torch.tensor([0.125, 0.25, 0.75, 0.9]), torch.tensor([False, False, True, True])
         >>> best_threshold(similarity, yes)
         0.5
     """

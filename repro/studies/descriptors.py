@@ -79,7 +79,8 @@ class Descriptors(Study):
 
     def report(self, report: Report, parts: None) -> None:
         """For each set of images a table (CSV, text) and a figure."""
-        size, notes = _SIZES[report.scale.name], []
+        size = _SIZES[report.scale.name]
+        notes: list[str] = []
         sets = list(self._sets(report.scale.name))
         systems = [list(self._descriptors(images, report.scale.name, size.timm, notes)) for _, images in sets]
         for (name, images), descriptors in zip(sets, systems, strict=True):
