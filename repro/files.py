@@ -9,7 +9,11 @@ import hashlib
 import io
 import os
 import secrets
+import struct
+import tokenize
 import unicodedata
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +26,7 @@ except ImportError:  # Windows: files are then written without locks
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "BROKEN_ARRAY",
     "cache_folder",
     "csv_text",
     "locked",
@@ -36,6 +41,24 @@ __all__ = [
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format (direction), surrogates, line, paragraph
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+BROKEN_ARRAY = (
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy raises, by experience, over an ``.npy`` or ``.npz`` file that is damaged or made to do harm."""
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM})

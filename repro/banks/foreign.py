@@ -15,6 +15,7 @@ from torch import Tensor
 from repro.data.arrays import channels_first
 from repro.data.names import natural_order
 from repro.errors import UserError
+from repro.files import BROKEN_ARRAY
 from repro.images import to_uint8
 
 __all__ = ["NumberedImages", "as_images", "numbered_images"]
@@ -117,7 +118,7 @@ def _read_npy(path: Path) -> np.ndarray:
     """The array in an .npy file, mapped from the disk."""
     try:
         return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN_ARRAY as error:
         raise UserError(f"{path} cannot be read as .npy: {' '.join(str(error).split())}; get it again") from error
 
 
@@ -139,7 +140,7 @@ def _read_npz(path: Path) -> np.ndarray:
                     f"{path} holds {held or 'nothing'}; it needs one array of images, uint8 or float (n, H, W, C)"
                 )
             return arrays[found[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN_ARRAY as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}; get it again") from error

@@ -11,6 +11,7 @@ import numpy as np
 
 from repro.banks.manifest import Manifest
 from repro.errors import UserError
+from repro.files import BROKEN_ARRAY
 
 __all__ = ["Shards"]
 
@@ -78,7 +79,7 @@ class Shards:
         file = self.file(kind, shard)
         try:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
+        except BROKEN_ARRAY as error:
             reason = " ".join(str(error).split())[:100]
             raise UserError(
                 f"bank {self.path}: {file.name} is missing or damaged ({reason}); "

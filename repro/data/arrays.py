@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from repro.data.base import ImageData
 from repro.data.source import ArraySource
 from repro.errors import UserError, unknown
+from repro.files import BROKEN_ARRAY
 
 __all__ = ["MOST_CHANNELS", "ImageArray", "channels_first", "read_arrays"]
 
@@ -112,7 +113,7 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArra
         with open(path, "rb") as file:
             packed = file.read(2) == b"PK"
         arrays = _unpacked(path) if packed else {"array": np.load(path, mmap_mode="c", allow_pickle=False)}
-    except (OSError, ValueError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile) as error:
+    except BROKEN_ARRAY as error:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

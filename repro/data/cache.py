@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import UserError
-from repro.files import cache_folder, write_text, write_whole
+from repro.files import BROKEN_ARRAY, cache_folder, write_text, write_whole
 from repro.plain import read_json
 
 __all__ = ["DecodedCache", "Listing"]
@@ -65,7 +65,7 @@ class DecodedCache:
             expected = (len(listing.names), *listing.image_shape)
             sound = images.shape == expected and images.dtype == np.uint8
             sound = sound and _checksum(images, listing) == record["sha256"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        except (*BROKEN_ARRAY, AttributeError):
             return None
         return (listing, images) if sound else None
 

@@ -66,6 +66,12 @@ def test_labels_are_read_or_left(tmp_path):
         ImageArray(path).images()
 
 
+def _header_without_end():
+    """An old .npy header whose text ends inside a bracket, over which NumPy's own reader stumbles."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2L, ".ljust(117) + b"\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -74,6 +80,7 @@ def test_labels_are_read_or_left(tmp_path):
         (lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True), "Python objects in dtype"),
         (lambda path: np.save(path, np.zeros((0, 4, 4, 3), np.uint8)), "needs one uint8 array"),
         (lambda path: path.write_bytes(b"\x93NUMPY\1\0"), "cannot be read as .npy or .npz"),
+        (lambda path: path.write_bytes(_header_without_end()), "cannot be read as .npy or .npz"),
         (lambda path: path.write_bytes(b"PK\3\4"), "cannot be read as .npy or .npz"),
         (lambda path: path.write_bytes(b""), "cannot be read as .npy or .npz"),
         (lambda path: np.save(path, np.zeros((2, 40, 17, 17), np.uint8)), "at most 16 are read"),

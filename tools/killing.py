@@ -1,0 +1,203 @@
+"""Kills commands at random moments: whatever was whole stays whole, and the same command ends as if nothing had been.
+
+This process imports everything once and forks a child for each command, so that a kill costs no start. A child is a
+session of its own; the kill reaches its children too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+CONFIG = """
+model:
+  class_path: Diffusion
+  init_args:
+    network: {class_path: MLP, init_args: {width: 16, depth: 1}}
+    kernel: EDM
+    parameterization: EDMPreconditioning
+    sampler: {class_path: Heun, init_args: {steps: 2}}
+data: {class_path: Digits, init_args: {batch_size: 8, subset: 64, holdout: 16}}
+trainer:
+  max_steps: 60
+  accelerator: cpu
+  enable_progress_bar: false
+  callbacks: [{class_path: RunCheckpoint, init_args: {every_n_steps: 10}}]
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A command that can be killed.
+
+    Attributes:
+        words: The command line, run in a folder of its own, the same each time.
+        outcome: What identifies the end of it, in that folder.
+        kept: Patterns of files that must not change or vanish once they are there.
+    """
+
+    words: tuple[str, ...]
+    outcome: Callable[[Path], object]
+    kept: tuple[str, ...] = ()
+
+
+def _tensors(value: object) -> list[tuple[str, bytes]]:
+    """All tensors in nested plain data, with where they stand."""
+    if isinstance(value, torch.Tensor):
+        return [("", value.detach().contiguous().numpy().tobytes())]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return [(f"{key}.{where}", data) for key, inner in items for where, data in _tensors(inner)]
+
+
+def _checkpoint(folder: Path) -> object:
+    from repro.checkpoints.native import read_checkpoint
+
+    newest = max(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    return hashlib.sha256(repr(sorted(_tensors(read_checkpoint(newest)))).encode()).hexdigest(), newest.name
+
+
+def _bank(folder: Path) -> object:
+    from repro.banks import Bank
+
+    bank = Bank.open(folder / "bank")
+    return bank.fingerprint, bank.complete
+
+
+def _texts(folder: Path) -> object:
+    return {path.name: path.read_text() for path in sorted((folder / "out").rglob("*.csv"))}
+
+
+def kinds(root: Path) -> dict[str, Kind]:
+    """Every kind of command, on files made here once."""
+    from containers import edm_pickle
+
+    config = root / "config.yaml"
+    config.write_text(CONFIG)
+    for name, seed in (("one", "0"), ("two", "1")):
+        _must(root, "fit", "--config", str(config), "--output", name, "--model.seed", seed)
+        _must(root, "predict", "--ckpt_path", name, "--seeds", "0-19", "--output", f"bank_{name}")
+    one, banks = str(root / "one"), (str(root / "bank_one"), str(root / "bank_two"))
+    released = edm_pickle(root / "edm.pkl", "edm_ddpmpp_vp")
+    return {
+        "fit": Kind(("fit", "--config", str(config), "--output", "run"), _checkpoint),
+        "predict": Kind(
+            ("predict", "--ckpt_path", one, "--seeds", "0-79", "--shard_size", "4", "--output", "bank"),
+            _bank,
+            ("bank/images-*.npy",),
+        ),
+        "compare": Kind(("compare", *banks, "--descriptor", "Pixels", "--output", "out"), _texts),
+        "test": Kind(("test", "--ckpt_path", one, "--seeds", "0-39", "--descriptor", "Pixels"), lambda folder: None),
+        "import": Kind(("import", str(released), "--output", "run"), _checkpoint),
+    }
+
+
+def _fork(folder: Path, words: tuple[str, ...]) -> int:
+    """Starts a command in a child process, in a folder; gives the number of the process."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        os.setsid()
+        os.chdir(folder)
+        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        from repro.cli.main import main
+
+        code = main(list(words))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 71
+    finally:
+        os._exit(code)
+
+
+def _must(folder: Path, *words: str) -> None:
+    _, status = os.waitpid(_fork(folder, words), 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)}: {(folder / 'log').read_text()[-2000:]}")
+
+
+def _whole(folder: Path, patterns: tuple[str, ...]) -> dict[Path, str]:
+    files = (path for pattern in patterns for path in folder.glob(pattern))
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def trial(kind: Kind, seed: int, folder: Path, length: float, expected: object) -> str:
+    """Kills a command one to three times and lets it go on; what is wrong, or nothing."""
+    rng = random.Random(seed)
+    kept: dict[Path, str] = {}
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        child = _fork(folder, kind.words)
+        end = time.monotonic() + rng.uniform(0, 1.1 * length)
+        while time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.002)
+        try:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # it was faster than the kill
+        now = _whole(folder, kind.kept)
+        if lost := [path.name for path, digest in kept.items() if now.get(path) != digest]:
+            return f"lost or changed: {lost}"
+        kept = now
+    _, status = os.waitpid(_fork(folder, kind.words), 0)
+    log = (folder / "log").read_text()
+    if status and not ((kind.words[0] in ("fit", "import") and "is not empty" in log) or "finished" in log):
+        return f"exit {status >> 8}: {log[-600:]}"
+    if parts := [str(path.relative_to(folder)) for path in folder.rglob(".*.part")]:
+        return f"parts left: {parts}"
+    if kind.outcome(folder) != expected:
+        return "another end"
+    return ""
+
+
+def main() -> int:
+    """Runs the trials and prints how many commands of each kind ended as they should; 1 when one did not."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100, help="How many commands are killed, one to three times each.")
+    parser.add_argument("--first", type=int, default=0, help="Seed of the first one.")
+    parser.add_argument("--kinds", nargs="*", default=[], help="Only these kinds.")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="kills") as root:
+        os.environ["REPRO_CACHE"] = str(Path(root) / "cache")
+        wrong, right = 0, Counter()
+        known = {name: kind for name, kind in kinds(Path(root)).items() if not options.kinds or name in options.kinds}
+        ends = {}
+        for name, kind in known.items():
+            folder = Path(root) / f"sound_{name}"
+            folder.mkdir()
+            begin = time.monotonic()
+            _must(folder, *kind.words)
+            ends[name] = (time.monotonic() - begin, kind.outcome(folder))
+        for seed in range(options.first, options.first + options.count):
+            name = list(known)[seed % len(known)]
+            folder = Path(root) / "trial"
+            folder.mkdir()
+            if fault := trial(known[name], seed, folder, *ends[name]):
+                wrong += 1
+                print(f"seed {seed}: {name}: {fault}", flush=True)
+            else:
+                right[name] += 1
+            shutil.rmtree(folder)
+    print(json.dumps({"went on to the same end": right, "did not": wrong}))
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
