@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("repro.cli.compare", "how alike models are, and how much they memorise"),
     "study": ("repro.cli.study", "run an experiment of the paper, or go on with it"),
     "import": ("repro.cli.import_", "keep the model of an author-released checkpoint as a run"),
+    "new": ("repro.cli.new", "write a package of plug-ins to install and to change"),
     "plugins": ("repro.cli.plugins", "list everything that has a name, built in or installed"),
 }
 _INTERRUPTED = 130
@@ -64,7 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
         guess = f"; did you mean 'repro {near}'?" if near else ";"
         raise UserError(f"unknown command {command!r}{guess} commands: {', '.join(COMMANDS)}")
 
-    if command != "plugins":
+    if command not in ("plugins", "new"):
         from repro.cli.startup import import_lightning
 
         import_lightning()

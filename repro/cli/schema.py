@@ -127,6 +127,8 @@ def slot_of(hint: Any) -> Slot | None:
     bases = classes_in(hint)
     if not bases:
         return None
+    for base in bases:
+        allow(base)
     parts = list(parts_of(hint))
     return Slot(bases, tuple(registry.groups_of(*bases)), str in parts or PurePath in parts)
 
@@ -140,7 +142,10 @@ def options_of(cls: type) -> dict[str, Any]:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, fail_untyped=False)
-    return settings_of(parser)
+    options = settings_of(parser)
+    for action in options.values():
+        slot_of(getattr(action, "_typehint", None))
+    return options
 
 
 def settings_of(parser: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Settings:
     def __init__(self, parser: Any) -> None:
         self._prog = parser.prog
         self._options = settings_of(parser)
+        for action in self._options.values():
+            slot_of(getattr(action, "_typehint", None))
         self._chosen: dict[str, type] = {}
         self._source = ""
         self._typed = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,6 @@ from commands import run_here
 from repro import registry
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
-
-EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 
 
 def call(*words: str, path: Path, cwd: Path) -> subprocess.CompletedProcess:
@@ -32,59 +32,100 @@ def call(*words: str, path: Path, cwd: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example package, installed by pip from its own pyproject.toml without network."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that ``repro new my-plugins`` writes."""
+    folder = tmp_path_factory.mktemp("source") / "package"
+    done = run_here("new", "my-plugins", "--output", str(folder))
+    assert done.code == 0, done
+    assert f"pip install -e {folder}" in done.out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that package, installed by pip from its own pyproject.toml without network."""
     pytest.importorskip("setuptools", reason="installing without build isolation needs setuptools here")
-    source, target = tmp_path_factory.mktemp("source") / "example", tmp_path_factory.mktemp("site")
-    for file in EXAMPLE.rglob("*"):
-        if file.suffix in (".py", ".toml"):
-            copy = source / file.relative_to(EXAMPLE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
+    source, target = tmp_path_factory.mktemp("copy") / "package", tmp_path_factory.mktemp("site")
+    shutil.copytree(written, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run([*pip, "--target", str(target), str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return target
 
 
-def test_the_example_package_is_listed(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["My-Plugins", "3d", "a b", "../up", "a--b", ""])
+def test_a_package_needs_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "is no name of a package; give small letters" in run_here("new", name).mistake
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_written_over(written: Path) -> None:
+    before = sorted(written.rglob("*"))
+    assert "exists; give another name" in run_here("new", "my-plugins", "--output", str(written)).mistake
+    assert sorted(written.rglob("*")) == before
+
+
+def test_a_new_package_is_listed(installed: Path, tmp_path: Path) -> None:
     lines = [line.split("\t") for line in call("plugins", path=installed, cwd=tmp_path).stdout.splitlines()]
-    mine = {line[1]: line for line in lines if line[3] == "repro-plugin-example"}
-    assert set(mine) == {"TwoConvolutions", "Sine", "SameBrightness"}
-    assert mine["TwoConvolutions"][4:] == ["1.2.3", "Two convolutions with the noise level as a further channel."]
+    mine = {(line[0], line[1]): line[5] for line in lines if line[3] == "my-plugins"}
+    assert len(mine) == 12
+    assert mine["networks", "TwoConvolutions"] == "Two convolutions with the noise level as a further channel."
+    assert not any(about.startswith("BROKEN") for about in mine.values())
+    assert {group for group, _ in mine} >= {"samplers", "modules", "data", "checkpoints", "studies", "configs", "tasks"}
 
 
-def test_the_example_is_trained_sampled_and_compared_by_its_names(installed: Path, tmp_path: Path) -> None:
-    names = ["--model.network", "TwoConvolutions", "--model.network.width", "4", "--model.kernel", "Sine"]
-    rest = ["--model.parameterization", "V", "--model.sampler", "Heun", "--model.sampler.steps", "2"]
-    small = [
-        "--data.subset",
-        "64",
-        "--data.batch_size",
-        "8",
-        "--trainer.max_steps",
-        "3",
-        "--trainer.accelerator",
-        "cpu",
-    ]
-    done = call("fit", *names, *rest, *small, path=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "runs" / "TwoConvolutions-Digits"
-    record = read_checkpoint(run)["repro"]["training"]["record"]["args"]
-    assert record["network"] == {
-        "group": "networks",
-        "name": "TwoConvolutions",
-        "args": {"image_size": 8, "channels": 1, "num_classes": 0, "width": 4},
-    }
-    assert record["kernel"]["name"] == "Sine"
-    words = ["predict", "--seeds", "0-7", "--output", "bank", "--sampler", "Euler", "--sampler.steps", "3"]
-    done = call(*words, path=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "using runs/TwoConvolutions-Digits" in done.stderr
-    assert len(Bank.open(tmp_path / "bank")) == 8
-    words = ["compare", "bank", "runs/TwoConvolutions-Digits", "--descriptor", "Pixels", "--output", "both"]
-    done = call(*words, "--metric", "SameBrightness", path=installed, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_new_package_obeys_its_laws(written: Path, installed: Path) -> None:
+    """As its author would test it; the laws stand in its own tests."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(written / "tests")],
+        capture_output=True,
+        text=True,
+        cwd=written,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_in_a_new_package_works_by_its_name(installed: Path, tmp_path: Path) -> None:
+    """All commands of one process, in order; each line begins with the words after ``repro``."""
+    quiet = ("--trainer.enable_progress_bar", "false", "--trainer.logger", "false")
+    conditional = (
+        "--config",
+        "two_convolutions",
+        "--task",
+        "conditional",
+        "--name",
+        "classes",
+    )
+    commands = [
+        ("fit", "--config", "two_convolutions", "--trainer.max_steps", "3", *quiet),
+        ("predict", "--ckpt_path", "runs/two_convolutions", "--seeds", "0-7", "--output", "a"),
+        ("predict", "--ckpt_path", "runs/two_convolutions", "--seeds", "0-7", "--output", "b", "--sampler", "Heun"),
+        ("compare", "a", "b", "--descriptor", "Thumbnail", "--metric", "SameBrightness", "--output", "both"),
+        ("fit", *conditional, "--trainer.max_steps", "2", *quiet),
+        ("predict", "--ckpt_path", "runs/classes", "--task", "first_class", "--seeds", "0-3", "--output", "c"),
+        ("test", "--task", "inpaint", "--ckpt_path", "runs/two_convolutions", "--problem.operator", "EverySecondRow",
+         "--seeds", "0-3", "--descriptor", "Thumbnail"),
+        ("import", "weights.pth", "--output", "imported"),
+        ("predict", "--ckpt_path", "imported", "--seeds", "0-3", "--output", "d"),
+    ]  # fmt: skip
+    code = (
+        "import json, sys, torch; from repro.cli.main import main; from repro.registry import build; "
+        "torch.save(build('networks', 'TwoConvolutions', image_size=8, channels=1).state_dict(), 'weights.pth'); "
+        "print(json.dumps([main(words) for words in json.loads(sys.argv[1])]))"
+    )
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    codes = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [0] * len(commands), done.stdout + done.stderr
+    record = read_checkpoint(tmp_path / "runs" / "two_convolutions")["repro"]["training"]["record"]
+    assert (record["name"], record["args"]["kernel"]["name"]) == ("AbsoluteError", "Sine")
+    assert record["args"]["network"]["args"]["width"] == 16
+    assert len(Bank.open(tmp_path / "a")) == 8
     assert "SameBrightness" in done.stdout
     assert (tmp_path / "both" / "samebrightness.csv").is_file()
 
