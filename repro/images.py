@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["to_float", "to_uint8", "viewable"]
+from repro.errors import UserError
+
+__all__ = ["check_range", "to_float", "to_uint8", "viewable"]
 
 
 _Images = TypeVar("_Images", Tensor, NDArray)
@@ -22,6 +25,30 @@ def viewable(images: _Images) -> _Images:
         torch.Size([2, 3, 8, 8])
     """
     return images[..., : 3 if images.shape[-3] >= 3 else 1, :, :]
+
+
+def check_range(images: Tensor) -> None:
+    """Refuses float images beyond [-1, 1], the range that models are trained on, and warns of those within [0, 1].
+
+    Raises:
+        UserError: values beyond [-1, 1].
+
+    Example:
+        >>> check_range(torch.tensor([-1.0, 0.5]))
+    """
+    if not images.is_floating_point():
+        return
+    low, high = images.min().item(), images.max().item()
+    if not (low >= -1.01 and high <= 1.01):  # resizing and noise overshoot a little
+        raise UserError(
+            f"training images are floats from {low:.3g} to {high:.3g}; give uint8 in [0, 255], or floats in [-1, 1]"
+        )
+    if low >= 0 and high > low:
+        warnings.warn(
+            f"training images are floats from {low:.3g} to {high:.3g}, as if in [0, 1]; models are trained on [-1, 1]: "
+            "give uint8 in [0, 255], or 2 x - 1",
+            stacklevel=3,
+        )
 
 
 def to_uint8(images: Tensor) -> Tensor:

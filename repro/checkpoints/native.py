@@ -18,7 +18,15 @@ from repro.models.decoded import Decoded
 from repro.records import is_record, record_of
 from repro.released.importing import Imported
 
-__all__ = ["FORMAT", "AtomicCheckpointIO", "checkpoint_of", "data_of", "read_checkpoint", "training_record"]
+__all__ = [
+    "FORMAT",
+    "AtomicCheckpointIO",
+    "check_bytes",
+    "checkpoint_of",
+    "data_of",
+    "read_checkpoint",
+    "training_record",
+]
 
 FORMAT = 2
 _READ = (1, 2)
@@ -37,13 +45,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         """Writes a checkpoint; a process killed meanwhile leaves the old file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {Path(path).parent}: {error.strerror}") from error
         with write_whole(path) as file:
             torch.save(checkpoint, file)
 
+    def load_checkpoint(self, path: str | os.PathLike[str], *rest: Any, **more: Any) -> dict[str, Any]:
+        """Reads a checkpoint whose bytes are those that were written."""
+        check_bytes(path)
+        return super().load_checkpoint(path, *rest, **more)
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+
+def check_bytes(path: str | os.PathLike[str]) -> None:
+    """Raises UserError when a checkpoint's bytes are not those that were written, by the CRC of each part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"cannot read checkpoint {path}: it is damaged ({reason})") from error
+    if damaged is not None:
+        raise UserError(f"cannot read checkpoint {path}: its bytes changed after it was written (in {damaged[:60]!r})")
+
+
+def read_checkpoint(path: str | os.PathLike[str], verify: bool = True) -> dict[str, Any]:
     """The content of a checkpoint of this project, on the CPU, read with ``weights_only=True``.
+
+    Args:
+        path: The file, or the folder of a run.
+        verify: Whether every byte is checked first; without it only those that are looked at are read.
 
     Raises:
         UserError: no such file, damaged or cut off, or a file of another format.
@@ -57,6 +89,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"no checkpoint at {path}{f'; did you mean {near}?' if near else ''}")
     if not zipfile.is_zipfile(path):
         raise UserError(f"cannot read checkpoint {path}: it is cut off, or no checkpoint of repro")
+    if verify:
+        check_bytes(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except _DAMAGE as error:

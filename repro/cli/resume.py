@@ -199,7 +199,7 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
         task: Name of the task.
         like: Only runs trained on the data of this one, and not itself.
     """
-    data = None if like is None else data_of(read_checkpoint(like))[1]
+    data = None if like is None else data_of(read_checkpoint(like, verify=False))[1]
 
     def fits(folder: Path, status: Mapping[str, Any]) -> bool:
         classes, mode = int(status.get("num_classes") or 0), str(status.get("model"))
@@ -213,5 +213,5 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
             return False
 
     for folder in runs.finished(fits):
-        if like is None or (folder != like and data_of(read_checkpoint(folder))[1] == data):
+        if like is None or (folder != like and data_of(read_checkpoint(folder, verify=False))[1] == data):
             yield folder

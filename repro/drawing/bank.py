@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -77,9 +79,19 @@ def draw(
     )
     if isinstance(model, Recorded) and output is None and run is None:
         return _in_memory(drawing, shard_size)
-    folder = Path(output) if output is not None else drawing.folder(run or run_folder_of(model))
+    folder = Path(output) if output is not None else own_folder(drawing, run or run_folder_of(model))
     draw_bank(drawing, folder, shard_size, processes)
     return Bank.open(folder)
+
+
+def own_folder(drawing: Drawing, run: Path) -> Path:
+    """Where the bank of a drawing lies below a run's folder: not where one of another checkpoint or sampler is."""
+    folder, wanted = drawing.folder(run), drawing.manifest()
+    with suppress(UserError):
+        if read_manifest(folder).differences(same_model(wanted, drawing.model, folder)):
+            digest = hashlib.sha256(json.dumps([wanted.model_fingerprint, wanted.sampler], sort_keys=True).encode())
+            return folder.with_name(f"{folder.name}-{digest.hexdigest()[:8]}")
+    return folder
 
 
 def draw_bank(
@@ -128,7 +140,7 @@ def bank_of(
         task, guidance, classes = None, 1.0, None
     try:
         drawing = Drawing(model=model, seeds=seeds, task=task, guidance=guidance, classes=classes, problem=problem)
-        folder = drawing.folder(run_folder_of(path))
+        folder = own_folder(drawing, run_folder_of(path))
         draw_bank(drawing, folder, processes=processes)
         return Bank.open(folder)
     except UserError as error:

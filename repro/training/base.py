@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import FORMAT
 from repro.data.base import ImageData
 from repro.errors import UserError
-from repro.images import to_float
+from repro.images import check_range, to_float
 from repro.models.base import Recorded
 from repro.records import record_of
 from repro.registry import Plugin
@@ -79,6 +80,8 @@ class TrainingModule(L.LightningModule, Plugin):
         self.model, self.trained, self.optimization, self.averaging = model, trained, optimization, average
         self.channels_last, self.seed, self.parts = channels_last, seed, tuple(parts)
         self.images_seen, self.nonfinite_steps = 0, 0
+        self._unread: Tensor | None = None
+        self._checked = False
         if channels_last:
             for part in (trained, self.average):
                 part.to(memory_format=torch.channels_last)
@@ -121,6 +124,9 @@ class TrainingModule(L.LightningModule, Plugin):
     def start_step(self, images: Tensor) -> Tensor:
         """Seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
         seed_step(self.seed, self.images_seen, self.global_rank)
+        if not self._checked:
+            self._checked = True
+            check_range(images)
         x_0 = to_float(images)
         return x_0.contiguous(memory_format=torch.channels_last) if self.channels_last else x_0
 
@@ -140,21 +146,45 @@ class TrainingModule(L.LightningModule, Plugin):
                 group["lr"] = rate
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Measures the gradient; a step with a non-finite one is skipped and counted, too many stop the training."""
+        """Measures the gradient; a step with a non-finite one is skipped and counted, too many stop the training.
+
+        On a processor the step is left out. On an accelerator, where a look at the number would make the processor
+        wait for it, it is taken with a gradient of 0, and the count is read when a step is logged. Under a scaler of
+        float16 such steps are the scaler's own, which leaves them out itself; they are not counted.
+        """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).item()
-        if not math.isfinite(norm):
-            self.nonfinite_steps += 1
-            optimizer.zero_grad(set_to_none=True)
-            limit = self.optimization.nonfinite_limit
-            if self.nonfinite_steps > limit:
-                clipped = " or set --trainer.gradient_clip_val 1.0" if self.automatic_optimization else ""
-                raise UserError(
-                    f"{self.nonfinite_steps} steps had a non-finite gradient (limit {limit}) after "
-                    f"{self.images_seen} images; lower --model.lr{clipped}"
-                )
-        rate, name = optimizer.param_groups[0]["lr"], f"grad_norm{self.name_of(optimizer)}"
-        self.note(lr=rate, nonfinite_steps=self.nonfinite_steps, **{name: norm})
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            if norm.device.type == "cpu":
+                if not math.isfinite(norm.item()):
+                    self.nonfinite_steps += 1
+                    optimizer.zero_grad(set_to_none=True)
+                    self._check_nonfinite_steps()
+            else:
+                bad = ~norm.isfinite()
+                for gradient in gradients:
+                    gradient.masked_fill_(bad, 0.0)
+                self._unread = bad.long() if self._unread is None else self._unread + bad
+        if self.logs_now:
+            self._read_nonfinite_steps()
+            rate, name = optimizer.param_groups[0]["lr"], f"grad_norm{self.name_of(optimizer)}"
+            self.note(lr=rate, nonfinite_steps=self.nonfinite_steps, **{name: norm})
+
+    def _read_nonfinite_steps(self) -> None:
+        """Adds what was counted on an accelerator since the last look."""
+        if self._unread is not None:
+            self.nonfinite_steps, self._unread = self.nonfinite_steps + int(self._unread), None
+            self._check_nonfinite_steps()
+
+    def _check_nonfinite_steps(self) -> None:
+        """Raises UserError when too many steps had a non-finite gradient."""
+        limit = self.optimization.nonfinite_limit
+        if self.nonfinite_steps > limit:
+            clipped = " or set --trainer.gradient_clip_val 1.0" if self.automatic_optimization else ""
+            raise UserError(
+                f"{self.nonfinite_steps} steps had a non-finite gradient (limit {limit}) after "
+                f"{self.images_seen} images; lower --model.lr{clipped}"
+            )
 
     def name_of(self, optimizer: torch.optim.Optimizer) -> str:
         """What the logs append to the name of a gradient's norm; empty for a single optimiser."""
@@ -172,14 +202,30 @@ class TrainingModule(L.LightningModule, Plugin):
 
     def on_fit_start(self) -> None:
         """Remembers the training data, and lets the parts begin."""
+        self._checked = isinstance(self.trainer.datamodule, ImageData)  # which looks at its images itself
+        self._warn_of_warmup()
         data = self.trainer.datamodule
         if isinstance(data, ImageData):
             self.model.data_record, self.model.data_fingerprint = record_of(data), data.fingerprint()
         for part in self.parts:
             part.begin(self)
 
+    def _warn_of_warmup(self) -> None:
+        """Says so when the learning rate still rises as the training ends."""
+        trainer, warmup = self.trainer, self.optimization.lr_warmup
+        size = getattr(trainer.datamodule, "batch_size", None)
+        if size is None or trainer.max_steps < 1 or trainer.fast_dev_run:
+            return
+        images = trainer.max_steps * size * trainer.accumulate_grad_batches
+        if warmup > images:
+            rank_zero_warn(
+                f"the warm-up is longer than the training: lr_warmup is {warmup:,} images, the run has {images:,}, "
+                f"so the learning rate ends at {images / warmup:.0%} of lr; type --model.lr_warmup {images // 10}"
+            )
+
     def progress(self) -> dict[str, Any]:
         """What a checkpoint keeps of the training besides tensors, as plain data."""
+        self._read_nonfinite_steps()
         own = {"images_seen": self.images_seen, "nonfinite_steps": self.nonfinite_steps}
         return own | {key: value for part in self.parts for key, value in part.progress().items()}
 

@@ -17,7 +17,7 @@ from repro.checkpoints.loading import load_model, load_training
 from repro.checkpoints.native import read_checkpoint
 from repro.drawing import draw
 from repro.errors import UserError
-from repro.registry import rebuild
+from repro.records import rebuild
 
 OLD = Path(__file__).parents[1] / "oracles" / "format1"
 
