@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from trainings import trainer
 
 from repro.checkpoints.loading import load_model, load_training
@@ -49,6 +48,3 @@ def test_a_changed_byte_is_noticed(run, tmp_path, part):
     module = Diffusion(MLP(8, 1, width=8, depth=1), EDM(), EDMPreconditioning(), Heun(2))
     with pytest.raises(UserError, match="cannot read checkpoint"):
         trainer(tmp_path / "again", 4).fit(module, datamodule=Digits(batch_size=8), ckpt_path=path)
-
-
-@pytest.mark.parametrize("size", [{"width": 40_000}, {"depth": 10_000_000}])
