@@ -70,8 +70,14 @@ class Kind:
 
 
 def command(*words: str) -> int:
-    """Runs the program in this process; 0 or 2 is right, anything that it raises is a find."""
+    """Runs the program in this process; what it does not tell as one line of error is a find.
+
+    Raises:
+        UserError: the program refused.
+        RuntimeError: it ended in another way than a user should see.
+    """
     from repro.cli.main import main
+    from repro.errors import UserError
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -79,10 +85,13 @@ def command(*words: str) -> int:
             code = main(list(words))
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-    if "Traceback" in err.getvalue() or code not in (0, 2):
-        raise RuntimeError(f"exit {code}: {err.getvalue()[-300:]}")
-    if code == 2 and len(err.getvalue().strip().splitlines()) > 3:
-        raise RuntimeError(f"{len(err.getvalue().splitlines())} lines of error: {err.getvalue()[:300]}")
+    said = err.getvalue().strip()
+    if "Traceback" in said or code not in (0, 2):
+        raise RuntimeError(f"exit {code}: {said[-1500:]}")
+    if code == 2:
+        if not said.splitlines()[-1].startswith("repro: error: "):
+            raise RuntimeError(f"no line of error: {said[-300:]}")
+        raise UserError(said.splitlines()[-1])
     return code
 
 

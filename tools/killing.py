@@ -83,7 +83,7 @@ def _texts(folder: Path) -> object:
 
 def kinds(root: Path) -> dict[str, Kind]:
     """Every kind of command, on files made here once."""
-    from containers import edm_pickle
+    from containers import one_of_each
 
     config = root / "config.yaml"
     config.write_text(CONFIG)
@@ -91,7 +91,7 @@ def kinds(root: Path) -> dict[str, Kind]:
         _must(root, "fit", "--config", str(config), "--output", name, "--model.seed", seed)
         _must(root, "predict", "--ckpt_path", name, "--seeds", "0-19", "--output", f"bank_{name}")
     one, banks = str(root / "one"), (str(root / "bank_one"), str(root / "bank_two"))
-    released = edm_pickle(root / "edm.pkl", "edm_ddpmpp_vp")
+    released = one_of_each(root)["edm"][0]
     return {
         "fit": Kind(("fit", "--config", str(config), "--output", "run"), _checkpoint),
         "predict": Kind(

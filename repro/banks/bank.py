@@ -140,7 +140,7 @@ class Bank:
         rows = np.asarray(rows, dtype=np.int64)
         if self._images is not None:
             return self._images[torch.from_numpy(rows)]
-        images = np.empty((len(rows), *self.manifest.image_shape), dtype=np.uint8)
+        images: np.ndarray = np.empty((len(rows), *self.manifest.image_shape), dtype=np.uint8)
         places, inside = np.divmod(rows, self.manifest.shard_size * self.manifest.images_per_seed)
         for place in np.unique(places):
             chosen = places == place

@@ -101,9 +101,10 @@ def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
 
 
 def _read_files(path: Path) -> NumberedImages:
-    from repro.data.archive import ImageArchive
+    from repro.data.archive import EncodedSource, ImageArchive
 
     source = ImageArchive(str(path), labelled=False, cache=False).open_source()
+    assert isinstance(source, EncodedSource)  # it is another one only when there is a cache
     names = source.listing.names
     stems = [Path(name).stem for name in names]
     seeds = [int(stem) for stem in stems if stem.isdecimal()]
@@ -147,8 +148,9 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _header(arrays: np.lib.npyio.NpzFile, name: str) -> tuple[np.dtype, tuple[int, ...]]:
-    member = name if name in arrays.zip.namelist() else f"{name}.npy"
-    with arrays.zip.open(member) as file:
+    archive = arrays.zip
+    assert archive is not None  # until it is closed
+    with archive.open(name if name in archive.namelist() else f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)

@@ -37,7 +37,7 @@ def format_seeds(seeds: Sequence[int]) -> str:
         '0-3,8,5'
     """
     values = np.asarray(seeds, dtype=np.int64)
-    cuts = np.flatnonzero(np.diff(values) != 1) + 1
+    cuts: np.ndarray = np.flatnonzero(np.diff(values) != 1) + 1
     runs = np.split(values, cuts) if len(values) else []
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 

@@ -37,7 +37,7 @@ from repro.data.progress import slow_progress
 from repro.data.source import ArraySource, ImageSource
 from repro.errors import UserError
 
-__all__ = ["CACHED_IMAGES", "PIXEL_LIMIT", "ImageArchive"]
+__all__ = ["CACHED_IMAGES", "PIXEL_LIMIT", "EncodedSource", "ImageArchive"]
 
 PIXEL_LIMIT = 2**26
 """Most pixels of one image."""
@@ -106,10 +106,10 @@ class ImageArchive(ImageData):
         listing = _look(members, self.resize, self.grayscale, self.labelled)
         _say_changes(members, listing, self.background)
         kept_decoded = CACHED_IMAGES <= len(listing.names) <= IN_MEMORY_BYTES / math.prod(listing.image_shape)
-        return _EncodedSource(members, listing, self.resize, self.background, cache, kept_decoded, self.labelled)
+        return EncodedSource(members, listing, self.resize, self.background, cache, kept_decoded, self.labelled)
 
 
-class _EncodedSource(ImageSource):
+class EncodedSource(ImageSource):
     """Images that are decoded as they are read, or all at once when they are kept decoded in the cache."""
 
     def __init__(
@@ -173,7 +173,7 @@ class _EncodedSource(ImageSource):
             return fit_pixels(picture, self.image_shape[0], self.resize, self.background)
 
     def _decode(self, indices: NDArray[np.int64]) -> Tensor:
-        images = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
+        images: NDArray[np.uint8] = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
         broken = []
         with slow_progress(f"decoding {self.members.path.name}", len(images)) as done:
             for row, index in enumerate(indices):

@@ -7,7 +7,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -79,7 +78,7 @@ class ImageData(LightningAdapter, ABC):
         UserError: an argument out of its range; on first use, a subset larger than the set.
     """
 
-    dtype: ClassVar[torch.dtype] = torch.uint8
+    dtype: torch.dtype = torch.uint8
     reaches_out: bool = True
 
     def __init__(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import functools
 import gzip
+import io
 import lzma
 import os
 import stat
@@ -20,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from repro.data.names import clean_name, is_hidden
 from repro.data.progress import slow_progress
@@ -43,6 +44,13 @@ RATIO_LIMIT = 100
 RATIO_FREE = 64 * 2**20
 """... once they are more than this."""
 _HEADER_LIMIT = 2**20
+
+_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+}
+"""How the compressed formats begin, and what unpacks them."""
 
 _BROKEN = (
     EOFError,
@@ -121,7 +129,7 @@ def open_members(path: str | os.PathLike[str]) -> Members:
         head = file.read(512)
     if head.startswith(b"PK"):
         return _Zip(path)
-    for magic, opener in ((b"\xfd7zXZ\0", lzma.open), (b"\x1f\x8b", gzip.open), (b"BZh", bz2.open)):
+    for magic, opener in _PACKED.items():
         if head.startswith(magic):
             return _PackedTar(path, opener)
     if head[257:262] == b"ustar":
@@ -278,12 +286,12 @@ class _StrictTarInfo(tarfile.TarInfo):
     """A header that is broken or missing is an error, not the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
-            raise
         except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the end mark; a private name of tarfile
+                raise
             raise tarfile.ReadError(f"{error} where a member or the end mark should be") from error
         if not header.isreg() and header.size > _HEADER_LIMIT:
             raise tarfile.ReadError(f"a header of {header.size:,} bytes")
@@ -317,7 +325,7 @@ class _Tar(Members):
 class _PackedTar(Members):
     """A compressed tar can only be read from its beginning, so its files are kept, still as image files, in memory."""
 
-    def __init__(self, path: Path, opener: Callable[..., IO[bytes]]) -> None:
+    def __init__(self, path: Path, opener: Callable[[IO[bytes]], Any]) -> None:
         super().__init__(path)
         self._opener = opener
 
@@ -335,7 +343,8 @@ class _PackedTar(Members):
                 for member in archive:
                     bounded.member = member.name
                     if name := _take(budget, member):
-                        self._bytes[name] = archive.extractfile(member).read()
+                        content = archive.extractfile(member)
+                        self._bytes[name] = content.read() if content is not None else b""
                         done(raw.tell())
             while bounded.read(2**20):
                 pass
@@ -345,13 +354,13 @@ class _PackedTar(Members):
         return self._bytes[name]
 
 
-class _Bounded:
+class _Bounded(io.RawIOBase):
     """A stream that refuses to give more bytes than the budget of its archive, headers included."""
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
         self.stream, self.budget, self.member, self.given = stream, budget, "", 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
         self.given += len(data)
         if self.given > self.budget.allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class LowRankMixture(ImageData):
     Source: Zhang et al. 2024, arXiv:2310.05264, section 3.2.1.
     """
 
-    dtype: ClassVar[torch.dtype] = torch.float32
+    dtype = torch.float32
     reaches_out = False
 
     def __init__(
@@ -63,7 +63,8 @@ class LowRankMixture(ImageData):
         if samples < 1:
             raise UserError(f"samples is {samples}; give at least 1")
         self.bases = mixture_bases(image_shape, components, rank, bases_seed)
-        self.shape, self.components, self.rank = tuple(image_shape), components, rank
+        channels, height, width = image_shape
+        self.shape, self.components, self.rank = (channels, height, width), components, rank
         self.bases_seed, self.sample_seed, self.samples = bases_seed, sample_seed, samples
 
     def facts(self) -> Facts:

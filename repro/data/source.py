@@ -112,7 +112,7 @@ class FittedSource(ImageSource):
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Reads and fits them."""
-        fitted = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
+        fitted: NDArray[np.uint8] = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
         with slow_progress("scaling images", len(indices)) as done:
             for row, image in enumerate(self.source.read(indices).numpy()):
                 fitted[row] = fit_array(image, self.resize, len(fitted[row]) < len(image))
