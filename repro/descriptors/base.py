@@ -108,6 +108,10 @@ class Descriptor(Plugin):
             parts.append(torch.where(length > 0, vectors / length, 0.0).to("cpu", torch.float32))
         return torch.cat(parts)
 
+    def __call__(self, images: Tensor, device: str | torch.device = "cpu") -> Tensor:
+        """Features of uint8 images; see :meth:`features`."""
+        return self.features(images, device=device)
+
 
 def check_images(images: Tensor) -> None:
     """Raises a UserError unless these are at least one image as uint8 (n, C, H, W)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.metrics.functional.intervals import wilson_interval
+from repro.metrics.look import Look
 
 __all__ = ["CountMetric", "PairMetric", "RateMetric"]
 
@@ -28,6 +31,9 @@ def numbers_of(seeds: Iterable[int] | Tensor, count: int) -> Tensor:
     return numbers
 
 
+_INSTANCES = itertools.count()
+
+
 class CountMetric(Metric):
     """Counts of noises for which something holds, in integers that add up exactly over processes.
 
@@ -38,23 +44,49 @@ class CountMetric(Metric):
 
     Args:
         size: Outcomes of each noise, the length of ``hits``; () for one.
+        descriptor: A descriptor or its registered name, for metrics of features that are given images; ``Pixels``
+            when left out. Copies of the metric share it; it is no state and no module.
+        normalize: Whether images are floats in [0, 1], as torchmetrics says it, rather than uint8.
         **kwargs: Of ``torchmetrics.Metric``.
     """
 
     higher_is_better: bool | None = None
     is_differentiable: bool | None = False
     full_state_update: bool | None = False
+    plot_lower_bound: float | None = 0.0
+    plot_upper_bound: float | None = 1.0
     keys: ClassVar[int] = 1  # leading columns of a row that say which noise it is of
 
     hits: Tensor
     total: Tensor
     scored: list[Tensor]
 
-    def __init__(self, size: tuple[int, ...] = (), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        size: tuple[int, ...] = (),
+        descriptor: Descriptor | str | None = None,
+        normalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.look = Look.of(descriptor, normalize)
+        # A MetricCollection computes metrics of equal states once; equal counts of two scores must not make them one.
+        self.add_state("instance", default=torch.tensor(next(_INSTANCES)), dist_reduce_fx="max")
         self.add_state("hits", default=torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("scored", default=[], dist_reduce_fx="cat")
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a value, or a list of values over steps, as torchmetrics does.
+
+        Args:
+            val: Of :meth:`compute` or ``forward``, or a list of them; what has been counted so far when left out.
+            ax: The matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
 
     def record(self, outcomes: Tensor, seeds: Iterable[int] | Tensor | None, group: Tensor | None = None) -> None:
         """Adds outcomes, bool (n, ...), of the given seeds (n,), or of noises of no number.
@@ -180,4 +212,8 @@ class PairMetric(RateMetric):
             b: Of the second model, in the same order.
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
+        if self.inputs == "images":
+            a, b = self.look.images(a), self.look.images(b)
+        else:
+            a, b = self.look.features(a, self.device), self.look.features(b, self.device)
         self.record(self.match(a, b), seeds)

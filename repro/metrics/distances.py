@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.metrics.base import numbers_of
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
 from repro.metrics.functional.similarity import as_features
 from repro.metrics.inception import Inception
+from repro.metrics.look import Look
 
 __all__ = ["FID", "KID", "FrechetDistance", "KernelDistance", "SetMetric"]
 
@@ -31,6 +33,12 @@ class SetMetric(Metric):
     Attributes:
         inputs: What ``update`` takes: ``features`` of the comparison's descriptor or uint8 ``images``.
         paired: False, as row i of one set has nothing to do with row i of the other.
+
+    Args:
+        descriptor: A descriptor or its registered name, for metrics of features that are given images; ``Pixels``
+            when left out.
+        normalize: Whether images are floats in [0, 1], as torchmetrics says it, rather than uint8.
+        **kwargs: Of ``torchmetrics.Metric``.
     """
 
     higher_is_better: bool | None = False
@@ -39,8 +47,9 @@ class SetMetric(Metric):
     inputs: ClassVar[Literal["features", "images"]] = "features"
     paired: ClassVar[bool] = False
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, descriptor: Descriptor | str | None = None, normalize: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.look = Look.of(descriptor, normalize)
         for place in ("first", "second"):
             self.add_state(place, default=[], dist_reduce_fx=None)
             self.add_state(f"{place}_seeds", default=[], dist_reduce_fx=None)
@@ -51,22 +60,33 @@ class SetMetric(Metric):
 
     def describe(self, samples: Tensor, name: str) -> Tensor:
         """Features (n, d) of what ``update`` was given."""
-        return as_features(samples, name)
+        return as_features(self.look.features(samples, self.device), name)
 
     def label(self, descriptor: str) -> str:
         """Name in a table: with that of the descriptor whose features it takes."""
         return f"{type(self).__name__}[{descriptor}]" if self.inputs == "features" else type(self).__name__
 
     def update(
-        self, a: Tensor | None = None, b: Tensor | None = None, seeds: Iterable[int] | Tensor | None = None
+        self,
+        a: Tensor | None = None,
+        b: Tensor | bool | None = None,
+        seeds: Iterable[int] | Tensor | None = None,
+        real: bool | None = None,
     ) -> None:
         """Adds samples to either set or to both.
 
         Args:
             a: Of the first set, as ``inputs`` says; None for none.
-            b: Of the second set, of another number if need be.
+            b: Of the second set, of another number if need be; or ``real``, as torchmetrics has it there.
             seeds: Number of each sample's noise, at least 0; of both sets when both are given. Each counts once then.
+            real: Whether ``a`` are real images, which make the second set, or generated ones, the first.
         """
+        if isinstance(b, bool):
+            b, real = None, b
+        if real is not None and b is not None:
+            raise UserError("give one set with real=True or real=False, or two without")
+        if real:
+            a, b = None, a
         for place, samples in (("first", a), ("second", b)):
             if samples is None:
                 continue
@@ -108,6 +128,10 @@ class SetMetric(Metric):
                 f"seed {int(seeds[copies][torn][0])} was given twice with different images; draw each noise once, and "
                 "reset() between models"
             )
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plots a distance, or a list of them over steps, as torchmetrics does; see :meth:`CountMetric.plot`."""
+        return self._plot(val, ax)
 
     def compute(self) -> Tensor:
         """The distance, float64."""
@@ -171,7 +195,7 @@ class _OnInception(SetMetric):
 
     def describe(self, samples: Tensor, name: str) -> Tensor:
         """Inception's 2,048 features of uint8 images, shape (n, 2048)."""
-        return self.inception.features(samples, self.device)
+        return self.inception.features(self.look.images(samples), self.device)
 
 
 class FID(_OnInception, FrechetDistance):

@@ -49,7 +49,7 @@ class GeneralizationScore(RateMetric):
 
     def set_train(self, train_features: Any) -> None:
         """Names the training set: floating (N, d) features or uint8 (N, C, H, W) images."""
-        self._train = as_features(train_features, "train_features")
+        self._train = as_features(self.look.features(train_features, self.device), "train_features")
 
     def update(self, features: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
         """Adds samples.
@@ -60,5 +60,6 @@ class GeneralizationScore(RateMetric):
         """
         if self._train is None:
             raise UserError("GeneralizationScore has no training set; give train_features or call set_train first")
+        features = self.look.features(features, self.device)
         copies, _, _ = memorization_matches(features, self._train, self.threshold)
         self.record(~copies, seeds)

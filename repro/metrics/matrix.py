@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from repro.metrics.base import CountMetric
 from repro.metrics.functional.curves import THRESHOLDS, check_thresholds
 from repro.metrics.functional.reproducibility import reproducibility_matrix_matches
 from repro.metrics.functional.similarity import check_threshold, cosine, exceeds, same_shape
+from repro.plots.style import INK, colour_scale
 
 __all__ = ["ReproducibilityCurve", "ReproducibilityMatrix"]
 
@@ -53,11 +55,30 @@ class ReproducibilityMatrix(CountMetric):
             features: Of the K systems: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
-        matches = reproducibility_matrix_matches(features, self.threshold)
+        matches = reproducibility_matrix_matches(self.look.features(features, self.device), self.threshold)
         if matches.shape[1] != self.systems:
             raise UserError(f"features of {matches.shape[1]} systems for a matrix of {self.systems}; give all of them")
         first, second = self._pairs()
         self.record(matches[:, first, second], seeds)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the rates of all pairs as a matrix with its numbers.
+
+        Args:
+            val: (K, K) rates; those of what has been counted so far when left out.
+            ax: The matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            Figure and axes.
+        """
+        rates = self.compute() if val is None else val
+        figure, axes = axes_for(ax)
+        axes.imshow(rates.cpu(), vmin=0, vmax=1, cmap=colour_scale())
+        for row, column in product(range(self.systems), repeat=2):
+            rate = float(rates[row, column])
+            axes.text(column, row, f"{rate:.2f}", ha="center", va="center", color="white" if rate > 0.55 else INK)
+        axes.set(title=type(self).__name__, xticks=range(self.systems), yticks=range(self.systems))
+        return figure, axes
 
     def _pairs(self) -> Tensor:
         return torch.triu_indices(self.systems, self.systems)
@@ -106,5 +127,31 @@ class ReproducibilityCurve(CountMetric):
             b: Of the second model, in the same order.
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
-        similarity = cosine(*same_shape(a, b))
+        similarity = cosine(*same_shape(*(self.look.features(given, self.device) for given in (a, b))))
         self.record(exceeds(similarity[:, None], torch.tensor(self.thresholds, dtype=torch.float64)), seeds)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the rate by threshold.
+
+        Args:
+            val: (t,) rates, or a list of such; those of what has been counted so far when left out.
+            ax: The matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            Figure and axes.
+        """
+        curves = [self.compute() if val is None else val] if val is None or isinstance(val, Tensor) else val
+        figure, axes = axes_for(ax)
+        for curve in curves:
+            axes.plot(self.thresholds, curve.cpu())
+        axes.set(title=type(self).__name__, xlabel="similarity threshold", ylabel="share of noises", ylim=(0, 1.02))
+        return figure, axes
+
+
+def axes_for(ax: Any) -> tuple[Any, Any]:
+    """The figure of axes and these, or new ones as matplotlib.pyplot makes them."""
+    if ax is not None:
+        return ax.get_figure(), ax
+    from matplotlib import pyplot
+
+    return pyplot.subplots()
