@@ -339,10 +339,13 @@ class CommandLine(LightningCLI):
 
     def _test(self) -> None:
         scores = self._draw(data=self.data)
-        lines = []
+        lines, chances = [], scores.chances()
         for name, value, interval, count in scores.table():
             within = f"  95 % interval {interval[0]:.4f}-{interval[1]:.4f}, n = {count:,}" if interval else ""
-            lines.append(f"{name}: {value:.4f}{within}")
+            chance = f", chance {chances[name]:.4f}" if name in chances else ""
+            lines.append(f"{name}: {value:.4f}{within}{chance}")
+        if scores.written is not None:
+            lines.append(f"scores: {scores.written}")
         if scores.picture is not None:
             lines.append(f"picture: {scores.picture}")
         self._tell(*lines)

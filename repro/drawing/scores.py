@@ -41,6 +41,10 @@ class Scores:
         metrics: Further metrics by name, copied for each reference: any that :mod:`repro.metrics.protocol` can feed.
         device: Where the descriptor runs.
         labelled: Whether the model draws under labels.
+        unseen: Images of the same data that nobody was trained on, uint8 (m, C, H, W): the chance level of GL.
+
+    Attributes:
+        written: Where the scores were written to, or None.
     """
 
     def __init__(
@@ -53,7 +57,10 @@ class Scores:
         metrics: Mapping[str, Metric] | None = None,
         device: str | torch.device = "cpu",
         labelled: bool = False,
+        unseen: Tensor | None = None,
     ) -> None:
+        self.written: Path | None = None
+        self.controls: dict[str, RateMetric] = {}
         self.references, self.descriptor, self.device = dict(references), descriptor, device
         self.picture: Path | None = None
         self.features = {name: features_of_bank(bank, descriptor, device=device) for name, bank in references.items()}
@@ -72,8 +79,13 @@ class Scores:
             if labelled:
                 metric = ConditionalReproducibilityScore(bank.manifest.num_classes, threshold)
                 self._add(f"conditional_rp/{reference}", metric, reference)
+        self.shuffled = {name: _of_next_seed(rows) for name, rows in self.rows.items()}
         if train is not None:
             self._add_training(train, threshold, further)
+            if unseen is not None and len(unseen):
+                self.controls["gl"] = self.metrics["gl"].clone()
+                unseen_features = self.descriptor.features(unseen, device=device, title="unseen").to(self.place)
+                self.controls["gl"].update(unseen_features, seeds=range(len(unseen)))
         if not self.metrics:
             raise UserError(
                 "nothing to score against; give --reference BANK, or data whose images the model was trained on"
@@ -82,6 +94,8 @@ class Scores:
     def _add(self, name: str, metric: Metric, reference: str = "") -> None:
         self.metrics[name] = metric.to(self.place)
         self._of[name] = reference
+        if reference and isinstance(metric, RateMetric) and not isinstance(metric, BetweenReproducibilityScore):
+            self.controls[name] = metric.clone()
 
     def _add_training(self, train: Tensor, threshold: float, metrics: Mapping[str, Metric]) -> None:
         """GL, and metrics of whole sets, against the training images; every process has them, each counts once."""
@@ -112,9 +126,25 @@ class Scores:
                 theirs = self.features[reference][rows].to(self.place)
                 if isinstance(metric, ConditionalReproducibilityScore):
                     metric.update(features, theirs, labels, seeds=keys)
-                else:
-                    other = pick(metric, theirs, self.references[reference].images[rows].to(self.place))
-                    feed(metric, pick(metric, features, images.to(self.place)), other, numbers)
+                    continue
+                self._feed(metric, features, images, reference, rows, numbers)
+                if name in self.controls:
+                    others = torch.tensor([self.shuffled[reference][pair] for pair in pairs])
+                    self._feed(self.controls[name], features, images, reference, others, numbers)
+
+    def _feed(
+        self, metric: Metric, features: Tensor, images: Tensor, reference: str, rows: Tensor, numbers: Tensor
+    ) -> None:
+        """Adds images beside those in some rows of a reference to a metric."""
+        theirs = self.features[reference][rows].to(self.place)
+        other = pick(metric, theirs, self.references[reference].images[rows].to(self.place))
+        feed(metric, pick(metric, features, images.to(self.place)), other, numbers)
+
+    def chances(self) -> dict[str, float]:
+        """The chance level of every rate that has one: each image beside that of the reference's next noise (and of the
+        same class), or, for GL, images that nobody was trained on.
+        """
+        return {name: hits / total for name, metric in self.controls.items() for hits, total in [metric.counts()]}
 
     def _rows(self, reference: str, pairs: list[tuple[int, int | None]]) -> Tensor:
         rows = self.rows[reference]
@@ -159,6 +189,18 @@ class Scores:
                     if n
                 ]
         return rows
+
+
+def _of_next_seed(rows: Mapping[tuple[int, int | None], int]) -> dict[tuple[int, int | None], int]:
+    """For each seed and label the row of the next seed under the same label, round in a ring."""
+    by_label: dict[int | None, list[int]] = {}
+    for seed, label in sorted(rows, key=lambda pair: pair[0]):
+        by_label.setdefault(label, []).append(seed)
+    return {
+        (seed, label): rows[other, label]
+        for label, seeds in by_label.items()
+        for seed, other in zip(seeds, [*seeds[1:], seeds[0]], strict=True)
+    }
 
 
 def _rows_of(bank: Bank, labelled: bool) -> dict[tuple[int, int | None], int]:

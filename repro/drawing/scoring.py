@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
 
-from repro.banks import Bank
+from repro.banks import Bank, format_seeds
 from repro.data.base import ImageData
 from repro.data.progress import slow_progress
 from repro.data.recorded import recorded_data
@@ -21,6 +21,7 @@ from repro.drawing.processes import one_process
 from repro.drawing.scores import Scores
 from repro.drawing.systems import systems_of
 from repro.errors import UserError
+from repro.files import csv_text, write_text
 from repro.images import to_uint8
 from repro.inverse.problem import Problem
 from repro.metrics.functional.mae import check_mae_threshold
@@ -104,12 +105,29 @@ def score(
         data = recorded_data(read.data_record, "the checkpoint", "--data")
     train = to_uint8(data.shown()[0]) if data is not None else None
     labelled = drawing.plan.classes is not None
-    scores = Scores(banks, descriptor, threshold, mae_threshold, train, metrics, fabric.device, labelled)
+    unseen = to_uint8(data.held_out()[0]) if data is not None and data.holdout else None
+    scores = Scores(banks, descriptor, threshold, mae_threshold, train, metrics, fabric.device, labelled, unseen)
     _feed(scores, drawing, batch_size, fabric)
+    rows, chances = scores.table(), scores.chances()  # asked for by all processes, which count together
     if fabric.is_global_zero:
         folder = run if run is not None or isinstance(model, Recorded) else run_folder_of(model)
         scores.picture = None if folder is None else _picture(drawing, banks, folder)
+        if folder is not None:
+            scores.written = folder / f"{drawing.label}.scores.csv"
+            conditions = {"descriptor": descriptor.name, "threshold": threshold, "mae_threshold": mae_threshold}
+            write_text(scores.written, _csv(rows, chances, conditions | {"seeds": format_seeds(drawing.numbers)}))
     return scores
+
+
+def _csv(rows: Iterable[Any], chances: Mapping[str, float], conditions: Mapping[str, Any]) -> str:
+    """The scores as a table, each row with its chance level and what it was measured under."""
+    table = []
+    for name, value, interval, count in rows:
+        low, high = interval or ("", "")
+        n = "" if count is None else count
+        row = {"score": name, "value": value, "low": low, "high": high, "n": n, "chance": chances.get(name, "")}
+        table.append(row | dict(conditions))
+    return csv_text(table)
 
 
 def _feed(scores: Scores, drawing: Drawing, batch_size: int, fabric: Fabric) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from trainings import assert_equal, state, trainer
 
 from repro import records
-from repro.checkpoints.loading import load_model
+from repro.checkpoints.loading import load_model, load_training
 from repro.checkpoints.native import read_checkpoint
 from repro.data.digits import Digits
 from repro.denoisers import GaussianDenoiser, NetworkDenoiser
@@ -129,7 +129,7 @@ def test_labels_reach_all_three_networks(tmp_path):
     losses = [student.loss_at(student.trained, student.target, x_0, eps, t, s, each) for each in (labels, labels + 1)]
     assert ((losses[0] - losses[1]).abs() > 1e-7).all()
     seen = {}
-    parts = (("student", student.trained), ("target", student.target), ("teacher", student.teacher))
+    parts = (("student", student.trained), ("target", student.target), ("teacher", student.teaching.of(student)))
     for name, part in parts:
         part.network.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[2]}))
     student.loss_at(student.trained, student.target, x_0, eps, t, s, labels)
@@ -149,7 +149,7 @@ def test_a_student_starts_as_its_teacher(teacher):
     torch.testing.assert_close(student.trained.denoise(x, t), source.denoise(x, t), rtol=1e-2, atol=2e-3)
     assert not [name for name in student.state_dict() if "teacher" in name or "source" in name]
     roots = {name.partition(".")[0] for name in student.state_dict()}
-    assert roots == {"trained", "average", "target"}
+    assert roots == {"trained", "model", "target"}
 
 
 def test_a_checkpoint_stands_without_its_teacher(tmp_path, teacher):
@@ -166,8 +166,9 @@ def test_a_checkpoint_stands_without_its_teacher(tmp_path, teacher):
     assert record["kernel"]["name"] == "EDM"
     assert record["sampler"]["name"] == "Consistency"
     assert record["sigma_data"] == 0.4
+    module = load_training(tmp_path / "student")
     with pytest.raises(UserError, match="teacher: no checkpoint at"):
-        _ = again.teacher
+        module.teaching.of(module)
 
 
 def test_another_teacher_is_no_resume(tmp_path, teacher):

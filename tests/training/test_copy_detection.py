@@ -15,7 +15,7 @@ from scipy import fft, ndimage
 from torch import distributed, multiprocessing
 
 from repro.analysis.copy_detection import detect_copies
-from repro.checkpoints.loading import load_model
+from repro.checkpoints.loading import load_model, load_training
 from repro.checkpoints.native import read_checkpoint
 from repro.cli.main import main
 from repro.data.digits import Digits
@@ -227,8 +227,9 @@ def test_training_teaches_to_find_copies(run, tmp_path):
 
 def test_a_descriptor_of_a_run_uses_the_averaged_weights(run):
     held = Digits(holdout=397).held_out()[0][:9]
-    model = load_model(run)
+    model = load_training(run)
     assert isinstance(model, CopyDetection)
+    assert torch.equal(load_model(run)(to_float(held)), model.average(to_float(held)))
     with torch.no_grad():
         expected = model.average(to_float(held))
         assert (model.trained.eval()(to_float(held)) - expected).abs().max() > 1e-3
@@ -236,7 +237,7 @@ def test_a_descriptor_of_a_run_uses_the_averaged_weights(run):
 
 
 def test_validation_is_repeatable_and_leaves_the_draws_alone(run):
-    results, model = [], load_model(run)
+    results, model = [], load_training(run)
     for _ in range(2):
         state = torch.random.get_rng_state()
         trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
@@ -252,7 +253,7 @@ def test_a_descriptor_draws_nothing(command, run, capsys, monkeypatch, tmp_path)
     assert main([command, "--ckpt_path", str(run), "--seeds", "0-3"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
-    assert "CopyDetection, which draws no images; use it: repro compare BANK BANK --descriptor SmallSSCD" in told
+    assert "CopyDescriptor, which draws no images; use it: repro compare BANK BANK --descriptor SmallSSCD" in told
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 
 from repro import records
 from repro.checkpoints.loading import load_model
-from repro.checkpoints.native import read_checkpoint
+from repro.checkpoints.native import read_checkpoint, training_record
 from repro.data.digits import Digits
 from repro.errors import UserError
 from repro.images import to_float
@@ -105,9 +105,9 @@ def test_a_checkpoint_is_rebuilt_resumed_and_sampled_without_the_start(start, tm
     model = fit(tmp_path / "run", FineTuning(str(tmp_path / "start"), sampler=Heun(2), **TRAINING))
     shutil.rmtree(tmp_path / "start")
     found = load_model(tmp_path / "run")
-    assert torch.equal(found.sample(range(4)), model.eval().sample(range(4)))
+    assert torch.equal(found.sample(range(4)), model.model.sample(range(4)))
     assert (found.sampler.steps, type(found.times).__name__) == (2, "LogNormalTimes")
-    again = records.rebuild(records.record_of(found))
+    again = records.rebuild(training_record(read_checkpoint(tmp_path / "run")))
     assert again.images_seen == 0
     fit(tmp_path / "run", again, 4, tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert again.images_seen == 32
