@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import glob
 import hashlib
 import io
 import os
@@ -70,7 +71,7 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
 
     The bytes go to a hidden file of the same folder, are flushed to the disk, and the file is then renamed. Whatever
     goes wrong before (no space left, a signal, an exception of the caller) leaves the old file, or none. What a killed
-    process leaves is a part, which :func:`sweep_parts` removes.
+    process leaves is a part, which the next one that writes the file removes, or :func:`sweep_parts`.
 
     Args:
         path: The file; its folder must exist.
@@ -87,6 +88,7 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
     aside: Path | None = None
     try:
         try:
+            sweep_parts(path.parent, path.name)
             file = _open_part(path)
             aside = Path(file.name)
             with file:
@@ -117,9 +119,15 @@ def _open_part(path: Path) -> BinaryIO:
         return file
 
 
-def sweep_parts(folder: str | os.PathLike[str]) -> None:
-    """Removes the parts that killed processes left in a folder; those of living processes are locked and stay."""
-    for part in Path(folder).glob(".*.part"):
+def sweep_parts(folder: str | os.PathLike[str], name: str = "*") -> None:
+    """Removes the parts that killed processes left in a folder; those of living processes are locked and stay.
+
+    Args:
+        folder: The folder.
+        name: Of the file whose parts they are; of all by default.
+    """
+    name = name if name == "*" else glob.escape(name)
+    for part in Path(folder).glob(f".{name}.*.part"):
         with contextlib.suppress(OSError), open(part, "rb") as file:
             if _lock(file.fileno(), wait=False):
                 part.unlink(missing_ok=True)

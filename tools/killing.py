@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,7 +123,11 @@ def _fork(folder: Path, words: tuple[str, ...]) -> int:
         code = main(list(words))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 71
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
