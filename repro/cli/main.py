@@ -27,6 +27,7 @@ COMMANDS = {
 }
 _INTERRUPTED = 130
 _MISTAKE = 2
+_PARTNER_GONE = ("closed by peer", "reset by peer", "was likely closed", "NCCL communicator was aborted")
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -80,6 +81,14 @@ def _unwritable(error: BaseException) -> UserError | None:
     return None
 
 
+def _left_alone(error: BaseException) -> UserError | None:
+    """The one line for a process whose partners in a distributed run are gone; the first of them says why."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and any(sign in text for sign in _PARTNER_GONE):
+        return UserError("another process of this run has ended, so this one ends too; its own last line says why")
+    return None
+
+
 def _user_error(error: BaseException | None) -> UserError | None:
     """The user's mistake that an exception stands for: itself, or what it was raised from."""
     while error is not None and not isinstance(error, UserError):
@@ -118,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        mistake = _user_error(error) or _unwritable(error)
+        mistake = _user_error(error) or _unwritable(error) or _left_alone(error)
         if mistake is None:
             raise
         print(f"repro: error: {' '.join(str(mistake).split())}", file=sys.stderr)

@@ -77,6 +77,14 @@ class Parser(LightningArgumentParser):
         raise one_line(self, message) from None
 
 
+def _one_sentence(record: logging.LogRecord) -> bool:
+    """Lets through what Lightning says when a process that it launched has died, in words of ours."""
+    died = re.search(r"Child process .* terminated with code (-?\d+)", record.getMessage())
+    if died:
+        record.msg, record.args = f"repro: error: a process of this run died (code {died[1]}); all others are ended", ()
+    return died is not None
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keeps Lightning's notes off the screen; warnings take one line each."""
@@ -86,6 +94,9 @@ def quiet() -> Iterator[None]:
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    launcher.setLevel(logging.INFO)
+    launcher.addFilter(_one_sentence)
     with warnings.catch_warnings():
         for text in _NOISE:
             warnings.filterwarnings("ignore", message=text)
