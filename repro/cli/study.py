@@ -6,7 +6,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from jsonargparse import ActionConfigFile
 from repro.cli.fill import build
 from repro.cli.main import main
 from repro.cli.named_configs import config_path
-from repro.cli.overlays import read_config
+from repro.cli.overlays import layers, read_config
 from repro.cli.parser import Parser, quiet
 from repro.cli.words import split
 from repro.errors import UserError, unknown
 from repro.records import flat
 from repro.registry import entries, load, names
 from repro.studies import SCALES, Study
-from repro.studies.executors import LocalExecutor
-from repro.studies.jobs import Job, remaining
+from repro.studies.cost import cost_of
+from repro.studies.executors import Executor, Local
+from repro.studies.jobs import Job, merged, remaining, state_of
 
 __all__ = ["run"]
 
@@ -43,8 +44,11 @@ def _parser(study: type[Study] | None) -> Parser:
     parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
     parser.add_argument("--overlay", type=str | None, help="Config whose settings win over those of every training.")
     parser.add_argument("--part", type=str | None, help="Do only this measurement, on what is in the folder.")
-    parser.add_argument("--workers", type=int | None, help="Jobs at a time; one a core by default, or one a GPU.")
-    parser.add_argument("--dry_run", action="store_true", help="Print the jobs and their estimated cost, and stop.")
+    parser.add_argument("--executor", type=Executor | None, help="What runs the jobs (repro plugins executors).")
+    parser.add_argument("--workers", type=int | None, help="Short for --executor Local --executor.workers.")
+    parser.add_argument("--gpu_tflops", type=float, default=40.0, help="What a GPU is taken to sustain, for the cost.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the jobs, their sizes and their cost, and stop.")
+    parser.add_argument("--cancel", action="store_true", help="Take back the jobs that an executor has handed on.")
     if study is not None:
         parser.add_class_arguments(study, instantiate=False, sub_configs=True)
     return parser
@@ -97,16 +101,39 @@ def _overlay(wanted: str | None) -> Mapping[str, Any]:
     return settings
 
 
-def _listed(jobs: Sequence[Job], folder: Path) -> str:
-    left = {job.name for job in remaining(jobs, folder)}
-    lines = []
+def _listed(jobs: Sequence[Job], folder: Path, running: Mapping[str, str], gpu_tflops: float) -> Iterator[str]:
+    """One line a job with its state, settings and size, and what is left to be done."""
+    left = remaining(jobs, folder)
     for job in jobs:
         settings = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in flat(job.settings, "").items())
-        done = "" if job.name in left else "done  "
-        lines.append(f"{done}{job.name}: repro {job.command}: {settings}  (about {job.size.seconds:.0f} s)")
-    seconds = sum(job.size.seconds for job in jobs if job.name in left)
-    lines.append(f"{len(left)} of {len(jobs)} jobs are left: about {seconds / 60:.0f} minutes on one core")
-    return "\n".join(lines)
+        state = running.get(job.name, "").lower() or state_of(job, folder)
+        size = f"about {job.size.seconds:.0f} s" if job.size.seconds < 600 else f"{job.size.seconds / 60:,.0f} minutes"
+        size += f", {job.size.memory:g} GB" + (f", {job.size.gpus} GPU" if job.size.gpus else "")
+        yield f"{state + '  ' if state else ''}{job.name}: repro {job.command}: {settings}  ({size})"
+    seconds = sum(job.size.seconds for job in left)
+    where = "a GPU each" if any(job.size.gpus for job in left) else "one core"
+    yield f"{len(left)} of {len(jobs)} jobs are left: about {seconds / 60:,.0f} minutes on {where}"
+    if any(job.size.gpus for job in left):
+        yield cost_of(left, _resolved, gpu_tflops)
+
+
+def _resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a job, those of the configs that it starts from below them."""
+    named: dict[str, str] = {}
+    starts = settings.get("config", [])
+    result: dict[str, Any] = {}
+    for start in [starts] if isinstance(starts, str) else starts:
+        for _, layer in layers(start, named):
+            result = merged(result, layer)
+    return merged(result, {key: value for key, value in settings.items() if key != "config"})
+
+
+def _executor(config: Any) -> Executor:
+    if config.workers is None:
+        return build(config.executor, "executor") or Local()
+    if config.executor is not None:
+        raise UserError("--workers is short for --executor Local --executor.workers; give one of the two")
+    return Local(config.workers)
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -130,11 +157,16 @@ def run(command: str, arguments: list[str]) -> int:
         folder = Path(config.output or f"runs/{config.study}_{config.scale}")
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; name another folder: --output DIR")
+        executor = _executor(config)
         over = _overlay(config.overlay)
-        if config.dry_run or config.part:
-            plan, _ = study.planned(folder, config.scale, over)
-            print(f"measured: {plan.measure_now(config.part)}" if config.part else _listed(plan.jobs(), folder))
-            return 0
-        report = study.run(folder, config.scale, LocalExecutor(main, config.workers), over)
-    print(report, file=sys.stdout)
+        plan, _ = study.planned(folder, config.scale, over)
+        if config.cancel:
+            lines = [f"cancelled: {', '.join(executor.cancel(folder)) or 'nothing was there'}"]
+        elif config.part:
+            lines = [f"measured: {plan.measure_now(config.part)}"]
+        elif config.dry_run:
+            lines = [*_listed(plan.jobs(), folder, executor.running(folder), config.gpu_tflops)]
+        else:
+            lines = [study.run(folder, config.scale, executor, main, over)]
+    print(*lines, sep="\n", file=sys.stdout)
     return 0

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from repro.errors import UserError
 from repro.records import record_of
 from repro.registry import Plugin
-from repro.studies.executors.base import Executor
+from repro.studies.executors.base import Command, Executor
 from repro.studies.jobs import Job, check_settings
 from repro.studies.plan import Plan
 from repro.studies.report import Report
@@ -73,15 +73,29 @@ class Study(Plugin, ABC):
         self.report(report, parts)
         return str(report)
 
-    def run(self, folder: Path, scale: str, executor: Executor, over: Mapping[str, Any] | None = None) -> str:
+    def run(
+        self,
+        folder: Path,
+        scale: str,
+        executor: Executor,
+        command: Command,
+        over: Mapping[str, Any] | None = None,
+    ) -> str:
         """Does what is missing, then reports.
+
+        Args:
+            folder: The study's folder.
+            scale: Name of one of :attr:`scales`.
+            executor: Runs the jobs.
+            command: Runs the words after ``repro`` and returns the exit code.
+            over: Settings that win over those of every training.
 
         Raises:
             UserError: a job failed, or the folder holds jobs that were done under other settings.
         """
         jobs = self.planned(folder, scale, over)[0].jobs()
         check_settings(jobs, folder)
-        executor.run(jobs, folder)
+        executor.run(jobs, folder, command)
         return self.reported(folder, scale)
 
 

@@ -19,7 +19,18 @@ from repro.files import write_text
 from repro.records import differences
 from repro.studies.scales import Size
 
-__all__ = ["Job", "check_settings", "file_of", "in_order", "is_done", "nested", "remaining", "with_settings"]
+__all__ = [
+    "Job",
+    "check_settings",
+    "file_of",
+    "in_order",
+    "is_done",
+    "merged",
+    "nested",
+    "remaining",
+    "state_of",
+    "with_settings",
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ def is_done(job: Job, folder: Path) -> bool:
     return file_of(folder, job, "done").is_file()
 
 
+def state_of(job: Job, folder: Path) -> str:
+    """``done``, ``failed`` (of a job that can be tried again) or nothing."""
+    return next((kind for kind in ("done", "failed") if file_of(folder, job, kind).is_file()), "")
+
+
 def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
     """The jobs that are not finished yet, in order."""
     return [job for job in jobs if not is_done(job, folder)]
@@ -136,10 +152,18 @@ def _moved(settings: Any, old: str, new: str) -> Any:
 
 def with_settings(job: Job, more: Mapping[str, Any]) -> Job:
     """A job under further settings, which win over its own."""
-    return replace(job, settings=_merged(job.settings, more))
+    return replace(job, settings=merged(job.settings, more))
 
 
-def _merged(below: Any, above: Any) -> Any:
+def merged(below: Any, above: Any) -> Any:
+    """Settings over others: mappings key by key, everything else as a whole; arguments go to the class below them.
+
+    Example:
+        >>> merged({"data": {"class_path": "Digits", "init_args": {"subset": 3}}}, {"data": {"subset": 4}})
+        {'data': {'class_path': 'Digits', 'init_args': {'subset': 4}}}
+    """
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
-    return {**below, **{key: _merged(below[key], value) if key in below else value for key, value in above.items()}}
+    if "class_path" in below and not above.keys() & {"class_path", "init_args"}:
+        above = {"init_args": above}
+    return {**below, **{key: merged(below[key], value) if key in below else value for key, value in above.items()}}

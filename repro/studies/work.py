@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +16,9 @@ from repro.errors import UserError
 from repro.files import write_text
 from repro.studies.jobs import Job, file_of, is_done, remaining
 
-__all__ = ["check_finished", "fail", "run_job"]
+__all__ = ["Subprocess", "check_finished", "fail", "run_job"]
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries: int = 0) -> bool:
@@ -31,6 +38,7 @@ def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries
     log = file_of(folder, job, "log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with _alone(file_of(folder, job, "lock")):
+        file_of(folder, job, "failed").unlink(missing_ok=True)
         for attempt in range(1, retries + 2):
             if is_done(job, folder):
                 return True
@@ -56,13 +64,40 @@ def _run(command: Callable[[list[str]], int], words: list[str]) -> int:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds a lock that ends with this process; where the file system has no locks, runs without."""
+    """Holds a lock that ends with this process and its commands; where the file system has no locks, runs without."""
     with open(path, "a") as file:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
+            os.set_inheritable(file.fileno(), True)  # a command that outlives this process keeps the lock
         yield
+
+
+class Subprocess:
+    """Runs ``repro`` commands each in a process of its own, which ends when this one does."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, words: list[str]) -> int:
+        command = [sys.executable, "-m", "repro", *words]
+        self._process = subprocess.Popen(
+            command, stdout=sys.stdout, stderr=sys.stderr, close_fds=False, preexec_fn=_in_child
+        )
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Asks the command that runs to save its state and leave, and waits until it has."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def _in_child() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # clusters send it to all processes; the parent answers it
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _last_line(log: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 
-from repro.cli.main import main
 from repro.records import flat
 from repro.studies.jobs import is_done, with_settings
 
@@ -17,7 +16,7 @@ class Here:
     def __init__(self, steps):
         self.steps, self.ran = steps, []
 
-    def run(self, jobs, folder):
+    def run(self, jobs, folder, command):
         (folder / "jobs").mkdir(parents=True, exist_ok=True)
         done = set()
         for job in jobs:
@@ -26,7 +25,7 @@ class Here:
             if not is_done(job, folder):
                 fits = job.command == "fit"
                 short = with_settings(job, {"trainer": {**QUIET, "max_steps": self.steps}}) if fits else job
-                assert main(short.words(folder)) == 0
+                assert command(short.words(folder)) == 0
                 job.words(folder)
                 (folder / "jobs" / f"{job.name}.done").touch()
                 self.ran.append(job.name)

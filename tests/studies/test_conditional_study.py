@@ -21,7 +21,7 @@ def test_tables_figure_and_text(tmp_path, monkeypatch):
     monkeypatch.setattr(conditional, "CONDITIONAL_SYSTEMS", systems)
     monkeypatch.setattr("repro.comparison.write.figures", lambda comparison: ())
     executor = Here(2)
-    told = load("studies", "conditional")(seeds="0-5").run(tmp_path, "tiny", executor)
+    told = load("studies", "conditional")(seeds="0-5").run(tmp_path, "tiny", executor, main)
     assert "EDM-cond - UViT-cond: " in told
     assert "n = 60, control" in told
     banks = {name: Bank.open(tmp_path / "banks" / name) for name in ("EDMv1", *systems)}
@@ -41,7 +41,7 @@ def test_tables_figure_and_text(tmp_path, monkeypatch):
     assert (tmp_path / "conditional.png").is_file()
     assert list((tmp_path / "results").glob("events*"))
     again = Here(2)
-    load("studies", "conditional")(seeds="0-5").run(tmp_path, "tiny", again)
+    load("studies", "conditional")(seeds="0-5").run(tmp_path, "tiny", again, main)
     assert again.ran == []
 
 

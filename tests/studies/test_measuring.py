@@ -31,7 +31,7 @@ def test_mog(tmp_path, monkeypatch):
     monkeypatch.setitem(mog._SIZES, "tiny", mog._Size("mlp", (3,), (16, 500), 1, {}))
     monkeypatch.setitem(SCALES, "tiny", dataclasses.replace(SCALES["tiny"], seeds="0-9"))
     executor = Here(30)
-    told = load("studies", "mog")().run(tmp_path, "tiny", executor)
+    told = load("studies", "mog")().run(tmp_path, "tiny", executor, main)
     assert "d = 3: score error" in told
     table = rows(tmp_path / "mog.csv")
     assert [(int(row["d"]), int(row["N"])) for row in table] == [(3, 16), (3, 500)]
@@ -51,13 +51,13 @@ def test_mog(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.glob("*.png")} == {"mog.png"}
     assert list((tmp_path / "results").glob("events*"))
     again = Here(30)
-    load("studies", "mog")().run(tmp_path, "tiny", again)
+    load("studies", "mog")().run(tmp_path, "tiny", again, main)
     assert again.ran == []
 
 
 def test_manifold(tmp_path, monkeypatch, two_systems):
     monkeypatch.setitem(manifold._SIZES, "tiny", manifold._Size(4, "0-29", 1))
-    told = load("studies", "manifold")().run(tmp_path, "tiny", Here(2))
+    told = load("studies", "manifold")().run(tmp_path, "tiny", Here(2), main)
     assert "the maps agree on" in told
     chosen = json.loads((tmp_path / "measured" / "corners.json").read_text())
     assert len(set(chosen["classes"])) == 3
@@ -79,7 +79,7 @@ def test_manifold(tmp_path, monkeypatch, two_systems):
 def test_jacobian(tmp_path, monkeypatch, two_systems):
     monkeypatch.setitem(jacobian._SIZES, "tiny", jacobian._Size(1, 3, 64, 1))
     monkeypatch.setattr(jacobian, "_STEPS", 3)
-    told = load("studies", "jacobian")().run(tmp_path, "tiny", Here(2))
+    told = load("studies", "jacobian")().run(tmp_path, "tiny", Here(2), main)
     assert "mlp_edm - ddpmpp_vp: mean cosine of predicted noises" in told
     table = rows(tmp_path / "ranks.csv")
     assert [row["system"] for row in table] == [name for name in ("mlp_edm", "ddpmpp_vp", "optimum") for _ in range(3)]

@@ -8,6 +8,7 @@ from study_runs import Here, options, rows
 
 from repro.banks import Bank
 from repro.checkpoints.loading import load_model
+from repro.cli.main import main
 from repro.metrics.functional.similarity import cosine
 from repro.noise import parse_seeds
 from repro.records import rebuild
@@ -38,7 +39,7 @@ def test_a_student_shares_no_seed_with_its_teacher_and_learns_from_other_noises(
 def test_recovery(tmp_path, monkeypatch):
     tiny = recovery._SIZES["tiny"]
     monkeypatch.setitem(recovery._SIZES, "tiny", tiny._replace(systems=tiny.systems[:1], bank=60, noises=20))
-    told = load("studies", "recovery")().run(tmp_path, "tiny", Here(20))
+    told = load("studies", "recovery")().run(tmp_path, "tiny", Here(20), main)
     assert "mlp_edm: teacher - student: RP" in told
     table = {row["with"]: row for row in rows(tmp_path / "recovery.csv")}
     assert list(table) == ["student", "same images", "other half", "mixture"]

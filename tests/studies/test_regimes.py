@@ -10,6 +10,7 @@ from study_runs import Here, options, rows
 
 from repro.banks import Bank
 from repro.checkpoints.loading import load_model
+from repro.cli.main import main
 from repro.images import to_float
 from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise
@@ -60,7 +61,7 @@ def test_at_the_scale_cpu_systems_and_optimum_have_the_same_images(tmp_path):
 
 def test_regimes_then_theory_in_one_folder(small, tmp_path):
     executor = Here(60)
-    told = load("studies", "regimes")().run(tmp_path, "tiny", executor)
+    told = load("studies", "regimes")().run(tmp_path, "tiny", executor, main)
     assert "RP MLP-96 - MLP-192" in told
     pairs = {(row["N"], row["first"], row["second"]): row for row in rows(tmp_path / "regimes.csv")}
     copies = {(row["N"], row["system"]): row for row in rows(tmp_path / "memorization.csv")}
@@ -76,7 +77,7 @@ def test_regimes_then_theory_in_one_folder(small, tmp_path):
         assert nearest.max() <= 8
         assert float(copies[str(count), "optimum"]["gl"]) == 0
     before = list(executor.ran)
-    told = load("studies", "theory")().run(tmp_path, "tiny", executor)
+    told = load("studies", "theory")().run(tmp_path, "tiny", executor, main)
     assert executor.ran[len(before) :] == [f"measure_{s}_n{n}" for n in (8, 40) for s in ("MLP-96", "MLP-192")]
     assert told.count("RP with the optimum") == 4
     table = {(row["N"], row["system"]): row for row in rows(tmp_path / "theory.csv")}
@@ -86,7 +87,7 @@ def test_regimes_then_theory_in_one_folder(small, tmp_path):
 
 
 def test_losses_of_theory_are_those_of_a_loop(small, tmp_path):
-    load("studies", "theory")().run(tmp_path, "tiny", Here(5))
+    load("studies", "theory")().run(tmp_path, "tiny", Here(5), main)
     found = [row for row in rows(tmp_path / "levels.csv") if (row["system"], row["N"]) == ("MLP-96", "8")]
     module = load_model(tmp_path / "runs" / "MLP-96_n8")
     x_0 = to_float(rebuild(module.data_record).images()).double()

@@ -1,2 +1,4 @@
 from .base import Executor as Executor
-from .local import LocalExecutor as LocalExecutor
+from .local import Local as Local
+from .ray import Ray as Ray
+from .slurm import Slurm as Slurm
