@@ -5,7 +5,7 @@ from .descriptors import Descriptors as Descriptors
 from .finetune import Finetune as Finetune
 from .inpaint import Inpaint as Inpaint
 from .jacobian import Jacobian as Jacobian
-from .jobs import Job as Job
+from .jobs import Job as Job, Size as Size
 from .manifold import Manifold as Manifold
 from .mog import Mog as Mog
 from .plan import Drawn as Drawn, Measured as Measured, Plan as Plan, Trained as Trained, seeded as seeded
@@ -13,7 +13,7 @@ from .quickstart import Quickstart as Quickstart
 from .recovery import Recovery as Recovery
 from .regimes import Regimes as Regimes
 from .report import Report as Report, rate_cells as rate_cells, rate_text as rate_text
-from .scales import SCALES as SCALES, Judge as Judge, Scale as Scale, Size as Size
+from .scales import SCALES as SCALES, Judge as Judge, Scale as Scale
 from .similarity import Similarity as Similarity
 from .systems import (
     CONDITIONAL_SYSTEMS as CONDITIONAL_SYSTEMS,

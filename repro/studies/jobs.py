@@ -17,10 +17,10 @@ import yaml
 from repro.errors import UserError
 from repro.files import write_text
 from repro.records import differences
-from repro.studies.scales import Size
 
 __all__ = [
     "Job",
+    "Size",
     "check_settings",
     "file_of",
     "in_order",
@@ -31,6 +31,21 @@ __all__ = [
     "state_of",
     "with_settings",
 ]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a job is expected to need.
+
+    Attributes:
+        seconds: Time on one core, or on the GPUs where there are any.
+        gpus: Number of GPUs.
+        memory: Main memory in GB.
+    """
+
+    seconds: float = 60.0
+    gpus: int = 0
+    memory: float = 4.0
 
 
 @dataclass(frozen=True)

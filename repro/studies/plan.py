@@ -13,8 +13,8 @@ from repro.banks import Bank
 from repro.checkpoints.loading import load_model
 from repro.errors import unknown
 from repro.files import write_text
-from repro.studies.jobs import Job, in_order, nested, with_settings
-from repro.studies.scales import Scale, Size
+from repro.studies.jobs import Job, Size, in_order, nested, with_settings
+from repro.studies.scales import Scale
 
 __all__ = ["Drawn", "Measured", "Plan", "Trained", "seeded"]
 

@@ -10,8 +10,9 @@ from repro.comparison import Comparison, compare
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor
 from repro.registry import build
+from repro.studies.jobs import Size
 
-__all__ = ["SCALES", "Judge", "Scale", "Size"]
+__all__ = ["SCALES", "Judge", "Scale"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,6 @@ class Judge:
     def descriptor(self, image_shape: tuple[int, int, int]) -> Descriptor:
         """Builds the descriptor for images of a shape (C, H, W)."""
         return default_descriptor(image_shape) if self.name is None else build("descriptors", self.name)
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a job is expected to need.
-
-    Attributes:
-        seconds: Time on one core, or on the GPUs where there are any.
-        gpus: Number of GPUs.
-        memory: Main memory in GB.
-    """
-
-    seconds: float = 60.0
-    gpus: int = 0
-    memory: float = 4.0
 
 
 @dataclass(frozen=True)

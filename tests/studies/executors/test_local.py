@@ -10,10 +10,15 @@ import time
 import pytest
 
 from repro.errors import UserError
-from repro.studies.executors import LocalExecutor
+from repro.studies.executors import Local
 from repro.studies.executors.local import _Slot
 from repro.studies.jobs import Job, is_done, remaining
 from repro.studies.work import run_job
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 def command(words):
@@ -46,7 +51,7 @@ def note(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_jobs_wait_for_what_they_need_and_run_once(tmp_path, workers):
     for _ in range(2):
-        LocalExecutor(command, workers).run(jobs(), tmp_path)
+        Local(workers).run(jobs(), tmp_path, command)
     assert sorted(note(tmp_path)) == ["draw", "fit", "other", "score"]
     assert [name for name in note(tmp_path) if name != "other"] == ["fit", "draw", "score"]
     assert remaining(jobs(), tmp_path) == []
@@ -57,7 +62,7 @@ def test_only_what_is_missing_is_done(tmp_path):
     (tmp_path / "jobs").mkdir()
     for name in ("fit", "other"):
         (tmp_path / "jobs" / f"{name}.done").touch()
-    LocalExecutor(command, 1).run(jobs(), tmp_path)
+    Local(1, retries=0).run(jobs(), tmp_path, command)
     assert note(tmp_path) == ["draw", "score"]
 
 
@@ -66,10 +71,10 @@ def test_only_what_is_missing_is_done(tmp_path):
 )
 def test_a_failed_job_holds_up_only_those_that_need_it_and_can_be_mended(tmp_path, kind, reason):
     with pytest.raises(UserError, match=rf"job draw failed: {reason}.*; 1 more wait for them; run the same command"):
-        LocalExecutor(command, 1).run(jobs(draw=kind), tmp_path)
+        Local(1, retries=0).run(jobs(draw=kind), tmp_path, command)
     assert note(tmp_path) == ["fit", "other"]
     assert [job.name for job in remaining(jobs(), tmp_path)] == ["draw", "score"]
-    LocalExecutor(command, 1).run(jobs(), tmp_path)
+    Local(1, retries=0).run(jobs(), tmp_path, command)
     assert note(tmp_path) == ["fit", "other", "draw", "score"]
     assert not (tmp_path / "jobs" / "draw.failed").exists()
 
@@ -90,7 +95,7 @@ def test_a_job_that_another_process_has_done_meanwhile_is_not_run_again(tmp_path
 
 def test_a_worker_sees_its_gpu_only(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    LocalExecutor(command).run(jobs(fit="gpu", other="gpu"), tmp_path)
+    Local().run(jobs(fit="gpu", other="gpu"), tmp_path, command)
     assert {"4fit", "7other"} <= set(note(tmp_path)) or {"7fit", "4other"} <= set(note(tmp_path))
 
 
@@ -100,7 +105,7 @@ def test_a_worker_ends_with_the_process_that_runs_the_study(tmp_path):
     child = os.fork()
     if child == 0:
         slot = _Slot(None)
-        slot.start(jobs()[0], tmp_path, command)
+        slot.start(jobs()[0], tmp_path, command, 0)
         slot.future.result()
         os.write(writer, str(next(iter(slot._pool._processes))).encode())
         os.kill(os.getpid(), signal.SIGKILL)
