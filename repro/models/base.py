@@ -147,6 +147,22 @@ class Model(Recorded):
             "them is kept"
         )
 
+    def encode(
+        self, images: Tensor, labels: Tensor | None = None, sampler: Sampler | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """Finds the noises, unit variance, float (n, C, H, W), that images are drawn from.
+
+        Args:
+            images: Floats, about [-1, 1], shape (n, C, H, W).
+            labels: Class numbers, int64 (n,), or None.
+            sampler: Walks back in place of the model's own.
+            guidance: As for :meth:`generate`.
+
+        Raises:
+            UserError: a model that is no denoiser; else as :meth:`repro.samplers.Sampler.encode`.
+        """
+        raise UserError(f"{type(self).__name__} draws in one pass, so its images cannot be walked back to noises")
+
     def check_labels(self, labels: Tensor | None) -> None:
         """Raises UserError when the labels do not fit the model."""
         if labels is None:

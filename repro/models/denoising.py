@@ -51,6 +51,16 @@ class Denoising(Model):
         denoiser = self.denoiser if guidance == 1 else GuidedDenoiser(self.denoiser, guidance)
         return (sampler or self.sampler).sample(denoiser, noise, labels)
 
+    def encode(
+        self, images: Tensor, labels: Tensor | None = None, sampler: Sampler | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """Finds the noises, unit variance, float (n, C, H, W), that images are drawn from."""
+        self.check_labels(labels)
+        self.check_drawing(sampler, guidance)
+        denoiser = self.denoiser if guidance == 1 else GuidedDenoiser(self.denoiser, guidance)
+        with torch.no_grad():
+            return (sampler or self.sampler).encode(denoiser, images, labels)
+
 
 class DenoisingModel(Denoising):
     """A network under its kernel and parameterisation, drawn from with a sampler.

@@ -16,7 +16,10 @@ from repro.kernels import Kernel
 from repro.noise import NoiseStream
 from repro.registry import Plugin
 
-__all__ = ["Run", "Sampler", "Step"]
+__all__ = ["Run", "Sampler", "Step", "noised"]
+
+_REVERSIBLE = "take Euler, Heun, RK45, or DPMSolver with --sampler.method singlestep and order 1 or 2"
+_INVERSIONS = 3
 
 
 @dataclass
@@ -159,9 +162,69 @@ class Sampler(Plugin, ABC):
     def check_start(self, kernel: Kernel) -> None:
         """Raises a UserError when the walk does not start at the noise level of the starting noise."""
 
+    def encode(self, denoiser: Denoiser, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        r"""Carries clean images back to the noises that they are drawn from, float64 (B, C, H, W), of unit variance.
+
+        The probability flow is walked from the data to the noise, over the same times as when drawing. A sampler that
+        ends by denoising starts from the :math:`x_t` at its last time whose denoised image is the given one.
+
+        Args:
+            denoiser: A posterior mean, unconditional or conditional.
+            images: Floats, about [-1, 1], shape (B, C, H, W).
+            labels: Class numbers, int64 (B,), or None.
+
+        Raises:
+            UserError: a sampler that cannot run backwards, or images of another shape than the denoiser's.
+
+        Source: Song et al. 2021, arXiv:2011.13456, appendix D.4; for DDIM, arXiv:2010.02502, section 5.4.
+
+        Example:
+            >>> from repro.denoisers import GaussianDenoiser
+            >>> from repro.kernels import EDM
+            >>> from repro.samplers import Heun
+            >>> denoiser, noise = GaussianDenoiser(EDM(), (1, 2, 2)), torch.ones(1, 1, 2, 2)
+            >>> sampler = Heun(steps=200)
+            >>> bool(((sampler.encode(denoiser, sampler.sample(denoiser, noise)) - noise).abs() < 1e-3).all())
+            True
+        """
+        if tuple(images.shape[1:]) != denoiser.image_shape:
+            raise UserError(f"images are {tuple(images.shape[1:])}, the denoiser's are {denoiser.image_shape}")
+        self.check_reversible()
+        holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), images)
+        x = images.to(holder.device, torch.float64)
+        run = Run(denoiser, None if labels is None else labels.to(holder.device))
+        for step in self.walk_back(run, x):
+            x = step.x_s
+        return x / denoiser.kernel.prior_scale
+
+    def check_reversible(self) -> None:
+        """Raises a UserError when the sampler cannot walk from images to noises."""
+        name = type(self).__name__
+        if self.stochastic:
+            raise UserError(f"{name} draws noise on its way, so an image has no noise of its own; {_REVERSIBLE}")
+        if self.consistency or type(self).walk_back is Sampler.walk_back:
+            raise UserError(f"{name} cannot walk from images to noises; {_REVERSIBLE}")
+
+    def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
+        """Carries float64 clean images to ``run.kernel.t_max``, one step at a time; not every sampler can."""
+        raise UserError(f"{type(self).__name__} cannot walk from images to noises; {_REVERSIBLE}")
+
     @abstractmethod
     def walk(self, run: Run, x: Tensor) -> Iterator[Step]:
         """Carries float64 ``x`` at ``run.kernel.t_max`` to images, one step at a time.
 
         After each yield the walk goes on from the step's ``x_s``, which the caller may have changed.
         """
+
+
+def noised(run: Run, images: Tensor, t: Tensor) -> Tensor:
+    r"""Finds the :math:`x_t` at a small time whose denoised image is the given one, (B, C, H, W).
+
+    Iterates :math:`x \leftarrow x + \alpha_t (x_0 - \hat x_0(x))`; along a direction in which the data have the
+    variance :math:`c^2` an iteration leaves :math:`\sigma_t^2 / (\alpha_t^2 c^2 + \sigma_t^2)` of the error.
+    """
+    alpha = run.kernel.alpha(t).to(images)
+    x = alpha * images
+    for _ in range(_INVERSIONS):
+        x = x + alpha * (images - run.denoise(x, t))
+    return x

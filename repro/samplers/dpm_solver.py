@@ -28,7 +28,7 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.samplers.adaptive import attempts, power, put, rms
-from repro.samplers.base import Run, Sampler, Step
+from repro.samplers.base import Run, Sampler, Step, noised
 from repro.samplers.steps import Spacing, check_choice, check_steps, end_time, noise_in, time_grid
 
 __all__ = ["DPMSolver"]
@@ -159,6 +159,25 @@ class DPMSolver(Sampler):
         if self.final_denoise:
             x_0 = run.denoise(x, t)
             yield Step(t, None, x, x_0, x_0)
+
+    def check_reversible(self) -> None:
+        """Raises a UserError unless the method is singlestep and the order 1 or 2."""
+        super().check_reversible()
+        if "singlestep" not in self.method or self.order > 2:
+            raise UserError(
+                f"DPMSolver walks from images to noises as singlestep of order 1 or 2, not as {self.method} of order "
+                f"{self.order}; give --sampler.method singlestep --sampler.order 2"
+            )
+
+    def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
+        """Steps over the same times, the last one first."""
+        update, times = _Update(run.kernel, self.algorithm, self.solver_type), self.times(run.kernel).flip(0)
+        x = noised(run, x, times[0]) if self.final_denoise else x
+        for order, (t, s) in zip(reversed(self.orders()), pairwise(times), strict=True):
+            inner = time_grid(run.kernel, self.spacing, order, s.item(), t.item(), self.rho)[1:-1].flip(0)
+            x_0 = run.denoise(x, t)
+            yield (step := Step(t, s, x, x_0, update.singlestep(run, x, update.model(x, x_0, t), t, s, [*inner])[-1]))
+            x = step.x_s
 
     def _singlestep(self, run: Run, x: Tensor) -> Iterator[Step]:
         update = _Update(run.kernel, self.algorithm, self.solver_type)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.samplers.adaptive import attempts, power, put, rms
-from repro.samplers.base import Run, Sampler, Step
+from repro.samplers.base import Run, Sampler, Step, noised
 from repro.samplers.steps import end_time, noise_in
 
 __all__ = ["RK45"]
@@ -73,18 +73,36 @@ class RK45(Sampler):
     def walk(self, run: Run, x: Tensor) -> Iterator[Step]:
         """Steps from the kernel's ``t_max`` to the end, then, with ``final_denoise``, to the clean image."""
         kernel = run.kernel
-        ends = torch.tensor([kernel.t_max, end_time(kernel, self.t_end)], dtype=torch.float64, device=x.device)
+        self.evaluations = 0
+        for step in self._flow(run, x, kernel.t_max, end_time(kernel, self.t_end)):
+            yield step
+            t, x = step.s, step.x_s
+        if self.final_denoise:
+            self.evaluations += 1
+            x_0 = run.denoise(x, t)
+            yield Step(t, None, x, x_0, x_0)
+
+    def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
+        """Steps from the end to the kernel's ``t_max``."""
+        end = end_time(run.kernel, self.t_end)
+        self.evaluations = 0
+        x = noised(run, x, torch.tensor(end, dtype=torch.float64)) if self.final_denoise else x
+        yield from self._flow(run, x, end, run.kernel.t_max)
+
+    def _flow(self, run: Run, x: Tensor, start: float, stop: float) -> Iterator[Step]:
+        """Steps from one time to another, either way."""
+        kernel, way = run.kernel, 1 if start > stop else -1
+        ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
         t, last = (end.expand(len(x), 1, 1, 1) for end in ends)
         angle, end = kernel.ratio(t).atan(), kernel.ratio(last).atan()
-        self.evaluations = 0
         x_0, slope = self._slope(run, angle, z := x / _scale(run, t), t)
-        size = self._first_size(run, angle, z, slope, end)
+        size = self._first_size(run, angle, z, slope, end, way)
         for _ in attempts("RK45"):
-            rows = (angle > end).flatten().nonzero().squeeze(1)
+            rows = (way * (angle - end) > 0).flatten().nonzero().squeeze(1)
             if not len(rows):
                 break
-            at, step, remaining = angle[rows], size[rows], (angle - end)[rows]
-            ahead = torch.where(step < remaining, at - step, end[rows])
+            at, step, remaining = angle[rows], size[rows], way * (angle - end)[rows]
+            ahead = torch.where(step < remaining, at - way * step, end[rows])
             new_z, new_x_0, new_slope, error = self._try(run.of_rows(rows), at, ahead, z[rows], slope[rows])
             accepted = ~(error > 1)
             factor = (_SAFETY * power(error, -1 / _ORDER)).clamp(_SHRINK, _GROW)
@@ -92,16 +110,12 @@ class RK45(Sampler):
             moved, kept = rows[accepted.flatten()], accepted.flatten()
             angle, z = put(angle, moved, ahead[kept]), put(z, moved, new_z[kept])
             slope = put(slope, moved, new_slope[kept])
-            s = put(t, moved, torch.where(angle > end, kernel.time_of_ratio(angle.tan()), last)[moved])
+            s = put(t, moved, torch.where(angle == end, last, kernel.time_of_ratio(angle.tan()))[moved])
             x_s = put(x, moved, z[moved] * _scale(run, s[moved]))
             yield (taken := Step(t, s, x, x_0, x_s))
             t, x, x_0 = s, taken.x_s, put(x_0, moved, new_x_0[kept])
             if x is not x_s:  # steered from outside: the slope that was kept is not that of this image
                 x_0, slope = self._slope(run, angle, z := x / _scale(run, t), t)
-        if self.final_denoise:
-            self.evaluations += 1
-            x_0 = run.denoise(x, t)
-            yield Step(t, None, x, x_0, x_0)
 
     def _slope(self, run: Run, angle: Tensor, z: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The denoised image, and dz / d(angle)."""
@@ -121,12 +135,14 @@ class RK45(Sampler):
         allowed = self.atol + self.rtol * torch.maximum(z.abs(), reached.abs())
         return reached, x_0, slope, rms(h * _sum(_ERROR, slopes) / allowed).nan_to_num(0.0, 0.0)
 
-    def _first_size(self, run: Run, angle: Tensor, z: Tensor, slope: Tensor, end: Tensor) -> Tensor:
+    def _first_size(self, run: Run, angle: Tensor, z: Tensor, slope: Tensor, end: Tensor, way: int) -> Tensor:
         """A step whose error is about a hundredth of what is allowed, from the slopes at two points."""
         allowed = self.atol + self.rtol * z.abs()
         near, steep = rms(z / allowed), rms(slope / allowed)
-        tiny = torch.minimum(torch.where((near > 1e-5) & (steep > 1e-5), 0.01 * near / steep, 1e-6), angle - end)
-        _, further = self._slope(run, angle - tiny, z - tiny * slope)
+        tiny = torch.minimum(
+            torch.where((near > 1e-5) & (steep > 1e-5), 0.01 * near / steep, 1e-6), way * (angle - end)
+        )
+        _, further = self._slope(run, angle - way * tiny, z - way * tiny * slope)
         bend = torch.maximum(rms((further - slope) / allowed) / tiny, steep)
         guess = torch.where(bend > 1e-15, power(0.01 / bend, 1 / _ORDER), tiny * 1e3)
         return torch.minimum(100 * tiny, guess).nan_to_num(1.0, 1.0)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from repro.errors import UserError, unknown
 from repro.kernels import Kernel
-from repro.samplers.base import Run, Sampler, Step
+from repro.samplers.base import Run, Sampler, Step, noised
 
 __all__ = [
     "COORDINATES",
@@ -251,6 +251,15 @@ class FixedSteps(Sampler):
             x_0, x_s = self.step(run, x, t, s)
             step = Step(t, s, x, x_0, x_s)
             yield step
+            x = step.x_s
+
+    def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
+        """Steps from the last noise level to the first."""
+        times = self.times(run.kernel).flip(0)
+        x = noised(run, x, times[0]) if self.final_denoise else x
+        for t, s in pairwise(times):
+            x_0, x_s = self.step(run, x, t, s)
+            yield (step := Step(t, s, x, x_0, x_s))
             x = step.x_s
 
     @abstractmethod
