@@ -20,6 +20,7 @@ COMMANDS = {
     "test": ("repro.cli.lightning", "score a model on the images it draws from numbered noises"),
     "predict": ("repro.cli.lightning", "draw images from numbered noises into a sample bank"),
     "compare": ("repro.cli.compare", "how alike models are, and how much they memorise"),
+    "encode": ("repro.cli.encode", "the noises that models give to images, and how alike they are"),
     "study": ("repro.cli.study", "run an experiment of the paper, or go on with it"),
     "import": ("repro.cli.import_", "keep the model of an author-released checkpoint as a run"),
     "new": ("repro.cli.new", "write a package of plug-ins to install and to change"),

@@ -11,6 +11,7 @@ from .distances import (
     KernelDistance as KernelDistance,
     SetMetric as SetMetric,
 )
+from .encoding import EncodingReproducibilityScore as EncodingReproducibilityScore
 from .generalization import GeneralizationScore as GeneralizationScore
 from .mae import MAEScore as MAEScore
 from .matrix import ReproducibilityCurve as ReproducibilityCurve, ReproducibilityMatrix as ReproducibilityMatrix

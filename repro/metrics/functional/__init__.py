@@ -9,6 +9,7 @@ from repro.metrics.functional.conditional import (
 from repro.metrics.functional.copies import have_copies
 from repro.metrics.functional.curves import generalization_curve, reproducibility_curve
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
+from repro.metrics.functional.encoding import code_statistics, encoding_matches, encoding_reproducibility_score
 from repro.metrics.functional.generalization import generalization_score, memorization_matches, nearest_other
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.mae import mae_matches, mae_score
@@ -25,7 +26,10 @@ __all__ = [
     "PairedTest",
     "between_matches",
     "between_reproducibility_score",
+    "code_statistics",
     "conditional_reproducibility_score",
+    "encoding_matches",
+    "encoding_reproducibility_score",
     "frechet_distance",
     "generalization_curve",
     "generalization_score",
