@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.metadata
 import inspect
 import pkgutil
@@ -416,3 +417,13 @@ def entry_of(cls: type) -> Entry | None:
                 if pkgutil.resolve_name(target) is cls:
                     return registered[0]
     return None
+
+
+_OF_RECORDS = ("differences", "flat", "rebuild", "record_of", "settle")
+
+
+def __getattr__(name: str) -> Any:
+    """Names that stood here before :mod:`repro.records`: plug-ins of others import them from here."""
+    if name in _OF_RECORDS:
+        return getattr(importlib.import_module("repro.records"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

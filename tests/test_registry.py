@@ -161,3 +161,12 @@ def test_nearest_and_unknown():
     assert nearest("sogunet", ["UViT", "SongUNet"]) == "SongUNet"
     assert nearest("zzz", ["UViT"]) is None
     assert str(unknown("kernel", "x", [])) == "unknown kernel 'x'; known: none"
+
+
+def test_names_of_records_are_still_found_where_plug_ins_import_them():
+    from repro import records, registry
+
+    assert registry.record_of is records.record_of
+    assert registry.rebuild is records.rebuild
+    with pytest.raises(AttributeError, match="no attribute 'record'"):
+        _ = registry.record

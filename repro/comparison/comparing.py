@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from torch import Tensor
@@ -150,13 +150,14 @@ def compare(
             range, or training images of another shape.
 
     Example:
+        >>> import torch
         >>> images = torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8)
         >>> result = compare({"a": images, "b": images.numpy()}, "Pixels")
         >>> result.scores["RP"].counts.tolist()
         [[50, 50], [50, 50]]
     """
     if isinstance(descriptor, str):
-        descriptor = build("descriptors", descriptor)
+        descriptor = cast(Descriptor, build("descriptors", descriptor))
     chosen = systems_of(systems, names, seeds, task, guidance, classes)
     names, manifests = [system.name for system in chosen], [system.manifest for system in chosen]
     check_systems(chosen, guidance != 1 or classes is not None)

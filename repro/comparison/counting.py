@@ -170,8 +170,12 @@ def _over_groups(
 
 def _together(groups: Sequence[Group]) -> Group:
     """All systems, for metrics that do not ask which image belongs to which."""
-    kinds = ("systems", "banks", "features")
-    return Group(*([item for group in groups for item in getattr(group, kind)] for kind in kinds), None)
+    return Group(
+        systems=[system for group in groups for system in group.systems],
+        banks=[bank for group in groups for bank in group.banks],
+        features=[features for group in groups for features in group.features],
+        shuffle=None,
+    )
 
 
 def _outcomes(group: Group, name: str, rule: _Rule) -> dict[Pair, Outcomes]:

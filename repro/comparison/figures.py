@@ -35,7 +35,8 @@ def curves(results: Results, score: PairCounts) -> Figure | None:
         return None
     pairs = score.pairs()
     rates = [score.curve(*pair) / score.totals[pair] for pair in pairs]
-    chance = [score.curve(*pair, control=True) / score.totals[pair] for pair in pairs if score.control is not None]
+    controlled = pairs if score.control is not None else []
+    chance = [score.curve(*pair, control=True) / score.totals[pair] for pair in controlled]
     names = [f"{results.names[i]} - {results.names[j]}" for i, j in pairs]
     title = f"{_TITLES.get(score.name, score.name)} by threshold"
     about = f"{condition(results, score)}, {results.conditions.data}{'; grey: shuffled noises' if chance else ''}"
@@ -52,7 +53,7 @@ def grid(results: Results) -> Figure:
         if mixed and bank.labels is not None:
             outcomes = results.scores["Between RP"].outcomes
             pair, outcome = next(item for item in outcomes.items() if number in item[0])
-            chosen = torch.from_numpy((outcome.first if pair[0] == number else outcome.second)[:count])
+            chosen = torch.tensor([outcome.rows(row)[pair.index(number)] for row in range(count)])
         images.append(bank.images[chosen])
     first = results.banks[0]
     for row in range(count):
@@ -84,20 +85,21 @@ def gl(results: Results) -> Figure | None:
 
 def nearest(results: Results) -> Figure | None:
     """The first samples of each system with training images above the training images nearest to them."""
-    known = [number for number, copies in enumerate(results.memorization) if copies]
+    systems = zip(results.names, results.banks, results.train, results.memorization, strict=True)
+    known = [
+        (name, bank.images, train, copies)
+        for name, bank, train, copies in systems
+        if train is not None and copies is not None
+    ]
     if not known:
         return None
-    about = f"{_gl_about(results)}{_left_out(known)}"
-    known, shown = known[:_MOST_SYSTEMS], min(_NEAREST, results.n)
-    copies = [results.memorization[number] for number in known]
+    about, shown = f"{_gl_about(results)}{_left_out(known)}", min(_NEAREST, results.n)
+    known = known[:_MOST_SYSTEMS]
     return nearest_grid(
-        [results.banks[number].images[:shown] for number in known],
-        [
-            results.train[number][torch.from_numpy(each.index[:shown])]
-            for number, each in zip(known, copies, strict=True)
-        ],
-        [each.similarity[:shown].tolist() for each in copies],
-        [results.names[number] for number in known],
+        [images[:shown] for _, images, _, _ in known],
+        [train[torch.from_numpy(copies.index[:shown])] for _, _, train, copies in known],
+        [copies.similarity[:shown].tolist() for _, _, _, copies in known],
+        [name for name, _, _, _ in known],
         "Samples and their nearest training images",
         f"above: sample; below: nearest training image and its similarity; {about}",
     )
@@ -113,8 +115,8 @@ SCORE_FIGURES: dict[str, Callable[[Results, PairCounts], Figure | None]] = {"{}"
 def figures(results: Results) -> Iterator[tuple[str, Figure]]:
     """All figures that have something to show, by name, one at a time."""
     for score in results.scores.values():
-        for name, draw in SCORE_FIGURES.items():
-            if (figure := draw(results, score)) is not None:
+        for name, draw_score in SCORE_FIGURES.items():
+            if (figure := draw_score(results, score)) is not None:
                 yield name.format(score.name), figure
     for name, draw in FIGURES.items():
         if (figure := draw(results)) is not None:

@@ -101,8 +101,10 @@ def _far(results: Results) -> Iterator[str]:
                     f"{middle:.2f} similar to the nearest, 95 % of the training images more than {limit:.2f} to "
                     "another one; its GL is high without being a merit"
                 )
-    rp, mae = (results.scores.get(name) for name in ("RP", "MAE"))
-    for i, j in rp.pairs() if rp is not None and mae is not None else []:
+    rp, mae = results.scores.get("RP"), results.scores.get("MAE")
+    if rp is None or mae is None:
+        return
+    for i, j in rp.pairs():
         if {i, j} <= {*far} and rp.rates[i, j] >= 0.5 > mae.rates[i, j]:
             yield (
                 f"{results.names[i]} and {results.names[j]} have RP {rp.rates[i, j]:.3f} but MAE score "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.banks import Bank
@@ -131,7 +132,8 @@ class PairCounts:
         threshold: float | None = None,
     ) -> PairCounts:
         """Counts the outcomes of K systems."""
-        counts, control, totals = np.zeros((3, count, count), dtype=np.int64)
+        counts: NDArray[np.int64] = np.zeros((count, count), dtype=np.int64)
+        control, totals = counts.copy(), counts.copy()
         for pair, outcome in outcomes.items():
             for i, j in {pair, pair[::-1]}:
                 counts[i, j], totals[i, j] = outcome.matches.sum(), len(outcome.matches)
@@ -162,10 +164,10 @@ class PairCounts:
 
     def thresholds(self) -> list[float]:
         """Where :meth:`curve` is taken: evenly, with the score's own threshold among them; none without values."""
-        if not self.sense:
+        if self.threshold is None:
             return []
         scale = 1.0 if self.sense == ">" else 255.0
-        return sorted({*(step * scale for step in THRESHOLDS), float(self.threshold)})
+        return sorted({*(step * scale for step in THRESHOLDS), self.threshold})
 
     def curve(self, first: int, second: int, control: bool = False) -> np.ndarray:
         """Counts of one pair at each of :meth:`thresholds`, int64 (t,), on the noises or on shuffled ones."""
@@ -325,14 +327,13 @@ class Results:
         for name in (system, first, second):
             if name not in self.names:
                 raise unknown("system", name, self.names)
-        matches = []
-        for other in (first, second):
-            pair = tuple(sorted((self.names.index(system), self.names.index(other))))
-            outcome = self.scores[score].outcomes.get(pair)
+        numbers, matches = [self.names.index(name) for name in (system, first, second)], []
+        for name, other in zip((first, second), numbers[1:], strict=True):
+            outcome = self.scores[score].outcomes.get((min(numbers[0], other), max(numbers[0], other)))
             if outcome is None:
-                raise UserError(f"{score} does not compare {system!r} with {other!r}; name another score or system")
+                raise UserError(f"{score} does not compare {system!r} with {name!r}; name another score or system")
             matches.append(outcome.matches)
-        return mcnemar_test(*matches, self.conditions.confidence)
+        return mcnemar_test(matches[0], matches[1], self.conditions.confidence)
 
 
 def counted(count: int, n: int, prefix: str = "", confidence: float = 0.95) -> dict[str, Any]:

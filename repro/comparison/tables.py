@@ -122,9 +122,8 @@ def paired(results: Results) -> list[Row]:
 
     Tests are those of all systems where they are at most :data:`MOST_PAIRED`, else of those that were asked for.
     """
-    rows, names = [], results.paired
-    if names is None:
-        names = results.names if len(results.names) <= MOST_PAIRED else ()
+    rows = []
+    names = (results.names if len(results.names) <= MOST_PAIRED else ()) if results.paired is None else results.paired
     systems = [results.names.index(name) for name in names]
     for score in results.scores.values():
         tests = list(_tests(score, systems, results.conditions.confidence))
@@ -153,7 +152,8 @@ def _tests(
             for x, y in combinations(range(len(alike)), 2):
                 triples.append((system, alike[x], alike[y]))
                 counts.append((both[x, x] - both[x, y], both[y, y] - both[x, y], both[x, y], n))
-    tests = paired_tests(*zip(*counts, strict=True), confidence) if counts else []
+    only_first, only_second, shared, sizes = zip(*counts, strict=True) if counts else ([], [], [], [])
+    tests = paired_tests(only_first, only_second, shared, sizes, confidence)
     yield from zip(triples, tests, strict=True)
 
 

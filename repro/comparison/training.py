@@ -98,7 +98,8 @@ class Training:
     def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
         """Nearest training image of each sample, from the samples' features."""
         matches = memorization_matches(own.to(self.device), self.features(images), threshold)
-        return Memorization(*(part.cpu().numpy() for part in matches), len(images), self.chance(images), threshold)
+        copies, similarity, index = (part.cpu().numpy() for part in matches)
+        return Memorization(copies, similarity, index, len(images), self.chance(images), threshold)
 
     def chance(self, images: Tensor) -> dict[str, np.ndarray]:
         """How near images that no system drew come to a training set; see :class:`Memorization`."""

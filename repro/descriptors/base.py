@@ -126,8 +126,12 @@ def check_images(images: Tensor) -> None:
 
 class _Images(Protocol):
     path: Path | None
-    images: Tensor
-    fingerprint: str
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 def features_of_bank(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -136,8 +136,11 @@ def systems_of(
         UserError: nothing at a path, a thing of another kind, names that do not fit.
     """
     how = _How(task=task, guidance=guidance, classes=classes, problem=problem, processes=processes)
-    items = [(None, item) for item in given] if not isinstance(given, Mapping) else list(given.items())
-    items = [named(item) if name is None and isinstance(item, str) else (name, item) for name, item in items]
+    items: list[tuple[str | None, Any]] = (
+        list(given.items())
+        if isinstance(given, Mapping)
+        else [named(item) if isinstance(item, str) else (None, item) for item in given]
+    )
     labels = _names(items, names)
     opened = [_opened(label, item) for label, (_, item) in zip(labels, items, strict=True)]
     there: list[list[Bank]] = []
@@ -179,14 +182,14 @@ def _opened(name: str, item: Any) -> System | tuple[Model, Path | None]:
 
 def _banks_there(model: Model, run: Path | None, how: _How) -> Iterator[Bank]:
     """Finished banks in a run that hold what the model would draw, of whatever seeds."""
-    files = sorted((run / "banks").glob(f"*/{MANIFEST_NAME}")) if run else []
-    wanted = how.drawing(model, [0]).manifest() if files else None
+    if not (files := sorted((run / "banks").glob(f"*/{MANIFEST_NAME}")) if run else []):
+        return
+    wanted = how.drawing(model, [0]).manifest()
     for file in files:
-        manifest = read_manifest(file.parent)
-        named_alike = replace(same_model(wanted, model, file.parent), seeds=manifest.seeds)
-        if not manifest.differences(named_alike):
-            bank = Bank.open(file.parent)
-            if bank.complete:
+        with suppress(UserError):  # one without images yet, or damaged, is none that can be used
+            manifest = read_manifest(file.parent)
+            named_alike = replace(same_model(wanted, model, file.parent), seeds=manifest.seeds)
+            if not manifest.differences(named_alike) and (bank := Bank.open(file.parent)).complete:
                 yield bank
 
 
@@ -213,12 +216,15 @@ def _drawn(
         return System(name, chosen, lambda: bank if bank.manifest.seeds == seeds else bank.select(seeds), note, True)
     with _named_errors(item, name):
         drawing = how.drawing(model, seeds)
-    steering = {"task": drawing.task, "guidance": drawing.guidance, "classes": drawing.classes}
+    chosen_task, guidance, classes = drawing.task, drawing.guidance, drawing.classes
     source = model if run is None else item  # read again when it draws, so that not all models are kept in memory
 
     def drawn() -> Bank:
         with _named_errors(item, name):
-            return draw(source, seeds, **steering, problem=how.problem, processes=how.processes)
+            return draw(
+                source, seeds, chosen_task, guidance=guidance, classes=classes, problem=how.problem,
+                processes=how.processes,
+            )  # fmt: skip
 
     return System(name, drawing.manifest(), drawn, drawn=True)
 

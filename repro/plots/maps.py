@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def plane_maps(
     from matplotlib.ticker import LogLocator
 
     norm = LogNorm(min(slope[slope > 0].min() for slope in slopes), max(slope.max() for slope in slopes))
-    style = {"origin": "lower", "extent": (*extent, *extent), "interpolation": "nearest"}
+    style: dict[str, Any] = {"origin": "lower", "extent": (*extent, *extent), "interpolation": "nearest"}
     figure, body = new_figure(0.9 + 2.8 * len(names), 4.6, title, subtitle)
     grid = body.add_gridspec(6, 2 * len(names), width_ratios=(1.9, 0.45) * len(names))
     for place, name in enumerate(names):

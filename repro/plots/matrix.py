@@ -48,9 +48,11 @@ def heat_map(
     if count <= _MOST_NUMBERS:
         for (row, column), rate in np.ndenumerate(shown):
             if np.isfinite(rate):
-                ink = "white" if rate > 0.55 else INK
-                style = {"ha": "center", "va": "center", "fontsize": 9 if count <= 10 else 7.5, "color": ink}
-                axes.text(column, row, _short(rate), **style).set_in_layout(False)
+                text = axes.text(
+                    column, row, _short(rate), ha="center", va="center", fontsize=9 if count <= 10 else 7.5
+                )
+                text.set_color("white" if rate > 0.55 else INK)
+                text.set_in_layout(False)
     axes.set_xticks(
         range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=letters, color=INK
     )  # fmt: skip

@@ -18,9 +18,12 @@ __all__ = ["above", "beside", "rendered", "save_pixels"]
 
 def rendered(figure: Figure, dpi: int = 110) -> np.ndarray:
     """Draws a figure as pixels, uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(dpi)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def above(pictures: Sequence[np.ndarray]) -> np.ndarray:

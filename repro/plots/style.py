@@ -13,7 +13,7 @@ from repro.images import viewable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
@@ -45,7 +45,7 @@ _SCALE = ("#f7f9fb", "#d3e3f1", "#9cc4e0", "#5a9bcb", "#2a6dab", "#0d3b70")
 _INCHES_A_LETTER = 0.0105  # of DejaVu Sans, for each point of its size: longer than the mean, shorter than the longest
 
 
-def colour_scale() -> LinearSegmentedColormap:
+def colour_scale() -> Colormap:
     """Maps values from low to high to colours from light to dark; what is not finite is grey."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -71,14 +71,15 @@ def new_figure(width: float, height: float, title: str, subtitle: str = "") -> t
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     width = max(width, text_width([title], 12) + 0.4)
     lines = textwrap.wrap(subtitle, max(20, int((width - 0.4) / (0.8 * _INCHES_A_LETTER * 8.5))))
     head = 0.45 + 0.15 * len(lines)
-    figure = Figure(figsize=(width, height + head), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height + head), facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
-    top, body = figure.subfigures(2, 1, height_ratios=(head, height))
+    top, body = np.asarray(figure.subfigures(2, 1, height_ratios=(head, height)))
     left, up = 0.2 / width, 1 - 0.15 / head
     top.text(left, up, title, ha="left", va="top", fontsize=11.5, fontweight="bold", color=INK)
     top.text(left, up - 0.25 / head, "\n".join(lines), ha="left", va="top", fontsize=8.5, color=FAINT)

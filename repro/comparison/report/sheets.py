@@ -101,20 +101,18 @@ def _chosen(results: Results, count: int) -> Sheets:
         for pair in score.pairs():
             ends = _ends(_order(score, pair), count)
             sheets.pairs[score.name, pair] = ends
-            found = score.outcomes[pair]
-            for place, of_bank in zip(pair, (found.first, found.second), strict=True):
-                shown = [row if of_bank is None else of_bank[row] for part in ends for row in part]
-                show(f"s{place}", results.banks[place].images, shown)
+            for row in (row for part in ends for row in part):
+                for place, of_bank in zip(pair, score.outcomes[pair].rows(row), strict=True):
+                    show(f"s{place}", results.banks[place].images, [of_bank])
     training: dict[int, str] = {}
-    for place, found in enumerate(results.memorization):
-        if found is not None:
-            ends = _ends(np.argsort(-found.similarity, kind="stable"), count)
-            images = results.train[place]
+    for place, (copies, images) in enumerate(zip(results.memorization, results.train, strict=True)):
+        if copies is not None and images is not None:
+            ends = _ends(np.argsort(-copies.similarity, kind="stable"), count)
             sheets.nearest[place] = ends
             sheets.train_of[place] = training.setdefault(id(images), f"t{place}")
             shown = [row for part in ends for row in part]
             show(f"s{place}", results.banks[place].images, shown)
-            show(sheets.train_of[place], images, found.index[shown])
+            show(sheets.train_of[place], images, copies.index[shown].tolist())
     sheets.rows = {name: sorted(places) for name, places in rows.items()}
     return sheets
 
