@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import Namespace
 
+from repro import registry
 from repro.cli.overlays import layers
 from repro.cli.schema import Slot, allow, options_of, settings_of, slot_of
 from repro.cli.words import Word
@@ -37,6 +39,7 @@ class Settings:
         for action in self._options.values():
             slot_of(getattr(action, "_typehint", None))
         self._chosen: dict[str, type] = {}
+        self._given: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._source = ""
         self._typed = True
 
@@ -77,7 +80,19 @@ class Settings:
             value = parse_yaml(value, f"--{where}")
             return Word(word.option, json.dumps(self._value(value, hint, where)))
         named = self._value(value, hint, where)
+        self._tell_of_kept(where)
         return word if named is value else Word(word.option, named)
+
+    def _tell_of_kept(self, key: str) -> None:
+        """Says which settings of a config's sampler another sampler keeps, as the number of its steps."""
+        before, arguments = self._given.pop(key, ("", {}))
+        cls = self._chosen.get(key)
+        if cls is None or cls.__name__ == before or "samplers" not in registry.groups_of(cls):
+            return
+        kept = [f"{name} {value}" for name, value in arguments.items() if name in options_of(cls) and value is not None]
+        if kept:
+            told = f"{cls.__name__} keeps what the config says of {before}: {', '.join(kept)}"
+            warnings.warn(f"{told}; to change it, type for example --{key}.{kept[0].partition(' ')[0]} N", stacklevel=2)
 
     def _help(self, word: Word, key: str) -> Word:
         slot = slot_of(self._hint(key.split(".")))
@@ -173,6 +188,7 @@ class Settings:
         path = self._choose(name, slot, key)
         if self._chosen.get(key) is None:
             raise UserError(f"{self._source}{key}: no class {name!r}; name one that is known")
+        self._given[key] = (self._chosen[key].__name__, arguments)
         result = {"class_path": path, "init_args": self._arguments(arguments, self._chosen[key], key)}
         return result | ({"dict_kwargs": value["dict_kwargs"]} if "dict_kwargs" in value else {})
 

@@ -92,3 +92,9 @@ def test_a_package_brings_its_own_without_being_imported(installed, elsewhere, c
 def test_a_name_that_two_packages_bring_is_refused(installed):
     with pytest.raises(UserError, match="config edm_cifar is brought by faces and repro; give the path"):
         config_path("edm_cifar")
+
+
+def test_another_sampler_says_which_steps_it_keeps() -> None:
+    words = ("fit", "--config", "edm_cifar", "--print_config", "--data", "Digits", "--model.sampler")
+    assert "Euler keeps what the config says of Heun: steps 18" in run_here(*words, "Euler").err
+    assert "keeps what" not in run_here(*words, "Heun").err
