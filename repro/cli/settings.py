@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import warnings
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -92,7 +92,8 @@ class Settings:
         kept = [f"{name} {value}" for name, value in arguments.items() if name in options_of(cls) and value is not None]
         if kept:
             told = f"{cls.__name__} keeps what the config says of {before}: {', '.join(kept)}"
-            warnings.warn(f"{told}; to change it, type for example --{key}.{kept[0].partition(' ')[0]} N", stacklevel=2)
+            option = kept[0].partition(" ")[0]
+            print(f"repro: {told}; to change it, type for example --{key}.{option} N", file=sys.stderr)
 
     def _help(self, word: Word, key: str) -> Word:
         slot = slot_of(self._hint(key.split(".")))
