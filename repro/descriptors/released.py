@@ -100,12 +100,13 @@ def prepacked(network: SSCDNetwork, dtype: torch.dtype = torch.float32) -> Calla
     """The same function for inference on a CPU: each convolution, sum and ReLU in one pass, channels last.
 
     Args:
-        network: A network of bottleneck blocks. Where PyTorch is built without oneDNN it is only :func:`fused`.
+        network: A network of bottleneck blocks. Where PyTorch is built without oneDNN, or the processor lacks what
+            oneDNN needs for ``dtype``, it is only :func:`fused`.
         dtype: Of the convolutions; pooling and projection stay float32.
     """
     network = fused(network).to(memory_format=torch.channels_last)
     network.backbone.to(dtype)
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+    if not _has_fused_convolutions(dtype):
         return lambda images: F.normalize(network.head(network.pool(network.backbone(images.to(dtype)).float())))
     backbone = network.backbone
     blocks = [block for stage in (1, 2, 3, 4) for block in backbone.get_submodule(f"layer{stage}")]
@@ -122,6 +123,12 @@ def prepacked(network: SSCDNetwork, dtype: torch.dtype = torch.float32) -> Calla
         return F.normalize(torch.cat(vectors))
 
     return describe
+
+
+def _has_fused_convolutions(dtype: torch.dtype) -> bool:
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _convolved(x: Tensor, layer: nn.Conv2d, then: str = "relu") -> Tensor:
