@@ -12,7 +12,7 @@ from .plan import Drawn as Drawn, Measured as Measured, Plan as Plan, Trained as
 from .quickstart import Quickstart as Quickstart
 from .recovery import Recovery as Recovery
 from .regimes import Regimes as Regimes
-from .report import Report as Report, rate_cells as rate_cells, rate_text as rate_text
+from .report import Report as Report, controls_of as controls_of, rate_cells as rate_cells, rate_text as rate_text
 from .scales import SCALES as SCALES, Judge as Judge, Scale as Scale
 from .similarity import Similarity as Similarity
 from .systems import (

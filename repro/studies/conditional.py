@@ -80,8 +80,14 @@ def _with_classes(compared: Comparison, row: Mapping[str, Any]) -> dict[str, Any
     """A row of between RP, with how many of its matches are under the class of the nearest training image."""
     place, other = compared.names.index(row["first"]), compared.names.index(row["second"])
     outcome = compared.scores["Between RP"].outcomes[place, other]
-    shown = compared.banks[place].training_data().shown()[1][compared.memorization[place].index]
-    alike = (shown == compared.banks[other].labels[outcome.second])[outcome.matches]
+    data, copies, labels = (
+        compared.banks[place].training_data(),
+        compared.memorization[place],
+        compared.banks[other].labels,
+    )
+    if data is None or copies is None or labels is None:
+        raise ValueError("images have no classes: a bank does not say what it was trained on, or has no labels")
+    alike = (data.shown()[1][copies.index] == labels[outcome.second])[outcome.matches]
     return dict(row) | {"same_class": int(alike.sum())}
 
 
@@ -129,7 +135,7 @@ def _charts(
         each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
         places, rates, low, high = ([row[key] for row in each] for key in ("class", "rate", "low", "high"))
         curves.append(Curve(f"{_pair(mean)}: {mean['rate']:.2f}", places, rates, low, high))
-    worst = {}
+    worst: dict[Any, float] = {}
     for row in classes:
         worst[row["class"]] = max(worst.get(row["class"], 0.0), row["control_rate"])
     worst.pop("mean")

@@ -13,7 +13,7 @@ from repro.descriptors.base import features_of_bank
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.studies import Drawn, Judge, Plan, Report, Study, rate_text, seeded
+from repro.studies import Drawn, Judge, Plan, Report, Study, controls_of, rate_text, seeded
 
 __all__ = ["Finetune"]
 
@@ -127,12 +127,13 @@ def _row(count: int, score: str, of: str, hits: int, n: int, control: float | No
 def _rp_rows(found: Comparison, count: int) -> Iterator[dict[str, Any]]:
     score = found.scores["RP"]
     for of, place in _PAIRS.items():
-        yield _row(count, "RP", of, int(score.counts[place]), score.n, float(score.control_rates[place]))
+        yield _row(count, "RP", of, int(score.counts[place]), score.n, float(controls_of(score)[place]))
 
 
 def _gl_rows(found: Comparison, count: int) -> Iterator[dict[str, Any]]:
     for (mode, seed), memorized in zip(_TRAININGS, found.memorization, strict=False):
-        yield _row(count, "GL", f"{_MODES[mode]}, seed {seed + 1}", memorized.count, found.n)
+        if memorized is not None:
+            yield _row(count, "GL", f"{_MODES[mode]}, seed {seed + 1}", memorized.count, found.n)
 
 
 def _share_rows(found: Mapping[int, Comparison], judge: Judge) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from repro.noise import parse_seeds
 from repro.plots import heat_map, image_grid, rate_chart
 from repro.records import rebuild
 from repro.samplers import DPMSolver
-from repro.studies import Drawn, Plan, Report, Study, rate_cells, rate_text, train
+from repro.studies import Drawn, Plan, Report, Study, controls_of, rate_cells, rate_text, train
 
 __all__ = ["Inpaint"]
 
@@ -55,6 +55,12 @@ class _Problem:
         mask = {"problem.operator": "CentreMask", "problem.operator.side": self.side}
         seen = {} if self.observation is None else {"problem.observation": self.observation}
         return {"task": "inpaint", **mask, **seen}
+
+    def mask(self) -> CentreMask:
+        """The mask of a problem that has one."""
+        if self.side is None:
+            raise ValueError(f"{self.name} has no mask")
+        return CentreMask(self.side)
 
 
 def _problems(observation: int) -> list[_Problem]:
@@ -159,13 +165,13 @@ def _compared(report: Report, problem: _Problem, banks: dict[str, Drawn]) -> Com
         return report.compare(banks)
     first = next(iter(banks.values())).open()
     truth = Bank.from_images(_truths(first, problem, first.manifest.seeds), first.manifest.seeds)
-    metrics = restoration_metrics(CentreMask(problem.side), truth.manifest.image_shape)
+    metrics = restoration_metrics(problem.mask(), truth.manifest.image_shape)
     return report.compare({**banks, _TRUTH: truth}, metrics=[metrics["psnr"], metrics["residual"]])
 
 
 def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
     data = rebuild(bank.manifest.data)
-    return PosteriorSampler(DPMSolver(), CentreMask(problem.side), data, problem.observation).truths(seeds)
+    return PosteriorSampler(DPMSolver(), problem.mask(), data, problem.observation).truths(seeds)
 
 
 def _pair_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
@@ -183,8 +189,9 @@ def _class_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dic
     rows = []
     for kind in (UNET, TRANSFORMER, BETWEEN):
         places = [place for named, place in kinds.pairs if named == kind]
-        hits, controls = (sum(int(counts[place]) for place in places) for counts in (score.counts, score.control))
         n = score.n * len(places)
+        hits = sum(int(score.counts[place]) for place in places)
+        controls = sum(round(float(controls_of(score)[place]) * score.n) for place in places)
         low, high = wilson_interval(hits, n)
         row = {"problem": problem.name, "title": problem.title, "class": kind, "pairs": len(places), "n": n}
         row |= {"rp": hits / n, "low": low, "high": high, "control": controls / n}
@@ -194,7 +201,8 @@ def _class_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dic
 
 def _difference(score: PairCounts, kinds: _Kinds) -> tuple[float, float]:
     """Mean RP of pairs within a class minus that of pairs between them, and its standard error over the noises."""
-    within, between = [], []
+    within: list[Any] = []
+    between: list[Any] = []
     for kind, place in kinds.pairs:
         (between if kind == BETWEEN else within).append(score.outcomes[place].matches)
     each = np.mean(within, axis=0) - np.mean(between, axis=0)
@@ -258,13 +266,12 @@ def _pictures(found: Comparison, problem: _Problem, kinds: _Kinds) -> Iterator[F
     columns = {name: bank.images[: len(seeds)] for name, bank in zip(found.names, found.banks, strict=True)}
     truth = columns.pop(_TRUTH, None)
     if truth is not None:
-        seen = to_uint8(CentreMask(problem.side)(to_float(truth)))
+        seen = to_uint8(problem.mask()(to_float(truth)))
         columns = {_TRUTH: truth, "measured": seen} | columns
     images, rows = torch.stack([*columns.values()], dim=1), [f"noise {seed}" for seed in seeds]
     yield image_grid(images, list(columns), rows, problem.title, "one row a noise, one column a system")
     condition = (
         f"{found.descriptor['name']} > {found.threshold:g}, n = {score.n:,}; below the diagonal: shuffled noises"
     )
-    matrices = (rates[: len(names), : len(names)] for rates in (score.rates, score.control_rates))
-    shown, control = matrices
+    shown, control = (rates[: len(names), : len(names)] for rates in (score.rates, controls_of(score)))
     yield heat_map(shown, names, f"RP, {problem.title}", condition, control)

@@ -67,7 +67,8 @@ class Jacobian(Study):
 
     def report(self, report: Report, parts: tuple[dict[str, Measured], dict[tuple[str, str], Measured]]) -> None:
         """``ranks.csv``, ``gradients.csv`` and the figure."""
-        ranks, cosines = ({key: each.read()["levels"] for key, each in part.items()} for part in parts)
+        ranks = {name: each.read()["levels"] for name, each in parts[0].items()}
+        cosines = {pair: each.read()["levels"] for pair, each in parts[1].items()}
         report.table("ranks", [row for name, levels in ranks.items() for row in _rank_rows(name, levels)])
         report.table("gradients", [row for pair, levels in cosines.items() for row in _pair_rows(pair, levels)])
         noises = _SIZES[report.scale.name].noises

@@ -100,7 +100,8 @@ def _corners(banks: Sequence[Drawn], scale: Scale) -> Mapping[str, Any]:
     features = [descriptor.features(bank.images) for bank in opened]
     agreement = torch.stack([cosine(a, b) for a, b in itertools.combinations(features, 2)]).amin(0)
     _, places = nearest(features[0], descriptor.features(data.images()))
-    classes, chosen = data.labels()[places].tolist(), {}
+    classes = data.labels()[places].tolist()
+    chosen: dict[int, int] = {}
     for row in agreement.argsort(descending=True, stable=True).tolist():
         chosen.setdefault(classes[row], row)
         if len(chosen) == 3:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def _score_error(run: Trained) -> Mapping[str, Any]:
 
 def _panels(errors: Mapping[int, Mapping[int, Any]]) -> list[Panel]:
     """Score error over N for each d, and over the noise levels for the largest d."""
-    scales = ("log", "log")
+    scales: tuple[Literal["log"], Literal["log"]] = ("log", "log")
     over_n = [
         Curve(f"d = {rank}", [*counts], [each["score_error"] for each in counts.values()])
         for rank, counts in errors.items()

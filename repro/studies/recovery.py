@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repro.comparison import Comparison
 from repro.plots import image_grid, rate_chart
 from repro.records import rebuild
-from repro.studies import SYSTEMS, Drawn, Plan, Report, Study, Trained, rate_text, seeded
+from repro.studies import SYSTEMS, Drawn, Plan, Report, Study, Trained, controls_of, rate_text, seeded
 
 __all__ = ["Recovery"]
 
@@ -50,7 +50,7 @@ def _cifar(overlay: tuple[str, ...], seconds: float, draw_seconds: float) -> tup
 
 
 _MIXTURE = {"data": "LowRankMixture", "data.image_shape": [1, 8, 8]}
-_CIFAR100 = {"CIFAR-100": {"data": "CIFAR100"}}
+_CIFAR100: dict[str, Mapping[str, Any]] = {"CIFAR-100": {"data": "CIFAR100"}}
 _SIZES = {
     "tiny": _Size(
         (_System("mlp_edm", ("digits/mlp_edm",), 45, 3), _System("ddpmpp_vp", ("digits/ddpmpp_vp",), 90, 6.5)),
@@ -59,7 +59,7 @@ _SIZES = {
         1000,
     ),
     "small": _Size(_cifar(("small/cifar",), 3600, 70), _halves("CIFAR10", 25_000) | _CIFAR100, 25_000, 2000),
-    "paper": _Size(_cifar((), 250_000, 720), {_TEACHER: {}, "same images": {}} | _CIFAR100, 50_000, 10_000),
+    "paper": _Size(_cifar((), 250_000, 720), {_TEACHER: {}, "same images": {}, **_CIFAR100}, 50_000, 10_000),
 }
 _FIRST = 1_000_000
 
@@ -107,18 +107,19 @@ class Recovery(Study):
 
 def _trainings(plan: Plan, size: _Size, system: _System) -> dict[str, _Part]:
     """The trainings of one architecture: the teacher first, then the student, then the others."""
-    parts, bank = {}, None
+    parts: dict[str, _Part] = {}
+    banks: list[Drawn] = []
     roles = [_TEACHER, _STUDENT, *(role for role in size.data if role != _TEACHER)]
     for number, role in enumerate([*size.data, _STUDENT]):
         name = f"{system.name}_{role.replace(' ', '_')}"
-        data = {"data": "BankImages", "data.path": str(bank.bank)} if role == _STUDENT else size.data[role]
-        needs = [bank] if role == _STUDENT else []
+        data = {"data": "BankImages", "data.path": str(banks[0].bank)} if role == _STUDENT else size.data[role]
+        needs = banks if role == _STUDENT else []
         run = plan.fit(name, system.configs, {**data, **seeded(number)}, needs, system.seconds)
         drawn = plan.draw(name, run, f"0-{size.noises - 1}", seconds=system.draw_seconds * size.noises / 1000)
         parts[role] = _Part(run, drawn)
         if role == _TEACHER:
             seeds, seconds = f"{_FIRST}-{_FIRST + size.bank - 1}", system.draw_seconds * size.bank / 1000
-            bank = plan.draw(f"{system.name}_images", run, seeds, seconds=seconds)
+            banks.append(plan.draw(f"{system.name}_images", run, seeds, seconds=seconds))
     return {role: parts[role] for role in roles}
 
 
@@ -131,7 +132,7 @@ def _rows(name: str, found: Comparison) -> list[dict[str, Any]]:
             score, label = found.scores[key], key.lower()
             low, high = score.interval(0, other)
             row |= {label: float(score.rates[0, other]), f"{label}_low": low, f"{label}_high": high}
-            row[f"{label}_control"] = float(score.control_rates[0, other])
+            row[f"{label}_control"] = float(controls_of(score)[0, other])
         test = None if role == _STUDENT else found.paired_test(_TEACHER, _STUDENT, role)
         memory = found.memorization[other]
         row |= {"n": found.n, "p_value_to_student": test and test.p_value}

@@ -13,7 +13,7 @@ from repro.comparison import Comparison
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, image_grid, line_chart
 from repro.registry import build
-from repro.studies import SCALES, Drawn, Plan, Report, Scale, Study, Trained, rate_cells, seeded
+from repro.studies import SCALES, Drawn, Plan, Report, Scale, Study, Trained, controls_of, rate_cells, seeded
 from repro.studies.systems import images_at
 
 __all__ = ["OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
@@ -94,7 +94,8 @@ def systems_of(plan: Plan, images: str | None = None) -> dict[int, dict[str, Par
     name_of_data, arguments = _data(plan.scale, images)
     on = {} if images is None else images_at(images)
     scale, own = plan.scale, _SYSTEMS[plan.scale.name]
-    noises, parts = int(scale.seeds.rpartition("-")[2]) + 1, {}
+    noises = int(scale.seeds.rpartition("-")[2]) + 1
+    parts: dict[int, dict[str, Part]] = {}
     for count in own.counts:
         parts[count] = {}
         for number, (name, system) in enumerate(own.systems.items()):
@@ -142,7 +143,7 @@ class Regimes(Study):
             train = build("data", name, subset=count, **arguments).images()
             found[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
             report.comparison(f"results_n{count}", found[count], figures=False)
-        first, systems = found[min(found)], [name for name in parts[min(parts)] if name != OPTIMUM]
+        first, trained = found[min(found)], [name for name in parts[min(parts)] if name != OPTIMUM]
         pairs = [row for count, each in found.items() for row in _pair_rows(count, each)]
         copies = [row for count, each in found.items() for row in _copy_rows(count, each)]
         report.table("regimes", pairs, first)
@@ -151,21 +152,23 @@ class Regimes(Study):
         title = f"Training images of {scale.data}: from few to many"
         values = {f"rp/{row['first']}_{row['second']}_n{row['N']}": row["rp"] for row in pairs}
         values |= {f"gl/{row['system']}_n{row['N']}": row["gl"] for row in copies}
-        chart = line_chart(_panels(systems, [*parts], pairs, copies), title, condition)
+        chart = line_chart(_panels(trained, [*parts], pairs, copies), title, condition)
         report.figure([chart], [_grid(found)], values=values)
-        report.text(f"RP, MAE and GL on {condition}", "", _text(systems, [*parts], pairs, copies))
+        report.text(f"RP, MAE and GL on {condition}", "", _text(trained, [*parts], pairs, copies))
 
 
 def _pair_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
     rp, mae = found.scores["RP"], found.scores["MAE"]
     for one, other in rp.pairs():
         row = {"N": count, "first": found.names[one], "second": found.names[other], **rate_cells(rp, one, other)}
-        likeness = {"mae": mae.rates, "mae_control": mae.control_rates}
+        likeness = {"mae": mae.rates, "mae_control": controls_of(mae)}
         yield row | {key: float(rates[one, other]) for key, rates in likeness.items()}
 
 
 def _copy_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
     for name, each in zip(found.names, found.memorization, strict=True):
+        if each is None:
+            continue
         cells = counted(each.count, len(each.copies))
         yield {
             "N": count,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "rate_cells", "rate_text"]
+__all__ = ["Report", "controls_of", "rate_cells", "rate_text"]
 
 
 class Report:
@@ -61,11 +61,11 @@ class Report:
             under: A comparison under whose conditions all of them were counted: these become the first columns.
         """
         conditions = {} if under is None else under.conditions.cells() | {"data": self.scale.data}
-        rows = [conditions | row for row in rows]
+        cells = [{**conditions, **row} for row in rows]
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, list(cells[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(cells)
         path = self.folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text.getvalue())
@@ -113,6 +113,17 @@ def _column(figures: Figure | Sequence[Figure]) -> np.ndarray:
     return above([rendered(each) for each in figures]) if isinstance(figures, Sequence) else rendered(figures)
 
 
+def controls_of(score: PairCounts) -> np.ndarray:
+    """Rates of a score on shuffled noises.
+
+    Raises:
+        ValueError: it was counted without a control.
+    """
+    if score.control_rates is None:
+        raise ValueError("this score was counted without its control")
+    return score.control_rates
+
+
 def rate_cells(score: PairCounts, first: int, second: int, key: str = "rp") -> dict[str, Any]:
     """Cells of a table for one pair of systems: the rate under ``key``, its 95 % interval, the control's rate, n."""
     low, high = score.interval(first, second)
@@ -120,7 +131,7 @@ def rate_cells(score: PairCounts, first: int, second: int, key: str = "rp") -> d
         key: float(score.rates[first, second]),
         "low": low,
         "high": high,
-        "control": float(score.control_rates[first, second]),
+        "control": float(controls_of(score)[first, second]),
         "n": int(score.totals[first, second]),
     }
 

@@ -80,10 +80,9 @@ class Similarity(Study):
         return [self._part(plan, name, path) for name, path in self.inputs.items()]
 
     def _part(self, plan: Plan, name: str, path: Path | None) -> _Part:
-        seeds = self.seeds or next(
-            (format_seeds(Bank.open(each).manifest.seeds) for each in self.inputs.values() if _kind(each) == "bank"),
-            plan.scale.seeds,
-        )
+        banks = [each for each in self.inputs.values() if each is not None and _kind(each) == "bank"]
+        first = format_seeds(Bank.open(banks[0]).manifest.seeds) if banks else plan.scale.seeds
+        seeds = self.seeds or first
         if path is None:
             trained = train(plan, SYSTEMS[name].weights or name, self.data)
             return _Part(name, draw(plan, name, seeds, self.data), trained)

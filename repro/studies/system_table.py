@@ -61,12 +61,12 @@ def facts_of(bank: Bank, run: Trained | None, drawn: Drawn | Path, folder: Path)
     classes = {} if manifest.model is None else _classes(flat(manifest.model, "model"))
     sampler = None if manifest.sampler is None else _sampler(manifest.sampler)
     return Facts(
-        (run and _of_run(run.run, "model")) or classes.get("model"),
+        (None if run is None else _of_run(run.run, "model")) or classes.get("model"),
         classes.get("network"),
         classes.get("kernel"),
         sampler,
         None if manifest.model is None else _parameters(manifest.model),
-        run and _of_run(run.run, "images_seen"),
+        None if run is None else _of_run(run.run, "images_seen"),
         None if run is None else _seconds(folder, run.job),
         None if isinstance(drawn, Path) else _seconds(folder, drawn.job),
     )
@@ -130,7 +130,7 @@ def system_rows(found: Comparison, facts: Sequence[Facts]) -> list[dict[str, Any
             | {"n": rp.n, "rp_mean": float(np.mean(rp.rates[place, others]))}
             | _end("rp_lowest", rp, place, low, found.names[low])
             | _end("rp_highest", rp, place, high, found.names[high])
-            | {"rp_control_highest": None if rp.control is None else float(rp.control_rates[place, others].max())}
+            | {"rp_control_highest": None if rp.control_rates is None else float(rp.control_rates[place, others].max())}
             | {"mae_mean": float(np.mean(mae.rates[place, others]))}
             | {"gl": None if memorized is None else memorized.rate}
         )

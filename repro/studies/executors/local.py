@@ -46,10 +46,10 @@ class Local(Executor):
                 for slot in slots:
                     if slot.job is None and (job := ready.take()) is not None:
                         slot.start(job, folder, command, self.retries)
-                busy = {slot.future: slot for slot in slots if slot.job is not None}
+                busy = {slot.future: slot for slot in slots if slot.future is not None}
                 if not busy:
                     break
-                bar.show([slot.job.name for slot in busy.values()])
+                bar.show([slot.job.name for slot in slots if slot.job is not None])
                 for future in wait(busy, return_when=FIRST_COMPLETED).done:
                     job, seconds, lives = busy[future].end(folder)
                     bar.ended(job, seconds)
@@ -79,10 +79,12 @@ class _Slot:
 
     def end(self, folder: Path) -> tuple[Job, float, bool]:
         """Takes the job back, with the seconds that it took and whether its process lives; a dead one is replaced."""
-        job, self.job = self.job, None
+        job, future, self.job, self.future = self.job, self.future, None, None
+        if job is None or future is None:
+            raise ValueError("no job was started here")
         lives = True
         try:
-            self.future.result()
+            future.result()
         except BrokenProcessPool:
             lives = False
             fail(job, folder, "it was killed")
