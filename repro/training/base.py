@@ -220,7 +220,8 @@ class TrainingModule(L.LightningModule, Plugin):
         if warmup > images:
             rank_zero_warn(
                 f"the warm-up is longer than the training: lr_warmup is {warmup:,} images, the run has {images:,}, "
-                f"so the learning rate ends at {images / warmup:.0%} of lr; type --model.lr_warmup {images // 10}"
+                f"so the learning rate ends at {images / warmup:.0%} of lr; type --model.lr_warmup {images // 10}",
+                category=RuntimeWarning,
             )
 
     def progress(self) -> dict[str, Any]:

@@ -301,3 +301,8 @@ def test_a_network_with_a_null_class_samples_without_labels():
     assert torch.equal(model.model.sample(range(3)), to_uint8(null))
     with pytest.raises(UserError, match="10 classes; give a label each"):
         Diffusion(MLP(8, 1, num_classes=10), EDM(), EDMPreconditioning(), Heun(steps=4)).model.sample(range(3))
+
+
+def test_a_warm_up_longer_than_the_training_is_told(tmp_path):
+    with pytest.warns(RuntimeWarning, match="lr_warmup is 1,000 images, the run has 24"):
+        trainer(tmp_path, 3).fit(small(lr_warmup=1000), datamodule=Digits(batch_size=8))
