@@ -204,9 +204,17 @@ class DiscreteVP(Kernel):
         self.schedule, self.steps = schedule, len(log_alpha)
         self.t_min = 1 / self.steps
         self._log_alphas = torch.from_numpy(log_alpha)
+        self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def _table(self, like: Tensor) -> Tensor:
+        """The logarithms of alpha on the device and in the dtype of a tensor; copied there once."""
+        key = like.device, like.dtype
+        if key not in self._tables:
+            self._tables[key] = self._log_alphas.to(*key)
+        return self._tables[key]
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        table = self._log_alphas.to(t.device, t.dtype)
+        table = self._table(t)
         position = t * self.steps - 1
         left = position.detach().floor().clamp(0, self.steps - 2).long()
         return torch.lerp(table[left], table[left + 1], position - left)
@@ -215,7 +223,7 @@ class DiscreteVP(Kernel):
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        table = self._log_alphas.to(ratio.device, ratio.dtype)
+        table = self._table(ratio)
         wanted = -0.5 * torch.log1p(ratio**2)
         left = (torch.searchsorted(-table, -wanted.contiguous()) - 1).clamp(0, self.steps - 2)
         position = left + (wanted - table[left]) / (table[left + 1] - table[left])

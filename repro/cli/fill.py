@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from jsonargparse import Namespace
 
@@ -92,13 +92,15 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
         )
     for where, spec in takers:
         channels, height, width = data.image_shape
-        if height != width and "image_size" in _sizes_of(spec):
+        if height != width and "image_size" in _sizes_of(spec) and not _takes_pairs(class_of(spec["class_path"])):
             name = class_of(spec["class_path"]).__name__
             raise UserError(
                 f"images of {type(data).__name__} are {height}x{width}, {name} takes square ones; "
                 f"type --data.resize {min(height, width)}"
             )
-        for size, value in zip(_SIZES, (height, channels, classes), strict=True):
+        for size, value in zip(
+            _SIZES, (height if height == width else [height, width], channels, classes), strict=True
+        ):
             if size in _sizes_of(spec):
                 _settle(where, spec["init_args"], size, value, data, task)
     return task
@@ -115,6 +117,11 @@ def _copied_source(model: Any) -> Source | None:
 def _sizes_of(spec: Any) -> list[str]:
     parameters = inspect.signature(class_of(spec["class_path"])).parameters
     return [size for size in _SIZES if size in parameters]
+
+
+def _takes_pairs(cls: type) -> bool:
+    """Whether the type of ``image_size`` also takes [height, width]."""
+    return any(get_origin(part) is not None for part in get_args(options_of(cls)["image_size"]._typehint))
 
 
 def _settle(where: str, arguments: Any, size: str, value: int, data: ImageData, task: str) -> None:

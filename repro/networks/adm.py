@@ -23,13 +23,13 @@ class ADM(Network):
     consistency models' network for that data is the same with ``min_group=1``.
 
     Args:
-        image_size: Height and width of the images, a multiple of 2 to the number of levels less one.
+        image_size: Pixels a side, or [height, width]; multiples of 2 to the number of levels less one.
         channels: Colour channels.
         num_classes: Number of classes; 0 or None for unconditional.
         width: Unit of ``channel_mult``.
         channel_mult: Channels of every resolution, in units of ``width``, from fine to coarse.
         num_blocks: Residual blocks on every resolution.
-        attention_at: Side lengths of feature maps with attention (the coarsest always has some).
+        attention_at: Lengths of the (shorter) side of feature maps with attention (the coarsest always has some).
         dropout: Dropout probability in residual blocks.
         hidden_mult: Length of the embedding that the blocks read, in units of ``width``.
         adaptive_scale: Whether the embedding also scales features (FiLM), not only shifts them.
@@ -72,7 +72,7 @@ class ADM(Network):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 192,

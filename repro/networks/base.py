@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repro.errors import UserError, unknown
 from repro.registry import Plugin
 
-__all__ = ["Network", "one_of", "sizes_of"]
+__all__ = ["Network", "one_of", "sides_of", "sizes_of"]
 
 
 class Network(nn.Module, Plugin, ABC):
@@ -23,7 +23,7 @@ class Network(nn.Module, Plugin, ABC):
     ``num_classes``, and checks what ``forward`` gets.
 
     Args:
-        image_size: Height and width of the images, in pixels.
+        image_size: Pixels a side of square images, or [height, width].
         channels: Colour channels of the images.
         num_classes: Number of classes; 0 or None for an unconditional network.
 
@@ -40,17 +40,19 @@ class Network(nn.Module, Plugin, ABC):
     has_null_class: bool = False
     attention_parameters: ClassVar[Sequence[str]] = ("*attention*",)
 
-    def __init__(self, image_size: int | None, channels: int | None, num_classes: int | None) -> None:
+    def __init__(self, image_size: int | Sequence[int] | None, channels: int | None, num_classes: int | None) -> None:
         super().__init__()
         name = type(self).__name__
-        for argument, value in (("image_size", image_size), ("channels", channels)):
-            if value is None:
-                raise UserError(f"{name} needs {argument}; give it, or let the command line fill it in from the data")
+        if image_size is None or channels is None:
+            argument = "channels" if channels is None else "image_size"
+            raise UserError(f"{name} needs {argument}; give it, or let the command line fill it in from the data")
+        height, width = sides_of(name, image_size)
+        for argument, value in (("image_size", min(height, width)), ("channels", channels)):
             if value < 1:
                 raise UserError(f"{argument} of {name} is {value}; give at least 1")
         if num_classes is not None and num_classes < 0:
             raise UserError(f"num_classes of {name} is {num_classes}; give 0 (unconditional) or more")
-        self.image_shape = (channels, image_size, image_size)
+        self.image_shape = (channels, height, width)
         self.num_classes = num_classes or 0
 
     def settle_null_class(self, null_class: bool, label_dropout: float) -> None:
@@ -137,8 +139,26 @@ def one_of(argument: str, given: str, legal: Iterable[str]) -> str:
     return given
 
 
-def sizes_of(network: str, image_size: int, channel_mult: Sequence[float]) -> list[int]:
-    """Side length of the feature maps on every level of a U-Net, from fine to coarse.
+def sides_of(network: str, image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of images whose size is one number or a pair.
+
+    Raises:
+        UserError: neither of the two.
+
+    Example:
+        >>> sides_of("SongUNet", 32), sides_of("SongUNet", [8, 12])
+        ((32, 32), (8, 12))
+    """
+    if isinstance(image_size, int):
+        return image_size, image_size
+    if len(image_size) != 2:
+        raise UserError(f"image_size of {network} is {list(image_size)}; give pixels a side, or [height, width]")
+    height, width = image_size
+    return height, width
+
+
+def sizes_of(network: str, image_size: int | Sequence[int], channel_mult: Sequence[float]) -> list[int]:
+    """Length of the feature maps on every level of a U-Net, from fine to coarse: of the shorter side.
 
     Raises:
         UserError: the image cannot be halved that often.
@@ -150,10 +170,11 @@ def sizes_of(network: str, image_size: int, channel_mult: Sequence[float]) -> li
     levels = len(channel_mult)
     if not levels:
         raise UserError(f"channel_mult of {network} is empty; give one multiplier per resolution, such as [1, 2, 2]")
-    divisor = 2 ** (levels - 1)
-    if image_size % divisor:
-        raise UserError(
-            f"image_size {image_size} cannot be halved {levels - 1} times by {network} (channel_mult has {levels} "
-            f"levels); give a multiple of {divisor} or fewer levels"
-        )
-    return [image_size >> level for level in range(levels)]
+    divisor, sides = 2 ** (levels - 1), sides_of(network, image_size)
+    for side in sides:
+        if side % divisor:
+            raise UserError(
+                f"image_size {side} cannot be halved {levels - 1} times by {network} (channel_mult has {levels} "
+                f"levels); give a multiple of {divisor} or fewer levels"
+            )
+    return [min(sides) >> level for level in range(levels)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,7 +75,7 @@ class DiT(Network):
     S (384, 12, 6), B (768, 12, 12), L (1024, 24, 16), XL (1152, 28, 16).
 
     Args:
-        image_size: Pixels (or latent cells) a side, a multiple of ``patch_size``.
+        image_size: Pixels (or latent cells) a side, or [height, width]; multiples of ``patch_size``.
         channels: Channels of the images.
         num_classes: Number of classes; 0 or None is an unconditional network.
         patch_size: Pixels a side of a patch.
@@ -101,7 +103,7 @@ class DiT(Network):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         patch_size: int = 2,
@@ -117,13 +119,15 @@ class DiT(Network):
         recompute: bool = False,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
-        check_tokens("DiT", image_size, patch_size, width, heads)
+        check_tokens("DiT", self.image_shape[1:], patch_size, width, heads)
         one_of("gelu of DiT", gelu, ("tanh", "exact"))
         if time_classes < 0 or time_classes == 1:
             raise UserError(f"DiT: time_classes is {time_classes}; give 0 for embedded time, or at least 2")
         self.patch_size, self.recompute = patch_size, recompute
         self.patches = PatchEmbedding(patch_size, channels, width)
-        self.register_buffer("position", sincos_positions(image_size // patch_size, width)[None])
+        self.register_buffer(
+            "position", sincos_positions([side // patch_size for side in self.image_shape[1:]], width)[None]
+        )
         self.time_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)
         self.time_table = nn.Embedding(time_classes, width) if time_classes else None
         self.time_mlp = None if time_classes else two_layers(_FREQUENCIES, width, width)
@@ -169,7 +173,7 @@ class DiT(Network):
                 tokens = checkpoint(block, tokens, condition, use_reentrant=False)
             else:
                 tokens = block(tokens, condition)
-        return unpatch(self.head(tokens, condition), self.patch_size, self.image_shape[1])
+        return unpatch(self.head(tokens, condition), self.patch_size, self.image_shape[1:])
 
     def _condition(self, noise_level: Tensor, labels: Tensor | None) -> Tensor:
         if self.time_table is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class MLP(Network):
     every block start at zero: a fresh network answers 0.
 
     Args:
-        image_size: Pixels a side.
+        image_size: Pixels a side, or [height, width].
         channels: Channels of the images.
         num_classes: Number of classes; 0 or None is an unconditional network.
         width: Features of an image between the blocks.
@@ -61,7 +62,7 @@ class MLP(Network):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 128,

@@ -53,7 +53,7 @@ class MultistageUNet(SongUNet):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 128,

@@ -37,13 +37,13 @@ class SongUNet(Network):
     ============ =================================================================================================
 
     Args:
-        image_size: Height and width of the images, a multiple of 2 to the number of levels less one.
+        image_size: Pixels a side, or [height, width]; multiples of 2 to the number of levels less one.
         channels: Colour channels.
         num_classes: Number of classes; 0 or None for unconditional.
         width: Channels after the first convolution, and the unit of ``channel_mult``.
         channel_mult: Channels of every resolution, in units of ``width``, from fine to coarse.
         num_blocks: Residual blocks on every resolution.
-        attention_at: Side lengths of feature maps with attention (the coarsest always has some).
+        attention_at: Lengths of the (shorter) side of feature maps with attention (the coarsest always has some).
         dropout: Dropout probability in residual blocks.
         embedding: Sines of the noise level at fixed ("positional") or random ("fourier") frequencies.
         embedding_mult: Length of that embedding, in units of ``width``.
@@ -92,7 +92,7 @@ class SongUNet(Network):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         width: int = 128,

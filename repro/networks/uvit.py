@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,7 +81,7 @@ class UViT(Network):
     The default sizes are those of U-ViT-S/2 for CIFAR-10 (44 M parameters).
 
     Args:
-        image_size: Pixels a side, a multiple of ``patch_size``.
+        image_size: Pixels a side, or [height, width]; multiples of ``patch_size``.
         channels: Channels of the images.
         num_classes: Number of classes; 0 or None is an unconditional network.
         patch_size: Pixels a side of a patch.
@@ -115,7 +116,7 @@ class UViT(Network):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
         patch_size: int = 2,
@@ -141,7 +142,7 @@ class UViT(Network):
         one_of("norm of UViT", norm, _NORMS)
         one_of("label_embedding of UViT", label_embedding, ("table", "mlp"))
         for each in (width, *(decoder_widths or ())):
-            check_tokens("UViT", image_size, patch_size, each, heads)
+            check_tokens("UViT", self.image_shape[1:], patch_size, each, heads)
         widths = [width] if decoder_widths is None else list(decoder_widths)
         if widths != [width] and (not long_skips or depth < 2):
             raise UserError(f"UViT: decoders of widths {widths} on a width of {width} need long_skips and depth >= 2")
@@ -165,7 +166,9 @@ class UViT(Network):
         if num_classes:
             self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout, label_embedding)
         self.extras = 2 if self.num_classes else 1
-        self.position = nn.Parameter(torch.empty(1, self.extras + (image_size // patch_size) ** 2, width))
+        self.position = nn.Parameter(
+            torch.empty(1, self.extras + math.prod(self.image_shape[1:]) // patch_size**2, width)
+        )
         self.encoder = nn.ModuleList(block(width) for _ in range(depth // 2))
         self.middle = block(width)
         self.decoders = nn.ModuleList(decoder(size) for size in widths)
@@ -198,7 +201,7 @@ class UViT(Network):
         self.check_input(x, noise_level)
         self.check_labels(labels, len(x), self.has_null_class)
         patches = self.stages.run(self._decode, self._encode(x, noise_level, labels), noise_level, stage)
-        return self.final(unpatch(patches[:, self.extras :], self.patch_size, self.image_shape[1]))
+        return self.final(unpatch(patches[:, self.extras :], self.patch_size, self.image_shape[1:]))
 
     def stage_of(self, noise_level: Tensor) -> Tensor:
         """The decoder that each noise level uses, int64 of the same shape."""

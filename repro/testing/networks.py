@@ -12,17 +12,21 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from repro import records
 from repro.errors import UserError
+from repro.testing.devices import WithoutWaiting
 from repro.training.chosen import chosen_parameters
 
 __all__ = [
     "NOISE_LEVELS",
     "check_attention",
     "check_conditions",
+    "check_device",
     "check_float64",
     "check_gradients",
+    "check_graph",
     "check_inputs",
     "check_network",
     "check_record",
@@ -49,6 +53,8 @@ def check_network(build: Callable[[], nn.Module], noise_levels: Sequence[float] 
         law(build, noise_levels)
     check_record(build)
     check_sizes(build)
+    check_graph(build, noise_levels)
+    check_device(build)
 
 
 def check_gradients(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
@@ -203,6 +209,43 @@ def check_sizes(build: Callable[[], nn.Module]) -> None:
         with torch.no_grad():
             output = network(x, levels, labels)
         assert output.shape == x.shape, f"output has shape {tuple(output.shape)} for images {tuple(x.shape)}"
+
+
+def check_graph(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
+    """``torch.compile`` takes the network as one graph, which answers as the network does."""
+    network = _shaken(build).eval()
+    x, levels, labels = _batch(network, noise_levels)
+    torch.compiler.reset()
+    with torch.no_grad():
+        right = network(x, levels, labels)
+        try:
+            answer = torch.compile(network, backend="eager", fullgraph=True, dynamic=False)(x, levels, labels)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:300]
+            raise AssertionError(f"the network is not one graph: {reason}") from error
+    apart = float((answer - right).abs().max())
+    assert apart <= 1e-5 * (1 + float(right.abs().max())), f"compiled, the network answers otherwise: {apart:.1e} apart"
+
+
+def check_device(build: Callable[[], nn.Module]) -> None:
+    """Forward and backward on an accelerator: all tensors are there, and the host never waits for it.
+
+    No accelerator is needed: fake tensors have devices and shapes, but no values. Their backward pass wants a real one,
+    so gradients run on the meta device.
+    """
+    for device, fake in (("cuda", FakeTensorMode()), ("meta", contextlib.nullcontext())):
+        with fake, torch.device(device):
+            network = build().train()
+            x, levels, labels = (
+                each if each is None else each.to(device) for each in _batch(network, NOISE_LEVELS[:4])
+            )
+            with WithoutWaiting(), torch.set_grad_enabled(device == "meta"):
+                output = network(x, levels, labels)
+                assert output.device.type == device, f"the output is on {output.device}"
+                if device == "meta":
+                    output.square().mean().backward()
+        for name, value in [*network.named_parameters(), *network.named_buffers()]:
+            assert value.device.type == device, f"{name} is on {value.device}, not on the device of the network"
 
 
 def _shaken(build: Callable[[], nn.Module]) -> nn.Module:

@@ -104,8 +104,8 @@ def test_images_that_are_not_square(workplace: Path) -> None:
 
     (workplace / "wide").mkdir()
     Image.new("L", (6, 4)).save(workplace / "wide" / "0.png")
-    told = run_here(*FIT, "--data", "ImageArchive", "--data.path", "wide", "--data.subset", "1").mistake
-    assert told == "images of ImageArchive are 4x6, MLP takes square ones; type --data.resize 4"
+    plain = printed(*FIT, "--data", "ImageArchive", "--data.path", "wide", "--data.subset", "1")
+    assert plain["model"]["init_args"]["network"]["init_args"]["image_size"] == [4, 6]
 
 
 def test_a_run_has_settings_checkpoint_and_curves(trained: Path) -> None:

@@ -29,6 +29,24 @@ def test_law(name, law, num_classes):
     law(lambda: registry.build("networks", name, image_size=8, channels=1, num_classes=num_classes, **settings))
 
 
+@pytest.mark.parametrize("channels", [1, 5, 16])
+@pytest.mark.parametrize("name", ["SongUNet", "ADM", "MultistageUNet", "UViT", "DiT", "MLP"])
+def test_images_of_any_sides_and_channels(name, channels):
+    """Rows are not mixed up with columns: an image of 8x12 and its transpose have one network each."""
+    for size in ([8, 12], [12, 8]):
+        network = registry.build("networks", name, image_size=size, channels=channels, **SMALL[name]).eval()
+        x = torch.randn(2, channels, *size)
+        assert network.image_shape == (channels, *size)
+        assert network(x, torch.tensor([0.1, 600.0])).shape == x.shape
+        with pytest.raises(UserError, match="was built for images"):
+            network(x.transpose(2, 3), torch.tensor([0.1, 600.0]))
+    if name not in ("MLP", "DiT"):
+        with pytest.raises(UserError, match="9"):
+            registry.build("networks", name, image_size=[8, 9], channels=channels, **SMALL[name])
+    with pytest.raises(UserError, match=r"is \[8, 8, 8\]; give pixels a side, or \[height, width\]"):
+        registry.build("networks", name, image_size=[8, 8, 8], channels=1, **SMALL[name])
+
+
 class Sound(Network):
     """A linear map of image, level and class, on which each of the faulty networks below changes one thing."""
 

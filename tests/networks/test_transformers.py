@@ -256,11 +256,11 @@ def test_patches_are_dot_products_and_unpatch_puts_them_back():
     expected = (layer.projection.weight * patch).sum((1, 2, 3)) + layer.projection.bias
     torch.testing.assert_close(tokens[1, 1 * 3 + 2], expected)
     cut = images.reshape(2, 3, 3, 2, 3, 2).permute(0, 2, 4, 3, 5, 1).reshape(2, 9, 12)
-    assert torch.equal(unpatch(cut, 2, 6), images)
+    assert torch.equal(unpatch(cut, 2, (6, 6)), images)
 
 
 def test_positions_written_out():
-    table = sincos_positions(3, 8)
+    table = sincos_positions((3, 3), 8)
     for row in range(3):
         for column in range(3):
             expected = [

@@ -74,9 +74,22 @@ class Stages:
         if stage is not None or self.decoders == 1:
             return decode(stage or 0, features)
         chosen = self.of(noise_level)
+        if torch.compiler.is_compiling() or noise_level.device.type != "cpu":
+            return self._run_all(decode, features, chosen)
         present = chosen.unique().tolist()
         if len(present) == 1:
             return decode(present[0], features)
         rows = [(chosen == index).nonzero().squeeze(1) for index in present]
         parts = [decode(index, [x[own] for x in features]) for index, own in zip(present, rows, strict=True)]
         return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    def _run_all(self, decode: Callable[[int, list[Tensor]], Tensor], features: list[Tensor], chosen: Tensor) -> Tensor:
+        """Every decoder on the whole batch, of which each image keeps its own: one graph, and no wait for the device.
+
+        Sorting the batch would need its stages on the host. Samplers know them there and pass ``stage``.
+        """
+        result = decode(0, features)
+        for index in range(1, self.decoders):
+            other = decode(index, features)
+            result = torch.where((chosen == index).view(-1, *[1] * (other.ndim - 1)), other, result)
+        return result

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -21,23 +24,26 @@ __all__ = [
 ]
 
 
-def check_tokens(name: str, image_size: int, patch_size: int, width: int, heads: int) -> None:
+def check_tokens(name: str, image_size: Sequence[int], patch_size: int, width: int, heads: int) -> None:
     """Refuses sizes from which no tokens can be cut.
 
     Args:
         name: The network's name, for the message.
-        image_size: Pixels a side.
-        patch_size: Pixels a side of one patch; must divide ``image_size``.
+        image_size: Height and width in pixels.
+        patch_size: Pixels a side of one patch; must divide both.
         width: Channels of a token; must be a multiple of ``heads``.
         heads: Attention heads.
 
     Raises:
         UserError: one of the two does not divide.
     """
-    if patch_size < 1 or image_size % patch_size:
-        legal = [size for size in range(1, image_size + 1) if image_size % size == 0]
+    height, width_of_image = image_size
+    common = math.gcd(height, width_of_image)
+    if patch_size < 1 or common % patch_size:
+        legal = [size for size in range(1, common + 1) if common % size == 0]
+        size = height if height == width_of_image else f"{height}x{width_of_image}"
         raise UserError(
-            f"{name}: patch_size {patch_size} does not divide image_size {image_size}; "
+            f"{name}: patch_size {patch_size} does not divide image_size {size}; "
             f"give one of {', '.join(map(str, legal))}"
         )
     if heads < 1 or width % heads:
@@ -62,15 +68,15 @@ class PatchEmbedding(nn.Module):
         return rearrange(self.projection(images), "b d h w -> b (h w) d")
 
 
-def unpatch(tokens: Tensor, patch_size: int, image_size: int) -> Tensor:
-    """Puts patches (B, h w, p p C) together to square images (B, C, H, W).
+def unpatch(tokens: Tensor, patch_size: int, image_size: Sequence[int]) -> Tensor:
+    """Puts patches (B, h w, p p C) together to images (B, C, H, W) of a height and width.
 
     Example:
-        >>> unpatch(torch.arange(8.0).view(1, 4, 2), 1, 2)[0, 1].tolist()
+        >>> unpatch(torch.arange(8.0).view(1, 4, 2), 1, (2, 2))[0, 1].tolist()
         [[1.0, 3.0], [5.0, 7.0]]
     """
-    side = image_size // patch_size
-    return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=patch_size, q=patch_size)
+    rows = image_size[0] // patch_size
+    return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=patch_size, q=patch_size)
 
 
 class Attention(nn.Module):
@@ -153,8 +159,8 @@ class LabelEmbedding(nn.Module):
         return self.vectors(F.one_hot(labels, self.rows).to(weight.dtype))
 
 
-def sincos_positions(side: int, width: int) -> Tensor:
-    r"""Fixed two-dimensional sine-cosine position table, float32, shape (side side, width).
+def sincos_positions(patches: Sequence[int], width: int) -> Tensor:
+    r"""Fixed two-dimensional sine-cosine position table of (rows, columns) of patches, float32, (rows columns, width).
 
     The first half of the channels encodes the column, the second the row; each half holds sines then cosines of
     the coordinate times :math:`10000^{-4 k / \text{width}}`.
@@ -170,9 +176,8 @@ def sincos_positions(side: int, width: int) -> Tensor:
         )
     quarter = width // 4
     rates = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    coordinate = torch.arange(side, dtype=torch.float64)
-    angles = coordinate[:, None] * rates
+    rows, columns = patches
+    angles = torch.arange(max(rows, columns), dtype=torch.float64)[:, None] * rates
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
-    columns = table[None].expand(side, side, -1)
-    rows = table[:, None].expand(side, side, -1)
-    return torch.cat([columns, rows], dim=-1).reshape(side * side, width).float()
+    across, down = table[None, :columns].expand(rows, -1, -1), table[:rows, None].expand(-1, columns, -1)
+    return torch.cat([across, down], dim=-1).reshape(rows * columns, width).float()
