@@ -51,10 +51,10 @@ def check_network(build: Callable[[], nn.Module], noise_levels: Sequence[float] 
     laws = (check_gradients, check_conditions, check_rows, check_state, check_float64, check_inputs, check_attention)
     for law in laws:
         law(build, noise_levels)
-    check_record(build)
-    check_sizes(build)
     check_graph(build, noise_levels)
     check_device(build)
+    check_record(build)
+    check_sizes(build)
 
 
 def check_gradients(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:

@@ -142,6 +142,33 @@ class OnlyDeclares(Sound):
     attention_parameters = ("pixels.*",)
 
 
+class ReadsAValue(Sound):
+    """The host waits for the device in every forward pass; a compiler stops there."""
+
+    def finish(self, answer):
+        return answer * (2.0 if answer.sum().item() > 0 else 1.0)
+
+
+class RoutesByValue(Sound):
+    def forward(self, x, noise_level, labels=None):
+        rows = (noise_level > 0.2).nonzero().squeeze(1)
+        return super().forward(x, noise_level, labels).index_add(0, rows, x[rows])
+
+
+class LeftBehind(Sound):
+    def __init__(self):
+        super().__init__()
+        self.gains = [torch.ones(3, device="cpu")]
+
+    def finish(self, answer):
+        return answer * self.gains[0][:1]
+
+
+class CopiesEachTime(LeftBehind):
+    def finish(self, answer):
+        return answer * self.gains[0].to(answer.device).sum()
+
+
 @pytest.mark.parametrize(
     ("network", "law", "message"),
     [
@@ -155,6 +182,11 @@ class OnlyDeclares(Sound):
         (SinglePrecision, laws.check_float64, "answers in torch.float32"),
         (AnyShape, laws.check_inputs, "images with another number of channels"),
         (AnyLabel, laws.check_inputs, "labels that are too few"),
+        (ReadsAValue, laws.check_graph, "is not one graph"),
+        (ReadsAValue, laws.check_device, r"item\(\) or tolist\(\)"),
+        (RoutesByValue, laws.check_device, r"nonzero\(\)"),
+        (LeftBehind, laws.check_device, "tensor|device"),
+        (CopiesEachTime, laws.check_device, "pageable memory"),
         (AttendsInSecret, laws.check_attention, "mixer.bias belongs to an attention layer and is not declared"),
         (OnlyDeclares, laws.check_attention, "pixels.bias is declared to be of attention, but nothing attends"),
     ],
