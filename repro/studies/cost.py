@@ -69,7 +69,7 @@ def flops_of_network(name: str, arguments: Mapping[str, Any], channels: int, siz
     """Counts the floating-point operations of one forward pass of one image, on no device where that can be had.
 
     Example:
-        >>> flops_of_network("MLP", {"width": 16, "depth": 0}, 1, 4, 0) > 2 * 16 * 16
+        >>> flops_of_network("MLP", {"width": 16, "depth": 1}, 1, 4, 0) > 2 * 16 * 16
         True
     """
     for device in ("meta", "cpu"):
