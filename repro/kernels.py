@@ -314,21 +314,21 @@ class Cosine(Kernel):
             raise UserError(f"Cosine needs offset >= 0, got {offset:g}")
         _check_times("Cosine", t_min, t_max, highest=0.99999)
         self.offset, self.t_min, self.t_max = offset, t_min, t_max
-        self._log_cos_start = math.log(math.cos(self._angle(0.0)))
+        self._start = offset / (1 + offset) * (math.pi / 2)
+        self._log_cos_start = math.log(math.cos(self._start))
 
-    def _angle(self, t: Tensor | float) -> Tensor | float:
+    def _angle(self, t: Tensor) -> Tensor:
         return (t + self.offset) / (1 + self.offset) * (math.pi / 2)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return self._angle(t).cos().log() - self._log_cos_start
 
     def sigma(self, t: Tensor) -> Tensor:
-        start = self._angle(0.0)
-        angle = self._angle(t)
+        start, angle = self._start, self._angle(t)
         return ((angle - start).sin() * (angle + start).sin()).sqrt() / math.cos(start)
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        start = self._angle(0.0)
+        start = self._start
         sine_squared = (math.sin(start) ** 2 + ratio**2) / (1 + ratio**2)
         return torch.asin(sine_squared.sqrt()) * 2 / math.pi * (1 + self.offset) - self.offset
 

@@ -41,7 +41,8 @@ class GaussianDenoiser(Denoiser):
         super().__init__()
         if std <= 0:
             raise UserError(f"std is {std:g}; give a standard deviation above 0")
-        self.kernel, self.image_shape, self.mean, self.std = kernel, tuple(image_shape), mean, std
+        channels, height, width = image_shape
+        self.kernel, self.image_shape, self.mean, self.std = kernel, (channels, height, width), mean, std
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         alpha, sigma = self.scales(x_t, t)

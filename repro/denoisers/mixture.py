@@ -88,7 +88,8 @@ class LowRankMixtureDenoiser(Denoiser):
         bases_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.kernel, self.image_shape, self.num_classes = kernel, tuple(image_shape), components
+        channels, height, width = image_shape
+        self.kernel, self.image_shape, self.num_classes = kernel, (channels, height, width), components
         bases = mixture_bases(image_shape, components, rank, bases_seed)
         self.register_buffer("bases", bases, persistent=False)
 

@@ -31,7 +31,8 @@ class NetworkDenoiser(Denoiser):
         if not hasattr(network, "image_shape"):
             raise UserError(f"network {type(network).__name__} has no attribute image_shape (C, H, W); set it there")
         self.network, self.kernel, self.parameterization = network, kernel, parameterization
-        self.image_shape = tuple(network.image_shape)
+        channels, height, width = network.image_shape
+        self.image_shape = (channels, height, width)
         self.num_classes = int(getattr(network, "num_classes", 0) or 0)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -99,9 +99,9 @@ class ADM(Network):
         ddpm_embedding: bool = False,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
-        self.sizes = sizes_of("ADM", image_size, channel_mult)
+        self.sizes = sizes_of("ADM", self.image_shape[1:], channel_mult)
         widths = [int(width * mult) for mult in channel_mult]
-        self.out_channels = channels if out_channels is None else out_channels
+        self.out_channels = self.image_shape[0] if out_channels is None else out_channels
         self.settle_null_class(null_class, label_dropout)
         self.conditioning = Conditioning(
             PositionalEmbedding(width, endpoint=ddpm_embedding, sine_first=ddpm_embedding),
@@ -140,7 +140,9 @@ class ADM(Network):
 
         down = settings(num_heads)
         up = settings(num_heads if num_heads_up is None else num_heads_up)
-        self.encoder = Encoder(down, channels, stem_width or widths[0], widths, self.sizes, num_blocks, attention_at)
+        self.encoder = Encoder(
+            down, self.image_shape[0], stem_width or widths[0], widths, self.sizes, num_blocks, attention_at
+        )
         self.middle = Middle(down, widths[-1])
         self.decoder = Decoder(
             up,

@@ -124,7 +124,7 @@ class DiT(Network):
         if time_classes < 0 or time_classes == 1:
             raise UserError(f"DiT: time_classes is {time_classes}; give 0 for embedded time, or at least 2")
         self.patch_size, self.recompute = patch_size, recompute
-        self.patches = PatchEmbedding(patch_size, channels, width)
+        self.patches = PatchEmbedding(patch_size, self.image_shape[0], width)
         self.register_buffer(
             "position", sincos_positions([side // patch_size for side in self.image_shape[1:]], width)[None]
         )
@@ -134,7 +134,7 @@ class DiT(Network):
         self.settle_null_class(null_class, label_dropout)
         self.labels = LabelEmbedding(num_classes, width, null_class, label_dropout) if num_classes else None
         self.blocks = nn.ModuleList(Block(width, heads, int(width * mlp_ratio), gelu) for _ in range(depth))
-        self.head = Head(width, patch_size**2 * channels * (2 if learn_sigma else 1))
+        self.head = Head(width, patch_size**2 * self.image_shape[0] * (2 if learn_sigma else 1))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -179,6 +179,7 @@ class DiT(Network):
         if self.time_table is not None:
             condition = self.time_table((noise_level / 999 * (self.time_table.num_embeddings - 1)).long())
         else:
+            assert self.time_mlp is not None, "there is one of the two"
             condition = self.time_mlp(self.time_embedding(noise_level).to(self.position.dtype))
         return condition if self.labels is None else condition + self.labels(labels, len(condition))
 

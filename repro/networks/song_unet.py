@@ -89,6 +89,7 @@ class SongUNet(Network):
     """
 
     _single_decoder: ClassVar[bool] = True
+    middle: Middle | None
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class SongUNet(Network):
         centred: bool = True,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
-        self.sizes = sizes_of(type(self).__name__, image_size, channel_mult)
+        self.sizes = sizes_of(type(self).__name__, self.image_shape[1:], channel_mult)
         self.channel_mult = tuple(channel_mult)
         self.embedding_kind = one_of("embedding", embedding, ("positional", "fourier"))
         one_of("encoder", encoder, ("standard", "skip", "residual"))
@@ -141,7 +142,7 @@ class SongUNet(Network):
         self.num_blocks = num_blocks
         self.attention_at = tuple(attention_at)
         self.attention_last = attention_last
-        self.out_channels = channels if out_channels is None else out_channels
+        self.out_channels = self.image_shape[0] if out_channels is None else out_channels
         self.settle_null_class(null_class, label_dropout)
         self.log_noise_level = log_noise_level
         self.table = (sigma_max, sigma_min, num_scales)
@@ -181,7 +182,15 @@ class SongUNet(Network):
             )
         widths = [int(width * mult) for mult in channel_mult]
         self.encoder = Encoder(
-            self.settings, channels, width, widths, self.sizes, num_blocks, self.attention_at, encoder, combine
+            self.settings,
+            self.image_shape[0],
+            width,
+            widths,
+            self.sizes,
+            num_blocks,
+            self.attention_at,
+            encoder,
+            combine,
         )
         if self._single_decoder:
             self.middle = Middle(self.settings, self.encoder.out_channels)
@@ -220,6 +229,7 @@ class SongUNet(Network):
         """
         x, embedding = self._prepare(x, noise_level, labels, augment_labels)
         x, skips = self.encoder(x, embedding)
+        assert self.middle is not None, "only networks of several decoders have none"
         return self._divide(self.decoder(self.middle(x, embedding), skips, embedding), noise_level)
 
     def _prepare(

@@ -156,9 +156,11 @@ class UViT(Network):
         def decoder(size: int) -> Decoder:
             entering = [width] + [size] * (depth // 2 - 1)
             blocks = [block(size, from_below + width if long_skips else None) for from_below in entering[: depth // 2]]
-            return Decoder(blocks, _NORMS[norm](size, eps=norm_eps), nn.Linear(size, patch_size**2 * channels))
+            return Decoder(
+                blocks, _NORMS[norm](size, eps=norm_eps), nn.Linear(size, patch_size**2 * self.image_shape[0])
+            )
 
-        self.patches = PatchEmbedding(patch_size, channels, width)
+        self.patches = PatchEmbedding(patch_size, self.image_shape[0], width)
         self.time_embedding = PositionalEmbedding(width, endpoint=False, sine_first=False)
         self.time_mlp = two_layers(width, 4 * width, width) if time_mlp else nn.Identity()
         self.settle_null_class(null_class, label_dropout)
@@ -172,7 +174,7 @@ class UViT(Network):
         self.encoder = nn.ModuleList(block(width) for _ in range(depth // 2))
         self.middle = block(width)
         self.decoders = nn.ModuleList(decoder(size) for size in widths)
-        self.final = nn.Conv2d(channels, channels, 3, padding=1) if final_conv else nn.Identity()
+        self.final = nn.Conv2d(self.image_shape[0], self.image_shape[0], 3, padding=1) if final_conv else nn.Identity()
         self._initialise()
 
     def _initialise(self) -> None:

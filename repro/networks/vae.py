@@ -125,6 +125,7 @@ class VAE(nn.Module):
 
     def pseudo_inputs(self) -> Tensor:
         """The pseudo-inputs, clipped to [0, 1], shape (K, pixels)."""
+        assert self.pseudo is not None, "only the VampPrior has pseudo-inputs"
         return self.pseudo.clamp(0, 1)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Consistency(FixedSteps):
         super().__init__(steps, "edm", None, True, rho, ratios, clip)
 
     @property
-    def stochastic(self) -> bool:
+    def stochastic(self) -> bool:  # type: ignore[override]
         """Whether there is noise between steps."""
         return self.steps > 1
 

@@ -281,7 +281,7 @@ class _Update:
         h = self.kernel.log_snr(s) - start
         parts = [(self.kernel.log_snr(time) - start) / h for time in inner]
         taylor = self.solver_type == "taylor"
-        states, slopes = [self.advance(x, t, s, m)], []
+        states, slopes = [self.advance(x, t, s, m)], list[Tensor]()
         for i, (time, part) in enumerate(zip(inner, parts, strict=True)):
             x_inner = self.advance(x, t, time, m, *(part * slope for slope in slopes))
             slopes.append((self.model(x_inner, run.denoise(x_inner, time), time) - m) / part)

@@ -63,7 +63,7 @@ class Heun(Euler):
         self.predictor = predictor
 
     @property
-    def evaluations(self) -> int:
+    def evaluations(self) -> int:  # type: ignore[override]
         """Denoiser calls of one :meth:`sample`."""
         return 2 * self.steps - self.final_denoise
 

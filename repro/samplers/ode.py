@@ -122,7 +122,7 @@ class RK45(Sampler):
         t = run.kernel.time_of_ratio(angle.tan()) if t is None else t
         x_t = z * _scale(run, t)
         x_0 = run.denoise(x_t, t)
-        self.evaluations += 1
+        self.evaluations = (self.evaluations or 0) + 1
         return x_0, angle.cos() * noise_in(run.kernel, x_t, x_0, t) - angle.sin() * x_0
 
     def _try(self, run: Run, at: Tensor, ahead: Tensor, z: Tensor, slope: Tensor) -> tuple[Tensor, ...]:

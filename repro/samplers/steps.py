@@ -222,7 +222,7 @@ class FixedSteps(Sampler):
         self.final_denoise, self.rho, self.ratios, self.clip = final_denoise, rho, ratios, clip
 
     @property
-    def evaluations(self) -> int:
+    def evaluations(self) -> int:  # type: ignore[override]
         """Denoiser calls of one :meth:`sample`."""
         return self.steps
 

@@ -129,7 +129,7 @@ class EDMStochastic(Heun):
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 
     @property
-    def evaluations(self) -> int:
+    def evaluations(self) -> int:  # type: ignore[override]
         """Denoiser calls of one :meth:`sample`."""
         return super().evaluations if self.order == 2 else self.steps
 

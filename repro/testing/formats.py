@@ -33,7 +33,7 @@ def check_format(name: str, path: Path, others: Iterable[Path], **options: Any) 
     Raises:
         AssertionError: a law does not hold; the message says which.
     """
-    chosen = registry.load("checkpoints", name)
+    chosen: Any = registry.load("checkpoints", name)
     assert chosen.about, f"{name} does not say what it reads: set about"
     assert format_of(ForeignFile(path)) == name, f"auto does not find {name} for {path.name}"
     for other in others:
@@ -59,13 +59,14 @@ def _check_model(name: str, imported: Imported) -> None:
     model = imported.model
     assert not model.training, f"{name} gives a model in training mode"
     assert not any(p.requires_grad for p in model.parameters()), f"{name} gives weights that ask for gradients"
-    assert imported.file.sha256 in model.origin, f"{name}: the origin does not name the file's bytes"
+    assert imported.file.sha256 in (model.origin or ""), f"{name}: the origin does not name the file's bytes"
     record = checkpoint_of(imported)
     rebuilt = records.rebuild(record["repro"]["model"]["record"])
     state = record["state_dict"].items()
     rebuilt.load_state_dict({k.removeprefix("model."): each for k, each in state if k.startswith("model.")})
     assert rebuilt.fingerprint() == model.fingerprint(), f"{name}: the model is not rebuilt from its own record"
     labels = torch.zeros(2, dtype=torch.int64) if model.num_classes else None
+    assert model.sampler is not None, f"{name} gives a model without a sampler"
     sampler = None if model.sampler.consistency else registry.build("samplers", "Euler", steps=1)
     images = model.sample([0, 1], labels, sampler)
     assert images.shape == (2, *model.image_shape), f"{name}: images of shape {tuple(images.shape)}"

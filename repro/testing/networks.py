@@ -152,7 +152,7 @@ def check_attention(build: Callable[[], nn.Module], noise_levels: Sequence[float
         declared = chosen_parameters(network, "attention")
     except UserError:
         declared = set()
-    attending = set()
+    attending: set[str] = set()
     with torch.no_grad(), _attention_calls(network, attending):
         network(x, levels, labels)
     layers = tuple(f"{name}." for name in attending)

@@ -25,7 +25,9 @@ def _leaky_relu(x: Tensor) -> Tensor:
 
 def activation_of(name: str) -> Callable[[Tensor], Tensor]:
     """The activation function of a name in :data:`ACTIVATIONS`; the leaky ReLU has slope 0.2 below zero."""
-    return {"silu": F.silu, "relu": F.relu, "elu": F.elu, "leaky_relu": _leaky_relu}[name]
+    functions: dict[str, Callable[[Tensor], Tensor]]
+    functions = {"silu": F.silu, "relu": F.relu, "elu": F.elu, "leaky_relu": _leaky_relu}
+    return functions[name]
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:

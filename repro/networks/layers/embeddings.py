@@ -140,6 +140,7 @@ class Conditioning(nn.Module):
         return self.activation(vector)
 
     def _embed_classes(self, labels: Tensor | None, batch: int, like: Tensor) -> Tensor:
+        assert self.label is not None, "forward calls this only with classes"
         count = self.label.in_features
         if labels is None:
             return self.label(like.new_zeros(batch, count))

@@ -51,7 +51,7 @@ class _Filtered(nn.Module):
         super().__init__()
         self.box = _is_box(taps)
         needed = taps is not None if always else not self.box
-        self.register_buffer("kernel", _kernel(taps) if needed else None, persistent=False)
+        self.register_buffer("kernel", _kernel(taps) if taps is not None and needed else None, persistent=False)
 
     def _per_channel(self, x: Tensor) -> Tensor:
         return self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
