@@ -6,6 +6,7 @@ later draws from the same generator, so that they too are reproducible (the conv
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 
-__all__ = ["NoiseStream", "draw_noise", "parse_seeds"]
+__all__ = ["NoiseStream", "draw_noise", "mixture_bases", "parse_seeds"]
 
 
 _SEEDS = 2**32
@@ -111,3 +112,33 @@ def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
     if len(set(seeds)) != len(seeds):
         raise UserError(f"seeds {str(text)[:60]!r} name a seed twice; each noise counts once")
     return seeds
+
+
+def mixture_bases(image_shape: Sequence[int], components: int, rank: int, seed: int) -> Tensor:
+    """Draws orthonormal bases of K planes, uniformly distributed over directions, by number; of the mixture (eq. 2).
+
+    Args:
+        image_shape: (C, H, W), n = C H W pixels.
+        components: K, how many planes.
+        rank: d, their dimension, at most n.
+        seed: Number of the draw.
+
+    Returns:
+        float64 (K, n, d), on the CPU.
+
+    Raises:
+        UserError: no component, or a rank that is not from 1 to n.
+
+    Example:
+        >>> basis = mixture_bases((3, 4, 4), 2, 7, seed=0)[1]
+        >>> torch.allclose(basis.T @ basis, torch.eye(7, dtype=torch.float64))
+        True
+    """
+    pixels = math.prod(image_shape)
+    if components < 1:
+        raise UserError(f"components is {components}; give at least 1")
+    if not 1 <= rank <= pixels:
+        raise UserError(f"rank is {rank}; images of {pixels} values take a rank from 1 to {pixels}")
+    generator = torch.Generator().manual_seed(seed)
+    bases, triangles = torch.linalg.qr(torch.randn(components, pixels, rank, generator=generator, dtype=torch.float64))
+    return bases * triangles.diagonal(dim1=1, dim2=2).sign()[:, None]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from repro.data.base import Facts, ImageData
 from repro.data.source import ImageSource
-from repro.denoisers.mixture import mixture_bases
 from repro.errors import UserError
+from repro.noise import mixture_bases
 
 __all__ = ["LowRankMixture"]
 

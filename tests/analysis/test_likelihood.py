@@ -9,9 +9,9 @@ import torch
 
 from repro.analysis import bits_per_dimension, log_density
 from repro.denoisers import FittedGaussianDenoiser, LowRankMixtureDenoiser
-from repro.denoisers.mixture import mixture_bases
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Flow, SubVP
+from repro.noise import mixture_bases
 
 
 def points(count=300):

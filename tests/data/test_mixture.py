@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from repro.data.mixture import LowRankMixture
-from repro.denoisers.mixture import mixture_bases
 from repro.errors import UserError
 from repro.images import to_float, to_uint8
+from repro.noise import mixture_bases
 
 
 def test_moments_of_each_component_are_those_of_the_formula():

@@ -10,12 +10,11 @@ from safetensors.torch import load_file
 from repro import records, registry
 from repro.data.mixture import LowRankMixture
 from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, LowRankMixtureDenoiser
-from repro.denoisers.mixture import mixture_bases
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.kernels import EDM, VP, Flow
 from repro.metrics.functional import generalization_score
-from repro.noise import NoiseStream
+from repro.noise import NoiseStream, mixture_bases
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 KERNELS = registry.names("kernels")
