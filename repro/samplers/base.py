@@ -32,7 +32,7 @@ class Step:
     again with a smaller size, stands still for this step.
 
     Attributes:
-        t: Time of ``x_t``, shape (), or (B, 1, 1, 1) with a time for each image.
+        t: Time of ``x_t``, shape (), or (B,) with a time for each image.
         s: Time of ``x_s``, as t; None when ``x_s`` is the clean image.
         x_t: State before the step, float64 (B, C, H, W).
         x_0: Denoised image at ``x_t``, the first evaluation of the step.

@@ -226,10 +226,11 @@ class DPMSolver(Sampler):
             factor = (_SAFETY * power(error, -1 / self.order)).clamp(max=self.growth)
             size = put(size, rows, torch.minimum(h * factor, left))
             moved, kept = rows[accepted.flatten()], accepted.flatten()
-            step = Step(t, put(t, moved, s[kept]), x, x_0, x_s := put(x, moved, high[kept]))
+            t_s, x_s = put(t, moved, s[kept]), put(x, moved, high[kept])
+            step = Step(t.flatten(), t_s.flatten(), x, x_0, x_s)
             stale = torch.zeros_like(stale).index_fill(0, moved, True)
             yield step
-            x, t, before = step.x_s, step.s, put(before, moved, low[kept])
+            x, t, before = step.x_s, t_s, put(before, moved, low[kept])
             stale |= x is not x_s  # steered from outside: what was denoised is not this image
 
     def error_of(self, low: Tensor, high: Tensor, before: Tensor) -> Tensor:

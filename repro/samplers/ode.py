@@ -80,7 +80,7 @@ class RK45(Sampler):
         if self.final_denoise:
             self.evaluations += 1
             x_0 = run.denoise(x, t)
-            yield Step(t, None, x, x_0, x_0)
+            yield Step(t.flatten(), None, x, x_0, x_0)
 
     def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
         """Steps from the end to the kernel's ``t_max``."""
@@ -112,7 +112,7 @@ class RK45(Sampler):
             slope = put(slope, moved, new_slope[kept])
             s = put(t, moved, torch.where(angle == end, last, kernel.time_of_ratio(angle.tan()))[moved])
             x_s = put(x, moved, z[moved] * _scale(run, s[moved]))
-            yield (taken := Step(t, s, x, x_0, x_s))
+            yield (taken := Step(t.flatten(), s.flatten(), x, x_0, x_s))
             t, x, x_0 = s, taken.x_s, put(x_0, moved, new_x_0[kept])
             if x is not x_s:  # steered from outside: the slope that was kept is not that of this image
                 x_0, slope = self._slope(run, angle, z := x / _scale(run, t), t)

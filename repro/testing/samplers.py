@@ -140,7 +140,7 @@ def _check_trajectory(name: str, sampler: Sampler, kernel: Kernel, images: Tenso
     denoiser = _gaussian(sampler, kernel)
     steps = list(sampler.trajectory(denoiser, NoiseStream(range(8))))
     assert torch.equal(steps[-1].x_s, images), f"{name}: the trajectory does not end at the images"
-    times = torch.stack([step.t.expand(8, 1, 1, 1).flatten() for step in steps])
+    times = torch.stack([step.t.expand(8) for step in steps])
     assert bool((times.diff(dim=0) <= 0).all()), f"{name}: times do not fall"
     for before, after in pairwise(steps):
         assert torch.equal(before.x_s, after.x_t), f"{name}: a step does not start where the one before ended"

@@ -121,7 +121,7 @@ def test_equal_ratios_give_equal_images(sampler, name):
         denoiser, stream = EmpiricalDenoiser(pictures(), each), NoiseStream(range(5))
         x = each.sigma(torch.tensor(each.t_max, dtype=torch.float64)) * stream.draw((1, 4, 4)).double()
         *_, last = sampler.walk(Run(denoiser, None, stream), x)
-        images.append(last.x_s if last.s is None else last.x_s / each.alpha(last.s))
+        images.append(last.x_s if last.s is None else last.x_s / each.alpha(last.s.view(-1, 1, 1, 1)))
     assert (images[0] - images[1]).abs().max() < 1e-8
 
 
