@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from commands import run_here
 
+import repro
 from repro import registry
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
@@ -194,3 +196,15 @@ def test_broken_plugins_are_told_only_when_asked_for(faulty: Path, workplace: Pa
     assert "'VP' is claimed by " in twice
     assert "repro (repro.kernels:VP)" in twice
     assert "twin (twin:VP)" in twice
+
+
+def test_the_page_of_plug_ins_shows_the_package_as_it_is() -> None:
+    page = (Path(repro.__file__).parent / "plugins.md").read_text()
+    template = Path(repro.__file__).parent / "cli" / "template"
+    blocks = re.findall(r"```(python|yaml|toml)\n(.*?)```", page, flags=re.S)
+    shown = {text for kind, text in blocks if kind != "toml"}
+    sources = [path for path in template.rglob("*") if path.suffix in (".py", ".yaml") and path.parent.name != "tests"]
+    assert shown == {path.read_text() for path in sources if path.name != "__init__.py"}
+    settings = (template / "pyproject.toml").read_text().replace("plugin_example", "my_models")
+    for kind, text in blocks:
+        assert kind != "toml" or text.replace("plugin_example", "my_models").strip() in settings
