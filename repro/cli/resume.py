@@ -174,8 +174,9 @@ def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, t
 
 def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
     """Where a model differs from settings that were given; what they leave open (None) fits everything."""
-    found = differences(there, here, "model")
-    return {key: pair for key, pair in found.items() if pair[1] is not None and key not in _FREE}
+    found, known = differences(there, here, "model"), flat(there, "model")
+    later = {key for key, (_, given) in found.items() if key not in known and given is False}  # than the record
+    return {key: pair for key, pair in found.items() if pair[1] is not None and key not in {*_FREE, *later}}
 
 
 def checkpoint_that_fits(path: str, model: Any) -> Path:

@@ -66,7 +66,10 @@ MISTAKES = [
     ((*FIT, "--model.teacher", "GausianDenoiser"), ["did you mean the denoiser GaussianDenoiser?"]),
     ((*FIT, "--model.teacher", "runs/tinny", *NETWORK, "--model.kernel", "EDM"), ["no checkpoint at runs/tinny"]),
     ((*FIT, "--model.teacher", "GaussianDenoiser", "--model.teacher.kernel", "EDM"), ["no network", "--model.network"]),
-    ((*FROM, "--data.resize", "16"), ["the teacher is for images 1x8x8, Digits has 1x16x16", "--model.teacher PATH"]),
+    (
+        (*FROM, "--data.resize", "16", "--name", "large"),
+        ["the teacher is for images 1x8x8, Digits has 1x16x16", "--model.teacher PATH"],
+    ),
     ((*FROM, *NETWORK, "--data.resize", "16"), ["the teacher has images 1x8x8, the student 1x16x16"]),
     ((*FROM, "--model.kernel", "VP"), ["kernel VP has noise levels from 0.0105 to 152", "EDM from 0.002 to 80"]),
     ((*FROM, "--task", "conditional"), ["model.teacher has 0 classes, but --task conditional on Digits has 10"]),

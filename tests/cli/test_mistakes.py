@@ -79,8 +79,7 @@ MISTAKES = [
     (("validate",), ["no finished run in runs/ fits"]),
     (("compare",), ["name at least two banks"]),
     (("compare", "a", "b"), ["there is no bank, run or checkpoint at a"]),
-    (("compare", "full", "full", "--threshold", "3"), ["threshold 3.0 is outside [-1, 1]"]),
-    (("compare", "full", "full", "--metric", "RP"), ["unknown metric 'RP'"]),
+    (("compare", "full", "full"), ["full holds no image"]),
     (("compare", "full", "full", "--seds", "1"), ["unknown option --seds; did you mean --seeds?"]),
 ]
 

@@ -76,7 +76,7 @@ def test_a_null_of_the_command_line_reaches_nested_classes(workplace: Path) -> N
 
 def test_another_class_keeps_what_it_takes_and_drops_the_rest(workplace: Path) -> None:
     shown = run_here(*FIT, "--model.network", "SongUNet", "--model.sampler", "DPMSolver", "--print_config")
-    assert shown.err == ""
+    assert "DPMSolver keeps what the config says of Heun: steps 2" in shown.err
     plain = yaml.safe_load(shown.out)
     network = plain["model"]["init_args"]["network"]
     assert network["class_path"] == "SongUNet"
@@ -212,14 +212,14 @@ def test_a_folder_left_without_a_checkpoint_is_used_again(trained: Path) -> None
 
 
 def test_the_same_command_goes_on_and_another_one_gets_a_folder_of_its_own(trained: Path) -> None:
-    first = run_here(*FIT, "--name", "again")
+    first = run_here(*FIT, "--name", "repeated")
     assert first.code == 0, first
-    assert "runs/again is finished" in run_here(*FIT, "--name", "again").out
-    other = run_here(*FIT, "--name", "again", "--model.lr", "0.5")
+    assert "runs/repeated is finished" in run_here(*FIT, "--name", "repeated").out
+    other = run_here(*FIT, "--name", "repeated", "--model.lr", "0.5")
     assert "a run of this name has other settings (model.lr was" in other.err
-    assert Path("runs/again-2/run.json").is_file()
-    run_here(*FIT, "--name", "again", "--resume", "never")
-    assert Path("runs/again-3/run.json").is_file()
+    assert Path("runs/repeated-2/run.json").is_file()
+    run_here(*FIT, "--name", "repeated", "--resume", "never")
+    assert Path("runs/repeated-3/run.json").is_file()
 
 
 def test_predict_takes_the_newest_finished_run_that_fits(trained: Path) -> None:

@@ -135,7 +135,7 @@ def test_mappings_name_and_models_in_memory_draw_in_memory(runs):
         (["name=nowhere", "else"], "there is no bank, run or checkpoint at nowhere"),
         ([3, 4], "is a int; give a bank, a model, a path, or a tensor or array of images"),
         (
-            [np.zeros((2, 8, 8, 20)), np.zeros((2, 8, 8))],
+            [np.zeros((2, 8, 8, 3, 1)), np.zeros((2, 8, 8))],
             "give images (n, C, H, W) or (n, H, W, C)",
         ),
         ([np.full((2, 8, 8), 3.0), np.zeros((2, 8, 8))], "holds floats from 3 to 3; give floats in [0, 1] or [-1, 1]"),

@@ -224,9 +224,11 @@ SAVES = """
 import sys, torch
 from repro.checkpoints.native import AtomicCheckpointIO
 io, step = AtomicCheckpointIO(), 0
+model = {"group": "modules", "name": "Diffusion", "args": {}}
+record = {"format": 1, "model": model, "data": None, "data_fingerprint": ""}
 while True:
     step += 1
-    checkpoint = {"state_dict": {"w": torch.full((400_000,), float(step))}, "repro": {"format": 1, "step": step}}
+    checkpoint = {"state_dict": {"w": torch.full((400_000,), float(step))}, "repro": record | {"step": step}}
     io.save_checkpoint(checkpoint, sys.argv[1])
     print(step, flush=True)
 """

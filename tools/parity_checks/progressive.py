@@ -61,13 +61,13 @@ class ClippedDDIM(Euler):
 
     def __init__(self, steps: int, clip: float) -> None:
         super().__init__(steps, spacing="time_uniform")
-        self.clip = clip
+        self.most = clip
 
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
         x_0 = run.denoise(x_t, t)
         if s is None:
             return x_0, x_0
-        eps = ((x_t - run.kernel.alpha(t) * x_0) / run.kernel.sigma(t)).clamp(-self.clip, self.clip)
+        eps = ((x_t - run.kernel.alpha(t) * x_0) / run.kernel.sigma(t)).clamp(-self.most, self.most)
         return x_0, run.kernel.alpha(s) * x_0 + run.kernel.sigma(s) * eps
 
 

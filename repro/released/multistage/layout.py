@@ -48,7 +48,8 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     try:
         arguments = score_sde.ncsnpp_arguments(record)
         intervals = [[[1000.0 * edge for edge in pair] for pair in stage] for stage in model["stage_interval"]]
-        own = {"width": model["en_nf"], "decoder_widths": list(model["de_nfs"]), "max_groups": model["group"]}
+        widths = [int(width) for width in model["de_nfs"]]
+        own = {"width": model["en_nf"], "decoder_widths": widths, "max_groups": model["group"]}
     except KeyError as error:
         raise UserError(f"the multistage configuration has no entry {error}; give the whole file") from error
     return {"name": "MultistageUNet", "args": arguments | own | _cuts(intervals) | {"share_middle": True}}
@@ -66,7 +67,9 @@ def _edm_settings(record: Mapping[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "name": "MultistageUNet",
-        "args": arguments | {"decoder_widths": list(own["de_model_channels"]), "max_groups": 16} | _cuts(intervals),
+        "args": arguments
+        | {"decoder_widths": [int(width) for width in own["de_model_channels"]], "max_groups": 16}
+        | _cuts(intervals),
     }
 
 

@@ -60,7 +60,7 @@ def _uvit_settings(model: Mapping[str, Any], image_size: int) -> dict[str, Any]:
         args["label_embedding"] = "mlp"
     if model["name"] == "UViT_multimodel":
         levels = [[[edge * _LEVELS_PER_UNIT for edge in pair] for pair in stage] for stage in model["stage_interval"]]
-        args |= {"long_skips": True, "decoder_widths": list(model["de_nfs"])} | _cuts(levels)
+        args |= {"long_skips": True, "decoder_widths": [int(width) for width in model["de_nfs"]]} | _cuts(levels)
     return {"name": "UViT", "args": args}
 
 
