@@ -1,8 +1,8 @@
-"""Records: objects as plain data, ``{"group", "name", "args"}``, and back; one form in every file that is written.
+"""Records: objects as plain data, ``{"group", "name", "args"}``, and back.
 
 Constructor arguments are the configuration: :func:`record_of` turns what an object was built with into plain JSON data
-and :func:`rebuild` builds the same object again. Checkpoints, manifests and ``run.json`` hold such records, and a run's
-``config.yaml`` the same without the group, which the place says. ``{class_path, init_args}`` is read too.
+and :func:`rebuild` builds the same object again. Checkpoints, manifests and ``run.json`` hold such records. A run's
+``config.yaml`` is written as ``{class_path, init_args}``; both forms are read.
 
 A record may come from anybody. It is built only where a group or a base class is asked for, after its form and the
 types of its arguments have been checked; below ``Any``, ``dict`` and open keyword arguments it stays data.
