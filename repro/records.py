@@ -17,7 +17,7 @@ from repro import registry
 from repro.errors import UserError, unknown
 from repro.hints import UNKNOWN, classes_in, fits, hints_of, required_of
 
-__all__ = ["differences", "flat", "is_record", "rebuild", "record_of", "settle"]
+__all__ = ["as_config", "differences", "flat", "is_record", "rebuild", "record_of", "settle"]
 
 _FORM = {"group", "name", "args"}
 _FORMER = {"modules": "models"}  # what draws without having been trained here was a training module once
@@ -174,6 +174,22 @@ def settle(built: Any, **arguments: Any) -> None:
     """
     recorded = registry.arguments_of(built) or {}
     recorded |= {name: value for name, value in arguments.items() if name in recorded}
+
+
+def as_config(record: Any) -> Any:
+    """Turns a plain record into the form of a config, ``{class_path, init_args}``; other plain data stay as they are.
+
+    Example:
+        >>> as_config({"group": "kernels", "name": "VP", "args": {"rate_max": 10.0}})
+        {'class_path': 'VP', 'init_args': {'rate_max': 10.0}}
+    """
+    if isinstance(record, list):
+        return [as_config(item) for item in record]
+    if not isinstance(record, Mapping):
+        return record
+    if record.keys() == _FORM:
+        return {"class_path": record["name"], "init_args": as_config(record["args"])}
+    return {key: as_config(value) for key, value in record.items()}
 
 
 def flat(settings: Any, key: str) -> dict[str, Any]:

@@ -74,17 +74,6 @@ def _described(built: Any) -> str:
     return f"{record['name']}({', '.join(unusual)})"
 
 
-def _as_config(record: Any) -> Any:
-    """A plain record as a configuration has it."""
-    if isinstance(record, list):
-        return [_as_config(item) for item in record]
-    if not isinstance(record, dict):
-        return record
-    if record.keys() == {"group", "name", "args"}:
-        return {"class_path": record["name"], "init_args": _as_config(record["args"])}
-    return {key: _as_config(value) for key, value in record.items()}
-
-
 def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
     """What was found; ``drawer`` is the model of the file, without a decoder."""
     model, file = imported.model, imported.file
@@ -108,7 +97,7 @@ def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
 def _write(imported: Imported, output: str | None) -> str:
     """Keeps the model as a run; returns its folder."""
     model = imported.model
-    config = {"model": _as_config(records.record_of(model))}
+    config = {"model": records.as_config(records.record_of(model))}
     status = {
         "checkpoint": "last.ckpt",
         "step": 0,

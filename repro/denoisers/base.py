@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.registry import Plugin
 
 if TYPE_CHECKING:
     from repro.data.base import ImageData
 
-__all__ = ["Denoiser", "UnderKernel"]
+__all__ = ["Denoiser", "UnderKernel", "training_set"]
 
 
 class Denoiser(nn.Module, Plugin):
@@ -80,3 +81,31 @@ class UnderKernel(Denoiser):
         inner_t = self.denoiser.kernel.time_of_ratio(self.kernel.ratio(t))
         inner_alpha, alpha = self.denoiser.scales(x_t, inner_t)[0], self.scales(x_t, t)[0]
         return self.denoiser.denoise(x_t * (inner_alpha / alpha), inner_t, labels)
+
+
+def training_set(
+    images: ImageData | Tensor, labels: Tensor | None, conditional: bool
+) -> tuple[ImageData | None, Tensor, Tensor | None]:
+    """Takes what a closed form is made of: the data if they are a plug-in, images (N, C, H, W), labels (N,) or None.
+
+    Of a plug-in these are the images that a training is shown, mirrored copies included.
+
+    Args:
+        images: A data plug-in, or a tensor, uint8 or floats in [-1, 1].
+        labels: Class of each image of a tensor, int64 (N,), or None.
+        conditional: Whether the labels of a data plug-in are taken.
+
+    Raises:
+        UserError: no image, labels of another length, or classes asked of data that have none.
+    """
+    data = None
+    if not isinstance(images, Tensor):
+        if conditional and not images.num_classes:
+            raise UserError("the conditional form needs data with classes; these have none")
+        data, (images, classes) = images, images.shown()
+        labels = classes if conditional else None
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"a closed form needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
+    return data, images, labels

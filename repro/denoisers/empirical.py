@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from repro.denoisers.base import Denoiser
+from repro.denoisers.base import Denoiser, training_set
 from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import Kernel
@@ -72,14 +72,7 @@ class EmpiricalDenoiser(Denoiser):
         precision: Literal["float64", "float32"] = "float64",
     ) -> None:
         super().__init__()
-        if not isinstance(images, Tensor):
-            if conditional and not images.num_classes:
-                raise UserError("the conditional form needs data with classes; these have none")
-            self.data, images, labels = images, images.images(), images.labels() if conditional else None
-        if images.ndim != 4 or not len(images):
-            raise UserError(f"the empirical optimum needs images (N, C, H, W), at least one; got {tuple(images.shape)}")
-        if labels is not None and len(labels) != len(images):
-            raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
+        self.data, images, labels = training_set(images, labels, conditional)
         if precision not in ("float64", "float32"):
             raise unknown("precision", precision, ("float64", "float32"))
         if chunk is not None and chunk < 1:

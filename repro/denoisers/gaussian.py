@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from repro.denoisers.base import Denoiser
+from repro.denoisers.base import Denoiser, training_set
 from repro.errors import UserError
 from repro.images import to_float
 from repro.kernels import Kernel
@@ -102,14 +102,7 @@ class FittedGaussianDenoiser(Denoiser):
         shrinkage: float | None = 0.0,
     ) -> None:
         super().__init__()
-        if not isinstance(images, Tensor):
-            if conditional and not images.num_classes:
-                raise UserError("the conditional form needs data with classes; these have none")
-            self.data, images, labels = images, images.images(), images.labels() if conditional else None
-        if images.ndim != 4 or not len(images):
-            raise UserError(f"a Gaussian is fitted to images (N, C, H, W), at least one; got {tuple(images.shape)}")
-        if labels is not None and len(labels) != len(images):
-            raise UserError(f"{len(labels)} labels for {len(images)} images; give one label an image")
+        self.data, images, labels = training_set(images, labels, conditional)
         if shrinkage is not None and not 0 <= shrinkage <= 1:
             raise UserError(f"shrinkage is {shrinkage:g}; give a part from 0 to 1, or null for Ledoit and Wolf's")
         self.kernel, self.image_shape, self.shrinkage = kernel, tuple(images.shape[1:]), shrinkage

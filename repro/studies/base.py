@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from repro.errors import UserError
-from repro.records import record_of
+from repro.records import as_config, record_of
 from repro.registry import Plugin
 from repro.studies.executors.base import Command, Executor
 from repro.studies.jobs import Job, check_settings
@@ -102,12 +102,4 @@ class Study(Plugin, ABC):
 def _settings_of(study: Study) -> dict[str, Any]:
     """The options that a study was built with, as a config has them."""
     options = record_of(study)["args"] if inspect.signature(type(study)).parameters else {}
-    return {name: _as_config(value) for name, value in options.items() if value is not None}
-
-
-def _as_config(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_as_config(each) for each in value]
-    if isinstance(value, Mapping) and value.keys() == {"group", "name", "args"}:
-        return {"class_path": value["name"], "init_args": _as_config(value["args"])}
-    return {key: _as_config(each) for key, each in value.items()} if isinstance(value, Mapping) else value
+    return {name: as_config(value) for name, value in options.items() if value is not None}

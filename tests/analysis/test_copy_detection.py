@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from noisy_images import random_images
 from torch import Tensor
 
 from repro.analysis.copy_detection import EDITS, detect_copies, edited_copies, micro_average_precision
@@ -13,10 +14,6 @@ from repro.data.digits import Digits
 from repro.descriptors.base import Descriptor
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 def slow_precision(similarity: Tensor) -> float:

@@ -2,44 +2,13 @@
 
 import pytest
 import torch
+from conditional_banks import CLASSES, LABELS, NOISES, conditional
 
-from repro.banks import Bank, Manifest
+from repro.banks import Bank
 from repro.comparison import compare, derangement
 from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.metrics import functional
-
-NOISES, CLASSES = 40, 3
-
-
-LABELS = torch.arange(CLASSES).repeat(NOISES)
-
-
-SHAPE = (1, 6, 6)
-
-
-def conditional(images, labels=LABELS, seeds=range(NOISES), classes=CLASSES):
-    each = len(images) // len(seeds)
-    manifest = Manifest(
-        seeds=list(seeds),
-        image_shape=images.shape[1:],
-        task="conditional",
-        labels={"num_classes": classes, "images_per_seed": each},
-    )
-    return Bank(images, manifest, labels)
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Three conditional systems, of which classes 0, 1, 2 agree less and less, and two unconditional ones."""
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randint(0, 256, (NOISES * CLASSES, *SHAPE), generator=generator).float()
-    strength = (40 + 15 * LABELS + torch.arange(len(LABELS))).view(-1, 1, 1, 1)
-    systems = [base + k * strength * torch.randn(base.shape, generator=generator) for k in (0.2, 0.5, 0.8)]
-    systems = [images.clamp(0, 255).to(torch.uint8) for images in systems]
-    chosen = torch.arange(NOISES) * CLASSES + torch.arange(NOISES) % CLASSES
-    plain = [images[chosen] for images in systems[:2]]
-    return systems, plain
 
 
 def test_an_unconditional_with_a_conditional_bank_gives_between_rp(drawn):

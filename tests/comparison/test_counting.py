@@ -14,35 +14,6 @@ from repro.metrics.functional import mae_score, reproducibility_score
 N = 60
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
-def systems(count=4, n=N, shape=(3, 6, 6)):
-    """Images of common origin with noise that grows from system to system and from row to row."""
-    base = random_images(n, *shape).float()
-    generator = torch.Generator().manual_seed(1)
-    strength = torch.linspace(0, 60, n).view(-1, 1, 1, 1)
-    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(count)]
-    return [images.clamp(0, 255).to(torch.uint8) for images in noisy]
-
-
-@pytest.fixture(scope="module")
-def images():
-    return systems()
-
-
-@pytest.fixture(scope="module")
-def train(images):
-    return torch.cat([random_images(30, 3, 6, 6, seed=9), images[0][::3]])
-
-
-@pytest.fixture(scope="module")
-def found(images, train):
-    banks = [Bank.from_images(each, range(100, 100 + N)) for each in images]
-    return compare(banks, "Pixels", train, names=["a", "b", "c", "d"], control_seed=3)
-
-
 def test_every_pair_equals_the_plain_functions(found, images):
     shuffle = derangement(N, 3)
     for i in range(4):

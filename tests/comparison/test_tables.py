@@ -5,45 +5,15 @@ import csv
 import numpy as np
 import pytest
 import torch
+from conditional_banks import CLASSES, LABELS, NOISES, SHAPE, conditional
+from noisy_images import systems
 
-from repro.banks import Bank, Manifest
+from repro.banks import Bank
 from repro.comparison import compare, derangement
 from repro.errors import UserError
 from repro.metrics import functional
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.paired import adjusted_p_values
-
-NOISES, CLASSES = 40, 3
-
-
-LABELS = torch.arange(CLASSES).repeat(NOISES)
-
-
-SHAPE = (1, 6, 6)
-
-
-def conditional(images, labels=LABELS, seeds=range(NOISES), classes=CLASSES):
-    each = len(images) // len(seeds)
-    manifest = Manifest(
-        seeds=list(seeds),
-        image_shape=images.shape[1:],
-        task="conditional",
-        labels={"num_classes": classes, "images_per_seed": each},
-    )
-    return Bank(images, manifest, labels)
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    """Three conditional systems, of which classes 0, 1, 2 agree less and less, and two unconditional ones."""
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randint(0, 256, (NOISES * CLASSES, *SHAPE), generator=generator).float()
-    strength = (40 + 15 * LABELS + torch.arange(len(LABELS))).view(-1, 1, 1, 1)
-    systems = [base + k * strength * torch.randn(base.shape, generator=generator) for k in (0.2, 0.5, 0.8)]
-    systems = [images.clamp(0, 255).to(torch.uint8) for images in systems]
-    chosen = torch.arange(NOISES) * CLASSES + torch.arange(NOISES) % CLASSES
-    plain = [images[chosen] for images in systems[:2]]
-    return systems, plain
 
 
 def test_two_conditional_banks_equal_the_plain_functions(drawn):
@@ -114,17 +84,9 @@ def test_a_class_with_one_image_has_no_control():
 N = 50
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def images():
-    base = random_images(N, 3, 6, 6).float()
-    generator = torch.Generator().manual_seed(1)
-    strength = torch.linspace(0, 60, N).view(-1, 1, 1, 1)
-    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(3)]
-    return [each.clamp(0, 255).to(torch.uint8) for each in noisy]
+    return systems(3, N)
 
 
 def test_paired_tests_equal_the_plain_function(images, tmp_path):

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from repro import records, registry
+from repro.data.digits import Digits
 from repro.data.mixture import LowRankMixture
-from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, LowRankMixtureDenoiser
+from repro.denoisers import EmpiricalDenoiser, FittedGaussianDenoiser, GaussianDenoiser, LowRankMixtureDenoiser
 from repro.errors import UserError
 from repro.images import to_uint8
 from repro.kernels import EDM, VP, Flow
@@ -383,3 +384,14 @@ def test_mixture_is_rebuilt_from_plain_data():
     assert torch.equal(again.bases, LowRankMixture((1, 3, 3), 4, 2, 9).bases)
     with pytest.raises(UserError, match="outside the 4 components 0 to 3"):
         again.denoise(torch.zeros(1, 1, 3, 3), torch.tensor(0.5), torch.tensor([4]))
+
+
+@pytest.mark.parametrize("kind", [EmpiricalDenoiser, FittedGaussianDenoiser])
+def test_closed_forms_are_made_of_what_a_training_is_shown(kind):
+    """With flips the mirrored copies too: the answer to a mirrored image is the mirrored answer."""
+    denoiser = kind(Digits(subset=30, horizontal_flip=True), EDM())
+    x_t, t = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.tensor(0.6, dtype=torch.float64)
+    mirrored = denoiser.denoise(x_t.flip(-1), t).flip(-1)
+    torch.testing.assert_close(mirrored, denoiser.denoise(x_t, t), rtol=1e-9, atol=1e-9)
+    plain = kind(Digits(subset=30), EDM())
+    assert (plain.denoise(x_t.flip(-1), t).flip(-1) - plain.denoise(x_t, t)).abs().max() > 0.01

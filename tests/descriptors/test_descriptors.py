@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noisy_images import random_images
 from onnx_files import write_onnx
 from PIL import Image
 from torch import nn
@@ -49,10 +50,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sscd, "packaged_file", lambda weights: None)
     return tmp_path / "cache"
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

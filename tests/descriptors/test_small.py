@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from noisy_images import random_images
 from sklearn.datasets import load_sample_images
 
 from repro.analysis.copy_detection import detect_copies
@@ -18,10 +19,6 @@ from repro.descriptors.sscd import SSCD
 from repro.descriptors.timm_models import Timm
 from repro.errors import UserError
 from repro.studies.descriptors import DIGITS_HELD_OUT
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 @pytest.fixture(scope="module")

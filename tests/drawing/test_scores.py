@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from noisy_images import random_images, systems
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from repro.banks import Bank, Manifest
@@ -13,17 +14,9 @@ from repro.metrics import FrechetDistance, functional
 N = 50
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def images():
-    base = random_images(N, 3, 6, 6).float()
-    generator = torch.Generator().manual_seed(1)
-    strength = torch.linspace(0, 60, N).view(-1, 1, 1, 1)
-    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(3)]
-    return [each.clamp(0, 255).to(torch.uint8) for each in noisy]
+    return systems(3, N)
 
 
 def conditional(images, classes=2):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from noisy_images import random_images, systems
 from torchmetrics import Metric, SumMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -16,17 +17,9 @@ from repro.metrics.protocol import pair_metrics
 N = 50
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def images():
-    base = random_images(N, 3, 6, 6).float()
-    generator = torch.Generator().manual_seed(1)
-    strength = torch.linspace(0, 60, N).view(-1, 1, 1, 1)
-    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(3)]
-    return [each.clamp(0, 255).to(torch.uint8) for each in noisy]
+    return systems(3, N)
 
 
 class Brighter(Metric):

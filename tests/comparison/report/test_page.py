@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from browser import DRIVER, PROGRAM, dumped, opened
+from noisy_images import random_images, systems
 from PIL import Image
 
 from repro.banks import Bank, Manifest
@@ -24,8 +25,10 @@ HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"><b>&amp;'\u20
 NAMES = ["edm", HOSTILE, "uvit"]
 WRITTEN = [printable(name) for name in NAMES]
 
-needs_browser = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
-needs_driver = pytest.mark.skipif(None in (PROGRAM, DRIVER), reason="Chromium and chromedriver are not installed")
+needs_browser = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
+needs_driver = pytest.mark.skipif(
+    None in (PROGRAM, DRIVER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+)
 
 
 class Identical(PairMetric):
@@ -35,17 +38,9 @@ class Identical(PairMetric):
         return (a == b).flatten(1).all(1)
 
 
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def images():
-    base = random_images(N, 3, 6, 6).float()
-    generator = torch.Generator().manual_seed(1)
-    strength = torch.linspace(0, 60, N).view(-1, 1, 1, 1)
-    noisy = [base + (0.2 + k) * strength * torch.randn(base.shape, generator=generator) for k in range(3)]
-    return [each.clamp(0, 255).to(torch.uint8) for each in noisy]
+    return systems(3, N)
 
 
 @pytest.fixture(scope="module")

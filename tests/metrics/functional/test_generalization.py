@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from noisy_images import random_images
 from safetensors.torch import load_file
 
 from repro.metrics import functional
@@ -16,10 +17,6 @@ THRESHOLDS = range(len(ORACLE["thresholds"]))
 
 def gaussian(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 @pytest.mark.parametrize("place", THRESHOLDS)

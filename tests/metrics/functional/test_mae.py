@@ -2,13 +2,10 @@
 
 import numpy as np
 import torch
+from noisy_images import random_images
 
 from repro.metrics import functional
 from repro.metrics.functional.mae import absolute_difference_matrix
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 def test_mae_equals_a_slow_loop_with_ties():

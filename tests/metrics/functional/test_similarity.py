@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noisy_images import random_images
 from safetensors.torch import load_file
 
 from repro.metrics import functional
@@ -29,10 +30,6 @@ def slow_nearest(samples, train):
 
 def gaussian(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def random_images(*shape, seed=0):
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 def test_nearest_similarity_equals_the_reference():
