@@ -275,7 +275,7 @@ def guarded(allowed: Path) -> Iterator[None]:
 
     signal.signal(signal.SIGPROF, alarm)
     signal.setitimer(signal.ITIMER_PROF, LIMIT)  # of the processor: the machine may be busy
-    _AUDIT["allowed"] = (str(allowed), os.environ["REPRO_CACHE"], "/dev/", "/proc/", "/tmp/torch")
+    _AUDIT["allowed"] = (str(allowed), os.environ["REPRO_CACHE"], "/dev/", "/proc/", f"{tempfile.gettempdir()}/torch")
     try:
         yield
     finally:
