@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.cli import runs
-from repro.cli.fill import build
-from repro.cli.parser import Parser, quiet, stoppable
-from repro.cli.words import split
+from repro.cli.objects import build
+from repro.cli.parser import Parser
+from repro.cli.quiet import stoppable
+from repro.cli.settings import split
 from repro.comparison import compare
 from repro.comparison.report import check_report_path
 from repro.comparison.training import RECORDED
@@ -89,32 +90,31 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    with quiet():
-        config = _parser().parse_command(split(arguments, _SEVERAL))
-        descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
-        report = check_report_path(config.report) if config.report else None
-        with stoppable(lambda: "the same command goes on where this one stopped"):
-            found = compare(
-                config.systems,
-                descriptor,
-                RECORDED if train is None else to_uint8(train.shown()[0]),
-                config.threshold,
-                config.mae_threshold,
-                config.names,
-                metrics=config.metric,
-                seeds=config.seeds,
-                device=config.device,
-                confidence=config.confidence,
-                paired=config.paired,
-                task=config.task,
-                guidance=config.guidance,
-                classes=config.classes,
-            )
-        folder = _folder(config.output)
-        found.write(folder)
-        found.to_tensorboard(folder)
-        if report is not None:
-            found.report(report)
+    config = _parser().parse_command(split(arguments, _SEVERAL))
+    descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
+    report = check_report_path(config.report) if config.report else None
+    with stoppable(lambda: "the same command goes on where this one stopped"):
+        found = compare(
+            config.systems,
+            descriptor,
+            RECORDED if train is None else to_uint8(train.shown()[0]),
+            config.threshold,
+            config.mae_threshold,
+            config.names,
+            metrics=config.metric,
+            seeds=config.seeds,
+            device=config.device,
+            confidence=config.confidence,
+            paired=config.paired,
+            task=config.task,
+            guidance=config.guidance,
+            classes=config.classes,
+        )
+    folder = _folder(config.output)
+    found.write(folder)
+    found.to_tensorboard(folder)
+    if report is not None:
+        found.report(report)
     print(found)
     print(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
     if report is not None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from repro.analysis.likelihood import bits_per_dimension
 from repro.checkpoints.loading import load_model
-from repro.cli.fill import build
-from repro.cli.parser import Parser, quiet
-from repro.cli.words import split
+from repro.cli.objects import build
+from repro.cli.parser import Parser
+from repro.cli.settings import split
 from repro.data.base import ImageData
 from repro.drawing.encoding import encode
 from repro.errors import UserError
@@ -142,36 +142,35 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    with quiet():
-        config = _parser().parse_command(split(arguments))
-        if not config["systems"]:
-            raise UserError("name a run or checkpoint: repro encode runs/NAME --data Digits")
-        if config["data"] is None:
-            raise UserError("name the images: --data Digits (or ImageArchive with --data.path)")
-        data, sampler = build(config["data"], "data"), build(config["sampler"], "sampler")
-        settings = {**config, "sampler": sampler}
-        names, models = _names(config["systems"]), [load_model(path) for path in config["systems"]]
-        for name, model in zip(names, models, strict=True):
-            if not isinstance(model, Denoising):
-                raise UserError(f"{name} is a {type(model).__name__}, which draws in one pass: it has no way back")
-            (sampler or model.sampler).check_reversible()
-            model.check_drawing(sampler)
-        images, labels = _images(data, config["held_out"], config["images"])
-        folder = make_folder(config["output"])
-        noises: dict[str, Tensor] = {}
-        rows = []
-        for name, model in zip(names, models, strict=True):
-            given = labels if model.num_classes and not model.takes_no_labels else None
-            noises[name] = encode(model, images, given, sampler)
-            with write_whole(folder / f"{name}.npy") as file:
-                np.save(file, noises[name].numpy())
-            rows.append(_row(name, model, images, given, noises[name], settings))
-        write_text(folder / "encoding.csv", _table(rows))
-        pairs = [_pair(two, noises[two[0]], noises[two[1]], config["threshold"]) for two in combinations(names, 2)]
-        if pairs:
-            write_text(folder / "pairs.csv", _table(pairs))
-        record = {"data": record_of(data), "held_out": config["held_out"], "images": len(images), "systems": names}
-        write_text(folder / "encoding.json", json.dumps(record, indent=1) + "\n")
+    config = _parser().parse_command(split(arguments))
+    if not config["systems"]:
+        raise UserError("name a run or checkpoint: repro encode runs/NAME --data Digits")
+    if config["data"] is None:
+        raise UserError("name the images: --data Digits (or ImageArchive with --data.path)")
+    data, sampler = build(config["data"], "data"), build(config["sampler"], "sampler")
+    settings = {**config, "sampler": sampler}
+    names, models = _names(config["systems"]), [load_model(path) for path in config["systems"]]
+    for name, model in zip(names, models, strict=True):
+        if not isinstance(model, Denoising):
+            raise UserError(f"{name} is a {type(model).__name__}, which draws in one pass: it has no way back")
+        (sampler or model.sampler).check_reversible()
+        model.check_drawing(sampler)
+    images, labels = _images(data, config["held_out"], config["images"])
+    folder = make_folder(config["output"])
+    noises: dict[str, Tensor] = {}
+    rows = []
+    for name, model in zip(names, models, strict=True):
+        given = labels if model.num_classes and not model.takes_no_labels else None
+        noises[name] = encode(model, images, given, sampler)
+        with write_whole(folder / f"{name}.npy") as file:
+            np.save(file, noises[name].numpy())
+        rows.append(_row(name, model, images, given, noises[name], settings))
+    write_text(folder / "encoding.csv", _table(rows))
+    pairs = [_pair(two, noises[two[0]], noises[two[1]], config["threshold"]) for two in combinations(names, 2)]
+    if pairs:
+        write_text(folder / "pairs.csv", _table(pairs))
+    record = {"data": record_of(data), "held_out": config["held_out"], "images": len(images), "systems": names}
+    write_text(folder / "encoding.json", json.dumps(record, indent=1) + "\n")
     for row in [*rows, *pairs]:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print(f"noises and tables: {folder}")

@@ -12,10 +12,10 @@ import yaml
 from repro import records, registry
 from repro.checkpoints.native import AtomicCheckpointIO, checkpoint_of
 from repro.cli import runs
-from repro.cli.fill import build
-from repro.cli.parser import Parser, quiet
+from repro.cli.objects import build
+from repro.cli.parser import Parser
 from repro.cli.schema import options_of
-from repro.cli.words import last, split
+from repro.cli.settings import last, split
 from repro.errors import UserError
 from repro.files import write_text
 from repro.models.decoded import Decoded
@@ -125,26 +125,25 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    with quiet():
-        words = split(arguments)
-        bare, format = [word.value for word in words if not word.option], last(words, "--format") or AUTO
-        if not bare:
-            if {"-h", "--help"} & set(arguments):
-                print(_help())
-                return 0
-            raise UserError("name the released file: repro import FILE (formats: repro import --help)")
-        if len(bare) > 1:
-            raise UserError(f"one file at a time: {bare[0]} or {bare[1]}? options are written --key value")
-        name = format_of(ForeignFile(bare[0]), format)
-        chosen = registry.load("checkpoints", name)
-        config = _parser(name, chosen).parse_command(words)
-        options = {option: build(config[option], option) for option in options_of(chosen)}
-        imported = import_file(bare[0], name, **options)
-        drawer = imported.model
-        if config.decoder is not None:
-            imported = replace(imported, model=Decoded(drawer, config.decoder).eval().requires_grad_(False))
-        folder = _write(imported, config.output)
-        imported.tell()
+    words = split(arguments)
+    bare, format = [word.value for word in words if not word.option], last(words, "--format") or AUTO
+    if not bare:
+        if {"-h", "--help"} & set(arguments):
+            print(_help())
+            return 0
+        raise UserError("name the released file: repro import FILE (formats: repro import --help)")
+    if len(bare) > 1:
+        raise UserError(f"one file at a time: {bare[0]} or {bare[1]}? options are written --key value")
+    name = format_of(ForeignFile(bare[0]), format)
+    chosen = registry.load("checkpoints", name)
+    config = _parser(name, chosen).parse_command(words)
+    options = {option: build(config[option], option) for option in options_of(chosen)}
+    imported = import_file(bare[0], name, **options)
+    drawer = imported.model
+    if config.decoder is not None:
+        imported = replace(imported, model=Decoded(drawer, config.decoder).eval().requires_grad_(False))
+    folder = _write(imported, config.output)
+    imported.tell()
     print(
         "\n".join(
             [*_report(imported, drawer), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]

@@ -18,14 +18,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from repro import records, registry
 from repro.checkpoints.loading import load_training
 from repro.cli import resume, runs
-from repro.cli.classes import class_of, short_names, specs
-from repro.cli.fill import build, fill
-from repro.cli.loggers import leave_folder_open, put_into_folder
+from repro.cli.configs import config_path
 from repro.cli.messages import one_line
-from repro.cli.named_configs import config_path
-from repro.cli.parser import Parser, quiet, stoppable
-from repro.cli.schema import allow
-from repro.cli.words import last, split
+from repro.cli.objects import build, fill, leave_folder_open, put_into_folder, short_names, specs
+from repro.cli.parser import Parser
+from repro.cli.quiet import stoppable
+from repro.cli.schema import allow, class_of
+from repro.cli.settings import last, split
 from repro.data.base import ImageData
 from repro.data.recorded import recorded_data
 from repro.drawing import draw, launch, score
@@ -414,6 +413,5 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    with quiet():
-        CommandLine(command, arguments)
+    CommandLine(command, arguments)
     return 0

@@ -67,11 +67,15 @@ def _dispatch(arguments: list[str]) -> int:
         guess = f"; did you mean 'repro {near}'?" if near else ";"
         raise UserError(f"unknown command {command!r}{guess} commands: {', '.join(COMMANDS)}")
 
-    if command not in ("plugins", "new"):
-        from repro.cli.startup import import_lightning
+    if command in ("plugins", "new"):
+        return importlib.import_module(COMMANDS[command][0]).run(command, rest)
+    from repro.cli.startup import import_lightning
 
-        import_lightning()
-    return importlib.import_module(COMMANDS[command][0]).run(command, rest)
+    import_lightning()
+    from repro.cli.quiet import quiet
+
+    with quiet():
+        return importlib.import_module(COMMANDS[command][0]).run(command, rest)
 
 
 def _unwritable(error: BaseException) -> UserError | None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from repro.cli.classes import class_of
-from repro.cli.schema import options_of, settings_of
+from repro.cli.schema import class_of, options_of, settings_of
 from repro.errors import UserError
 
 __all__ = ["one_line"]

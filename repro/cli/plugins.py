@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from repro.cli.named_configs import named_configs
+from repro.cli.configs import named_configs
 from repro.cli.source import first_line_of
 from repro.errors import UserError, unknown
 from repro.registry import Entry, entries, group_names

@@ -21,7 +21,7 @@ from repro import registry
 from repro.errors import UserError, nearest, unknown
 from repro.hints import classes_in, parts_of
 
-__all__ = ["Slot", "allow", "options_of", "settings_of", "slot_of"]
+__all__ = ["Slot", "allow", "class_of", "options_of", "settings_of", "slot_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +152,12 @@ def settings_of(parser: Any) -> dict[str, Any]:
     """The settings of a parser: key -> action, without those that only print help."""
     helping = ("help", "==SUPPRESS==")
     return {a.dest: a for a in parser._actions if a.dest not in helping and not a.dest.endswith(".help")}
+
+
+def class_of(path: str) -> type:
+    """The class at an import path that was parsed before."""
+    module, _, name = path.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)
 
 
 def allow(cls: type) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile
 
-from repro.cli.fill import build
+from repro.cli.configs import config_path, layers, read_config
 from repro.cli.main import main
-from repro.cli.named_configs import config_path
-from repro.cli.overlays import layers, read_config
-from repro.cli.parser import Parser, quiet
-from repro.cli.words import split
+from repro.cli.objects import build
+from repro.cli.parser import Parser
+from repro.cli.settings import split
 from repro.errors import UserError, unknown
 from repro.records import flat
 from repro.registry import entries, load, names
@@ -146,27 +145,26 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    with quiet():
-        words = _named_first(arguments)
-        chosen = _chosen(words)
-        own = list(inspect.signature(chosen).parameters) if chosen else []
-        config = _parser(chosen).parse_command(split(_with_inputs(chosen, words)))
-        if config.scale not in SCALES:
-            raise unknown("scale", config.scale, SCALES)
-        study = load("studies", config.study)(**{name: build(config[name], name) for name in own})
-        folder = Path(config.output or f"runs/{config.study}_{config.scale}")
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file; name another folder: --output DIR")
-        executor = _executor(config)
-        over = _overlay(config.overlay)
-        plan, _ = study.planned(folder, config.scale, over)
-        if config.cancel:
-            lines = [f"cancelled: {', '.join(executor.cancel(folder)) or 'nothing was there'}"]
-        elif config.part:
-            lines = [f"measured: {plan.measure_now(config.part)}"]
-        elif config.dry_run:
-            lines = [*_listed(plan.jobs(), folder, executor.running(folder), config.gpu_tflops)]
-        else:
-            lines = [study.run(folder, config.scale, executor, main, over)]
+    words = _named_first(arguments)
+    chosen = _chosen(words)
+    own = list(inspect.signature(chosen).parameters) if chosen else []
+    config = _parser(chosen).parse_command(split(_with_inputs(chosen, words)))
+    if config.scale not in SCALES:
+        raise unknown("scale", config.scale, SCALES)
+    study = load("studies", config.study)(**{name: build(config[name], name) for name in own})
+    folder = Path(config.output or f"runs/{config.study}_{config.scale}")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name another folder: --output DIR")
+    executor = _executor(config)
+    over = _overlay(config.overlay)
+    plan, _ = study.planned(folder, config.scale, over)
+    if config.cancel:
+        lines = [f"cancelled: {', '.join(executor.cancel(folder)) or 'nothing was there'}"]
+    elif config.part:
+        lines = [f"measured: {plan.measure_now(config.part)}"]
+    elif config.dry_run:
+        lines = [*_listed(plan.jobs(), folder, executor.running(folder), config.gpu_tflops)]
+    else:
+        lines = [study.run(folder, config.scale, executor, main, over)]
     print(*lines, sep="\n", file=sys.stdout)
     return 0

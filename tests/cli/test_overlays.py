@@ -4,7 +4,7 @@ import pytest
 import yaml
 from commands import run_here
 
-from repro.cli.overlays import layers
+from repro.cli.configs import layers
 from repro.errors import UserError
 
 SYSTEM = {

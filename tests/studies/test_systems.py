@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from repro import registry
-from repro.cli.named_configs import config_path
+from repro.cli.configs import config_path
 from repro.studies.systems import SYSTEMS
 
 TABLE = {

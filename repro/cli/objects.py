@@ -1,24 +1,51 @@
-"""Between a parsed configuration and the objects: sizes that the data and the task settle, then building."""
+"""Parsed settings and the objects that they describe: sizes that data and task settle, building, names for writing."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from jsonargparse import Namespace
 
 from repro import registry
 from repro.checkpoints.loading import load_model
-from repro.cli.classes import class_of, specs
-from repro.cli.schema import options_of, slot_of
+from repro.cli.schema import class_of, options_of, slot_of
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.training.source import Source
 
-__all__ = ["build", "fill"]
+__all__ = ["build", "fill", "leave_folder_open", "put_into_folder", "short_names", "specs"]
 
 _SIZES = ("image_size", "channels", "num_classes")
+_USUAL = "lightning_logs"
+
+
+def specs(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every ``{class_path, init_args}`` inside a parsed value, outermost first, with the key that leads to it."""
+    if isinstance(value, Mapping | Namespace):
+        if "class_path" in value:
+            yield where, value
+            value = value.get("init_args") or {}
+        for key in list(value if isinstance(value, Mapping) else vars(value)):
+            yield from specs(value[key], f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from specs(item, f"{where}[{index}]")
+
+
+def short_names(plain: Any) -> Any:
+    """A dumped configuration with registered classes under their names instead of their import paths."""
+    if isinstance(plain, list):
+        return [short_names(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    plain = {key: short_names(item) for key, item in plain.items()}
+    if isinstance(path := plain.get("class_path"), str) and "." in path:
+        entry = registry.entry_of(class_of(path))
+        plain["class_path"] = entry.name if entry else path
+    return plain
 
 
 def build(value: Any, where: str) -> Any:
@@ -133,3 +160,29 @@ def _settle(where: str, arguments: Any, size: str, value: int, data: ImageData, 
         raise UserError(
             f"{where}.{size} is {given}, but {source} has {value}; leave it out, or type --{where}.{size} {value}"
         )
+
+
+def _loggers(trainer: Any) -> Iterator[Any]:
+    """The loggers among the trainer's settings that write into a folder."""
+    for where, spec in specs(trainer.get("logger"), "logger"):
+        if where.count(".") == 0 and "save_dir" in options_of(class_of(spec["class_path"])):
+            spec["init_args"] = spec.get("init_args") or Namespace()
+            yield spec
+
+
+def leave_folder_open(trainer: Any) -> None:
+    """Lets loggers without a folder pass the parser's check; :func:`put_into_folder` gives them theirs."""
+    for spec in _loggers(trainer):
+        if spec["init_args"].get("save_dir") in (None, "."):
+            spec["init_args"]["save_dir"] = ""
+
+
+def put_into_folder(trainer: Any, folder: Path) -> None:
+    """Gives loggers without a folder the run's own, where their files lie side by side with the run's."""
+    for spec in _loggers(trainer):
+        arguments, options = spec["init_args"], options_of(class_of(spec["class_path"]))
+        if arguments["save_dir"] != "":
+            continue
+        arguments["save_dir"] = str(folder)
+        if "name" in options and arguments.get("name", _USUAL) == _USUAL:
+            arguments["name"], arguments["version"] = "", ""
