@@ -6,9 +6,8 @@ from pathlib import Path
 
 from repro.cli import runs
 from repro.cli.objects import build
-from repro.cli.parser import Parser
+from repro.cli.parser import Parser, split
 from repro.cli.quiet import stoppable
-from repro.cli.settings import split
 from repro.comparison import compare
 from repro.comparison.report import check_report_path
 from repro.comparison.training import RECORDED

@@ -16,8 +16,7 @@ from torch import Tensor
 from repro.analysis.likelihood import bits_per_dimension
 from repro.checkpoints.loading import load_model
 from repro.cli.objects import build
-from repro.cli.parser import Parser
-from repro.cli.settings import split
+from repro.cli.parser import Parser, split
 from repro.data.base import ImageData
 from repro.drawing.encoding import encode
 from repro.errors import UserError

@@ -13,9 +13,8 @@ from repro import records, registry
 from repro.checkpoints.native import AtomicCheckpointIO, checkpoint_of
 from repro.cli import runs
 from repro.cli.objects import build
-from repro.cli.parser import Parser
+from repro.cli.parser import Parser, last, split
 from repro.cli.schema import options_of
-from repro.cli.settings import last, split
 from repro.errors import UserError
 from repro.files import write_text
 from repro.models.decoded import Decoded

@@ -21,10 +21,9 @@ from repro.cli import resume, runs
 from repro.cli.configs import config_path
 from repro.cli.messages import one_line
 from repro.cli.objects import build, fill, leave_folder_open, put_into_folder, short_names, specs
-from repro.cli.parser import Parser
+from repro.cli.parser import Parser, last, split
 from repro.cli.quiet import stoppable
 from repro.cli.schema import allow, class_of
-from repro.cli.settings import last, split
 from repro.data.base import ImageData
 from repro.data.recorded import recorded_data
 from repro.drawing import draw, launch, score

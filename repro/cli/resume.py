@@ -13,7 +13,7 @@ from repro import registry
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
 from repro.cli import runs
-from repro.cli.settings import Word, last
+from repro.cli.parser import Word, last
 from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.models.weights import load_weights

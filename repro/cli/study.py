@@ -15,8 +15,7 @@ from jsonargparse import ActionConfigFile
 from repro.cli.configs import config_path, layers, read_config
 from repro.cli.main import main
 from repro.cli.objects import build
-from repro.cli.parser import Parser
-from repro.cli.settings import split
+from repro.cli.parser import Parser, split
 from repro.errors import UserError, unknown
 from repro.records import flat
 from repro.registry import entries, load, names

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from repro.data.lightning import LightningAdapter
+from repro.data.order import Split, check_at_least
 from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSource, SubsetSource
-from repro.data.split import Split, check_at_least
 from repro.data.stream import Batch, Batches, BatchStream, InOrder
+from repro.data.trust import remember
 from repro.errors import UserError
+from repro.registry import Plugin
 
 __all__ = ["IN_MEMORY_BYTES", "Facts", "ImageData"]
 
@@ -40,7 +42,7 @@ class Facts:
     num_classes: int
 
 
-class ImageData(LightningAdapter, ABC):
+class ImageData(LightningDataModule, Plugin, ABC):
     """A set of images with labels, as Lightning's trainer, the banks and the scores use it.
 
     Images are uint8 in [0, 255], (C, H, W), unless the class says another ``dtype``: floats are what a model is shown,
@@ -50,7 +52,8 @@ class ImageData(LightningAdapter, ABC):
     nested, and the held-out images are its last. Training batches come from an endless stream: position p, the number
     of images seen before, is item ``permutation(seed, p // N)[p % N]``. Batch k holds positions ``k * batch_size`` to
     ``(k + 1) * batch_size - 1`` and may run into the next pass. The position is the training module's ``images_seen``;
-    a resumed run goes on where it was, bit for bit.
+    a resumed run goes on where it was, bit for bit. Any ``lightning.Trainer`` takes it as its data module: the training
+    loader is one stream for the whole run; without held-out images there is no validation loader.
 
     A new kind of data is a subclass with :meth:`open_source`, registered in the entry-point group ``repro.data``.
 
@@ -247,6 +250,46 @@ class ImageData(LightningAdapter, ABC):
             for part in parts:
                 part.check(np.arange(len(part)))
             self._checked = True
+
+    def prepare_data(self) -> None:
+        """Finds, downloads and decodes what is missing, before training and on one process a machine."""
+        self.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads what is kept in memory, so that a bad image is found before the first step.
+
+        Raises:
+            UserError: a validation run without held-out images; training without them goes on without validation.
+        """
+        if not self.holdout and stage == "validate":
+            raise UserError("no images are held out to validate on; give for example --data.holdout 1000")
+        self.check()
+        if stage == "fit":
+            remember(self)
+        self.__dict__.pop("val_dataloader", None)
+        if not self.holdout:
+            self.__dict__["val_dataloader"] = None  # how Lightning knows that there is no such loader
+
+    def train_dataloader(self) -> BatchStream:
+        """The stream of the whole run: ``max_steps * accumulate_grad_batches`` batches are one Lightning epoch.
+
+        Without ``max_steps`` an epoch is one pass over the images.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return self.stream()
+        length = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else None
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return self.stream(length, trainer.global_rank, trainer.world_size, self._images_seen, on_gpu)
+
+    def val_dataloader(self) -> Sequence[Batch]:
+        """The held-out images in order, each on one rank once."""
+        trainer = self.trainer
+        return self.held_out_batches(*((trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)))
+
+    def _images_seen(self) -> int:
+        trainer = self.trainer
+        return int(getattr(trainer.lightning_module, "images_seen", 0)) if trainer is not None else 0
 
     @property
     def _known(self) -> Facts:

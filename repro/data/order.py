@@ -1,4 +1,4 @@
-"""The order of images as a function of position, so that a run can begin anywhere and see the same images.
+"""Which images are trained on, and in which order: functions of numbers, so that a run can begin anywhere.
 
 Every number here is a word of the counter-based generator Philox-4x64 (Salmon et al. 2011, doi:10.1145/2063384.2063405)
 under a key (seed, purpose): it needs no state and does not depend on the machine, the library's version or what was
@@ -8,11 +8,14 @@ drawn before.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["flips_at", "items_at", "permutation", "subset_order"]
+from repro.errors import UserError
+
+__all__ = ["Split", "check_at_least", "flips_at", "items_at", "permutation", "subset_order"]
 
 _FLIPS = 2**63
 _SUBSET = 2**63 + 1
@@ -71,3 +74,60 @@ def items_at(seed: int, size: int, first: int, count: int) -> NDArray[np.int64]:
 def flips_at(seed: int, first: int, count: int) -> NDArray[np.bool_]:
     """Whether the images at positions ``first .. first + count - 1`` are mirrored: fair coins, bool (count,)."""
     return (_words(seed, _FLIPS, first, count) >> np.uint64(63)).astype(bool)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The first images of a permutation to train on, and its last ones held out.
+
+    Args:
+        subset: N, how many to train on; None takes all that are not held out.
+        subset_seed: Number of the permutation: subsets of one seed are nested.
+        holdout: How many are never trained on.
+
+    Raises:
+        UserError: a number out of its range.
+
+    Example:
+        >>> train, held = Split(subset=3, holdout=2).indices(10)
+        >>> len(train), len(held), set(train) & set(held)
+        (3, 2, set())
+    """
+
+    subset: int | None = None
+    subset_seed: int = 0
+    holdout: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, subset=self.subset)
+        check_at_least(0, subset_seed=self.subset_seed, holdout=self.holdout)
+
+    def size(self, total: int, name: str = "the set") -> int:
+        """How many images there are to train on.
+
+        Args:
+            total: Images of the whole set.
+            name: What errors call it.
+
+        Raises:
+            UserError: the set is too small.
+        """
+        available = total - self.holdout
+        if available < 1:
+            raise UserError(f"holdout is {self.holdout} but {name} has {total} images; leave some to train on")
+        if self.subset is not None and self.subset > available:
+            held = f" of which {self.holdout} are held out" if self.holdout else ""
+            raise UserError(f"subset is {self.subset} but {name} has {total} images{held}; give at most {available}")
+        return available if self.subset is None else self.subset
+
+    def indices(self, total: int, name: str = "the set") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of the images to train on and of those held out, in their order; raises as :meth:`size`."""
+        order = subset_order(self.subset_seed, total)
+        return order[: self.size(total, name)], order[total - self.holdout :]
+
+
+def check_at_least(least: int, **numbers: int | None) -> None:
+    """Raises a UserError that names the first number below ``least``, or beyond 64 bits; None is no number."""
+    for name, value in numbers.items():
+        if value is not None and not least <= value < 2**63:
+            raise UserError(f"{name} is {value}; give {'0, 1, 2, ...' if least == 0 else f'at least {least}'}")

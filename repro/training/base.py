@@ -20,11 +20,9 @@ from repro.images import check_range, to_float
 from repro.models.base import Recorded
 from repro.records import record_of
 from repro.registry import Plugin
-from repro.training.ema import Average, update_average
-from repro.training.optimization import Optimization
-from repro.training.part import Part
+from repro.training.optimization import Average, Optimization, update_average
 
-__all__ = ["LossModule", "TrainingModule", "seed_step"]
+__all__ = ["LossModule", "Part", "TrainingModule", "seed_step"]
 
 
 def seed_step(seed: int, images_seen: int, rank: int) -> None:
@@ -39,6 +37,27 @@ def seed_step(seed: int, images_seen: int, rank: int) -> None:
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(number)
+
+
+class Part:
+    """Base of what has a say in a training beside its mode, such as a teacher; any method may be left out."""
+
+    def setup(self, module: TrainingModule) -> None:
+        """Reads and checks what the part needs, before anything is trained.
+
+        Raises:
+            UserError: it cannot be had, or does not fit the module or its data.
+        """
+
+    def begin(self, module: TrainingModule) -> None:
+        """Acts on the module once its checkpoint, if there is one, has been loaded."""
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the part, as plain data."""
+        return {}
+
+    def take_progress(self, progress: dict[str, Any]) -> None:
+        """Goes on from what :meth:`progress` gave."""
 
 
 class TrainingModule(L.LightningModule, Plugin):

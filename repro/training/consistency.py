@@ -21,13 +21,11 @@ from repro.records import settle
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
 from repro.samplers.steps import COORDINATES, check_choice, noise_in
-from repro.training.base import LossModule
+from repro.training.base import LossModule, Part
 from repro.training.consistency_losses import Distance, Weighting, distance, weight
 from repro.training.consistency_schedule import ConsistencySchedule
 from repro.training.diffusion import model_of
-from repro.training.ema import Average, update_average
-from repro.training.optimization import Optimization
-from repro.training.part import Part
+from repro.training.optimization import Average, Optimization, update_average
 from repro.training.source import Source, taken_over
 from repro.training.teacher import Teaching
 

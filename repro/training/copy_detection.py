@@ -14,8 +14,7 @@ from repro.images import to_float
 from repro.models.descriptor import CopyDescriptor
 from repro.networks.sscd import SSCDNetwork
 from repro.training.base import LossModule
-from repro.training.ema import Average
-from repro.training.optimization import Optimization, check_at_least
+from repro.training.optimization import Average, Optimization, check_at_least
 from repro.training.views import checked, edited
 
 __all__ = ["CopyDetection", "entropy_losses", "info_nce_losses"]

@@ -17,8 +17,7 @@ from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
 from repro.training.base import LossModule
-from repro.training.ema import Average
-from repro.training.optimization import Optimization
+from repro.training.optimization import Average, Optimization
 
 __all__ = ["Diffusion", "model_of"]
 

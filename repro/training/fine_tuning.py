@@ -12,9 +12,9 @@ from repro.parameterizations import Parameterization
 from repro.records import settle
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
+from repro.training.base import Part
 from repro.training.chosen import chosen_parameters, frozen_norms
 from repro.training.diffusion import Diffusion
-from repro.training.part import Part
 from repro.training.source import Source, check_data, taken_over
 
 __all__ = ["FineTuning", "Start"]

@@ -21,8 +21,7 @@ from repro.networks.gan import (
     gradient_penalty,
 )
 from repro.training.base import TrainingModule
-from repro.training.ema import Average
-from repro.training.optimization import Optimization
+from repro.training.optimization import Average, Optimization
 
 __all__ = ["GAN"]
 

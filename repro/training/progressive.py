@@ -20,9 +20,8 @@ from repro.records import settle
 from repro.samplers.steps import Spacing, check_choice
 from repro.training.base import LossModule
 from repro.training.diffusion import model_of
-from repro.training.ema import Average, update_average
 from repro.training.halving import Halving, Levels, two_step_target
-from repro.training.optimization import Optimization
+from repro.training.optimization import Average, Optimization, update_average
 from repro.training.source import Source, taken_over
 from repro.training.teacher import Teaching
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.errors import UserError
-from repro.training.part import Part
+from repro.training.base import Part, TrainingModule
 from repro.training.source import Source, check_data, sizes
-
-if TYPE_CHECKING:
-    from repro.training.base import TrainingModule
 
 __all__ = ["Teaching"]
 

@@ -13,8 +13,7 @@ from repro.models.latents import unconditional_shape
 from repro.models.vae import VAEModel
 from repro.networks import vae
 from repro.training.base import LossModule
-from repro.training.ema import Average
-from repro.training.optimization import Optimization, check_at_least
+from repro.training.optimization import Average, Optimization, check_at_least
 
 __all__ = ["VAE"]
 

@@ -26,7 +26,7 @@ from repro.parameterizations import EDMPreconditioning, Eps
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, UniformTimes
 from repro.training.diffusion import Diffusion
-from repro.training.ema import ema_decay, update_average
+from repro.training.optimization import ema_decay, update_average
 
 
 def small(**settings):

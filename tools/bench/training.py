@@ -21,7 +21,7 @@ from repro.parameterizations import EDMPreconditioning
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes
 from repro.training.diffusion import Diffusion
-from repro.training.ema import update_average
+from repro.training.optimization import update_average
 
 
 def step_of(options: argparse.Namespace, half: bool, channels_last: bool, compiled: bool) -> Callable[[], None]:
