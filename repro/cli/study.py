@@ -39,6 +39,9 @@ def _parser(study: type[Study] | None) -> Parser:
     parser.add_argument("--config", action=ActionConfigFile, help="Options from a file, as jobs/measure_*.yaml are.")
     parser.add_argument("study", type=str, metavar="NAME", help="Which study (repro plugins studies).")
     parser.add_argument("--scale", type=str, default="tiny", help=f"How large: {', '.join(SCALES)}.")
+    parser.add_argument(
+        "--images", type=str | None, help="Folder or archive of images to learn instead of the scale's data."
+    )
     parser.add_argument("--output", type=str | None, help="The study's folder; runs/<study>_<scale> by default.")
     parser.add_argument("--overlay", type=str | None, help="Config whose settings win over those of every training.")
     parser.add_argument("--part", type=str | None, help="Do only this measurement, on what is in the folder.")
@@ -156,7 +159,8 @@ def run(command: str, arguments: list[str]) -> int:
         raise UserError(f"{folder} is a file; name another folder: --output DIR")
     executor = _executor(config)
     over = _overlay(config.overlay)
-    plan, _ = study.planned(folder, config.scale, over)
+    scale = SCALES[config.scale].on(config.images)
+    plan, _ = study.planned(folder, scale, over)
     if config.cancel:
         lines = [f"cancelled: {', '.join(executor.cancel(folder)) or 'nothing was there'}"]
     elif config.part:
@@ -164,6 +168,6 @@ def run(command: str, arguments: list[str]) -> int:
     elif config.dry_run:
         lines = [*_listed(plan.jobs(), folder, executor.running(folder), config.gpu_tflops)]
     else:
-        lines = [study.run(folder, config.scale, executor, main, over)]
+        lines = [study.run(folder, scale, executor, main, over)]
     print(*lines, sep="\n", file=sys.stdout)
     return 0

@@ -15,7 +15,7 @@ from repro.studies.executors.base import Command, Executor
 from repro.studies.jobs import Job, check_settings
 from repro.studies.plan import Plan
 from repro.studies.report import Report
-from repro.studies.scales import SCALES
+from repro.studies.scales import SCALES, Scale
 
 __all__ = ["Study"]
 
@@ -27,11 +27,13 @@ class Study(Plugin, ABC):
         name: The study's registered name, as in ``repro study NAME``.
         figure: Which figure of the paper it redraws.
         scales: Names of the scales that it has.
+        on_images: True: ``--images`` can replace the data of a scale.
     """
 
     name: ClassVar[str]
     figure: ClassVar[str]
     scales: ClassVar[tuple[str, ...]] = ("tiny", "small", "paper")
+    on_images: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, plan: Plan) -> Any:
@@ -46,27 +48,33 @@ class Study(Plugin, ABC):
             parts: What :meth:`plan` returned.
         """
 
-    def planned(self, folder: Path, scale: str = "tiny", over: Mapping[str, Any] | None = None) -> tuple[Plan, Any]:
+    def planned(
+        self, folder: Path, scale: str | Scale = "tiny", over: Mapping[str, Any] | None = None
+    ) -> tuple[Plan, Any]:
         """Makes the plan of this study in a folder, and the handles that its report needs.
 
         Args:
             folder: The study's folder.
-            scale: Name of one of :attr:`scales`.
+            scale: One of :attr:`scales`, also by name.
             over: Settings that win over those of every training, nested as in a config.
 
         Raises:
-            UserError: the study has no such scale.
+            UserError: the study has no such scale, or learns no images that could be replaced.
         """
-        if scale not in self.scales:
-            raise UserError(f"study {self.name} has no scale {scale}; give --scale {' or '.join(self.scales)}")
-        plan = Plan(self.name, folder, SCALES[scale], _settings_of(self), over)
+        named = scale if isinstance(scale, str) else scale.name
+        if named not in self.scales:
+            raise UserError(f"study {self.name} has no scale {named}; give --scale {' or '.join(self.scales)}")
+        chosen = SCALES[scale] if isinstance(scale, str) else scale
+        if chosen.images is not None and not self.on_images:
+            raise UserError(f"study {self.name} always learns data of its own; leave --images out")
+        plan = Plan(self.name, folder, chosen, _settings_of(self), over)
         return plan, self.plan(plan)
 
-    def jobs(self, folder: Path, scale: str = "tiny") -> list[Job]:
+    def jobs(self, folder: Path, scale: str | Scale = "tiny") -> list[Job]:
         """Lists everything to be done, in an order in which no job comes before one that it needs."""
         return self.planned(folder, scale)[0].jobs()
 
-    def reported(self, folder: Path, scale: str = "tiny") -> str:
+    def reported(self, folder: Path, scale: str | Scale = "tiny") -> str:
         """Writes the report of a folder in which every job is done, and returns the text to print."""
         plan, parts = self.planned(folder, scale)
         report = Report(self.name, folder, plan.scale)
@@ -76,7 +84,7 @@ class Study(Plugin, ABC):
     def run(
         self,
         folder: Path,
-        scale: str,
+        scale: str | Scale,
         executor: Executor,
         command: Command,
         over: Mapping[str, Any] | None = None,
@@ -85,7 +93,7 @@ class Study(Plugin, ABC):
 
         Args:
             folder: The study's folder.
-            scale: Name of one of :attr:`scales`.
+            scale: One of :attr:`scales`, also by name.
             executor: Runs the jobs.
             command: Runs the words after ``repro`` and returns the exit code.
             over: Settings that win over those of every training.

@@ -11,20 +11,21 @@ from matplotlib.figure import Figure
 from repro.comparison import Comparison
 from repro.plots import rate_chart
 from repro.registry import build
-from repro.studies import Drawn, Plan, Report, Study, rate_cells, rate_text, seeded
+from repro.studies import SCALES, Drawn, Plan, Report, Study, rate_cells, rate_text, seeded
 
 __all__ = ["Baselines"]
+
+Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _System:
-    """The config that trains a system, expected hours on one core at the scales small and paper (seconds at tiny), its
-    settings, and further ones at the scale small."""
+    """The config that trains a system, expected hours on one core (one GPU at the scale paper), and its settings."""
 
     config: str
-    hours: tuple[float, float]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    small: Mapping[str, Any] = field(default_factory=dict)
+    hours: float
+    settings: Settings = field(default_factory=dict)
+    overlays: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,44 +37,54 @@ class _Group:
     diffusion: tuple[_System, _System]
 
 
-_SMALL_GAN = {"model.width": 64, "model.discriminator_width": 64, "model.lr_decay": 1_280_000}
-_SMALL_GAN |= {"trainer.max_steps": 20_000}
-_SMALL_VAE = {"model.kl_warmup": 500_000, "trainer.max_steps": 50_000}
-_SMALL_UNET = {"model.network.width": 64, "model.lr_warmup": 100_000, "data.batch_size": 128}
-_SMALL_UNET |= {"trainer.max_steps": 20_000}
+_GAN_CPU = {"model.width": 64, "model.discriminator_width": 64, "model.lr_decay": 256_000, "data.resize": 16}
+_GAN_CPU |= {"trainer.max_steps": 4000}
+_GAN_SMALL = {"model.width": 64, "model.discriminator_width": 64, "model.lr_decay": 1_280_000}
+_GAN_SMALL |= {"trainer.max_steps": 20_000}
+_VAE_SMALL = {"model.kl_warmup": 500_000, "trainer.max_steps": 50_000}
+_UNET_SMALL = {"model.network.width": 64, "model.lr_warmup": 100_000, "data.batch_size": 128}
+_UNET_SMALL |= {"trainer.max_steps": 20_000}
 _ON_MNIST = {"data": "MNIST", "data.horizontal_flip": False, "model.network.attention_at": [14]}
 _THREE_LEVELS = {"model.network.channel_mult": [1, 2, 2]}
+_CIFAR16 = ("small/cifar16",)
 
 
 def _tiny(name: str, seconds: float) -> _System:
-    return _System(f"digits/{name}", (seconds / 3600, 0))
+    return _System(f"digits/{name}", seconds / 3600)
 
 
-_DIGITS = _Group(
-    "Digits",
-    (_tiny("wgan_gp", 60), _tiny("sngan", 60), _tiny("vae", 40), _tiny("vampprior", 50)),
-    (_tiny("mlp_edm", 45), _tiny("ddpmpp_vp", 90)),
-)
-_CIFAR = _Group(
-    "CIFAR10",
-    (
-        _System("wgan_gp_cifar", (30, 3000), small=_SMALL_GAN),
-        _System("sngan_cifar", (15, 2000), small=_SMALL_GAN),
+def _cifar(gan: Settings, unet: Settings, gan_hours: tuple[float, float], hours: float) -> _Group:
+    gans = (_System("wgan_gp_cifar", gan_hours[0], gan), _System("sngan_cifar", gan_hours[1], gan))
+    return _Group("CIFAR10", gans, (_System("edm_cifar", hours, unet), _System("ddpmv3_cifar", hours, unet)))
+
+
+def _mnist(vae: Settings, unet: Settings, vae_hours: tuple[float, float], hours: float) -> _Group:
+    vaes = (_System("vae_mnist", vae_hours[0], vae), _System("vampprior_mnist", vae_hours[1], vae))
+    two = (_ON_MNIST | unet, _ON_MNIST | _THREE_LEVELS | unet)
+    return _Group("MNIST", vaes, (_System("edm_cifar", hours, two[0]), _System("ddpmv3_cifar", hours, two[1])))
+
+
+_GROUPS = {
+    "tiny": (
+        _Group(
+            "Digits",
+            (_tiny("wgan_gp", 60), _tiny("sngan", 60), _tiny("vae", 40), _tiny("vampprior", 50)),
+            (_tiny("mlp_edm", 45), _tiny("ddpmpp_vp", 90)),
+        ),
     ),
-    (
-        _System("edm_cifar", (400, 30_000), small=_SMALL_UNET),
-        _System("ddpmv3_cifar", (400, 30_000), small=_SMALL_UNET),
+    "cpu": (
+        _Group(
+            "CIFAR10",
+            (_System("wgan_gp_cifar", 0.3, _GAN_CPU), _System("sngan_cifar", 0.2, _GAN_CPU)),
+            (
+                _System("edm_cifar", 0.3, {}, _CIFAR16),
+                _System("ddpmv3_cifar", 0.3, {"model.parameterization": "V", **seeded(1)}, _CIFAR16),
+            ),
+        ),
     ),
-)
-_MNIST = _Group(
-    "MNIST",
-    (_System("vae_mnist", (0.3, 2), small=_SMALL_VAE), _System("vampprior_mnist", (0.5, 3), small=_SMALL_VAE)),
-    (
-        _System("edm_cifar", (300, 25_000), _ON_MNIST, _SMALL_UNET),
-        _System("ddpmv3_cifar", (300, 25_000), {**_ON_MNIST, **_THREE_LEVELS}, _SMALL_UNET),
-    ),
-)
-_GROUPS = {"tiny": (_DIGITS,), "small": (_CIFAR, _MNIST), "paper": (_CIFAR, _MNIST)}
+    "small": (_cifar(_GAN_SMALL, _UNET_SMALL, (30, 15), 400), _mnist(_VAE_SMALL, _UNET_SMALL, (0.3, 0.5), 300)),
+    "paper": (_cifar({}, {}, (3000, 2000), 30_000), _mnist({}, {}, (2, 3), 25_000)),
+}
 
 
 class Baselines(Study):
@@ -86,6 +97,8 @@ class Baselines(Study):
 
     name: ClassVar[str] = "baselines"
     figure: ClassVar[str] = "3"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
 
     def plan(self, plan: Plan) -> list[tuple[_Group, dict[str, Drawn]]]:
         """Trains each system, the baselines under two seeds, and draws its bank."""
@@ -95,7 +108,7 @@ class Baselines(Study):
         """The matrices of each data set, and a table and a picture of the pairs that figure 3 is about."""
         rows: list[dict[str, Any]] = []
         for group, banks in parts:
-            data = build("data", group.data)
+            data = report.scale.build_data() if group.data == report.scale.data else build("data", group.data)
             compared = report.compare(banks, data.images())
             report.comparison(f"results_{group.data.lower()}", compared)
             report.text(f"Trained on {len(data):,} images of {group.data}", "", str(compared))
@@ -113,15 +126,13 @@ class Baselines(Study):
 
 def _banks(plan: Plan, group: _Group) -> Iterator[tuple[str, Drawn]]:
     """Label and bank of each training."""
-    scale = plan.scale.name
     for system in (*group.baselines, *group.diffusion):
-        settings = {**system.settings, **(system.small if scale == "small" else {})}
-        seconds = 3600 * system.hours[scale == "paper"]
         for suffix, seeds in {"": {}, "_seed1": seeded(1)}.items():
             label = f"{system.config.rpartition('/')[2]}{suffix}"
             if not suffix or system in group.baselines:
                 name = f"{group.data.lower()}_{label}"
-                run = plan.fit(name, system.config, {**settings, **seeds}, seconds=seconds)
+                configs = [system.config, *system.overlays] if system.overlays else system.config
+                run = plan.fit(name, configs, {**system.settings, **seeds}, seconds=3600 * system.hours)
                 yield label, plan.draw(name, run)
 
 

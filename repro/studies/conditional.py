@@ -12,13 +12,13 @@ from repro.comparison import Comparison
 from repro.comparison.results import counted
 from repro.noise import parse_seeds
 from repro.plots import Curve, Panel, image_grid, line_chart, rate_chart
-from repro.studies import CONDITIONAL_SYSTEMS, SYSTEMS, Drawn, Plan, Report, Study, rate_text, train
+from repro.studies import CONDITIONAL_SYSTEMS, SCALES, SYSTEMS, Drawn, Plan, Report, Study, rate_text, train
 
 __all__ = ["Conditional"]
 
 _PLAIN = ("EDMv1", "Multistagev1", "UViT")
-_SEEDS = {"tiny": "0-299", "small": "0-999", "paper": "0-9999"}
-_IMAGE_SECONDS = {"tiny": 0.01, "small": 0.3, "paper": 1.8}
+_SEEDS = {"tiny": "0-299", "cpu": "0-99", "small": "0-999", "paper": "0-9999"}
+_IMAGE_SECONDS = {"tiny": 0.01, "cpu": 0.15, "small": 0.3, "paper": 1.8}
 _GRID_ROWS = 4
 _GRID_CLASSES = 10
 
@@ -29,15 +29,18 @@ class Conditional(Study):
     Every conditional system draws each noise under every class. Two of them are compared class by class; their control
     pairs images of the same class and different noises. Between RP asks whether an unconditional system draws what a
     conditional one draws from the same noise under some class; its control asks the same of different noises, with as
-    many classes to choose from. At the scale ``tiny`` the systems are narrow networks on the 8 x 8 digits, at ``small``
-    narrow networks on CIFAR-10, at ``paper`` the paper's.
+    many classes to choose from. At the scale ``tiny`` the systems are narrow networks on the 8 x 8 digits, at ``cpu``
+    networks of a million parameters on CIFAR-10 at 16 x 16, at ``small`` narrow networks on CIFAR-10, at ``paper`` the
+    paper's.
 
     Args:
-        seeds: Which noises; by default 0-299, 0-999 or, as in the paper, 0-9999, by scale.
+        seeds: Which noises; by default 0-299, 0-99, 0-999 or, as in the paper, 0-9999, by scale.
     """
 
     name: ClassVar[str] = "conditional"
     figure: ClassVar[str] = "8, 18 and 19"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
 
     def __init__(self, seeds: str | None = None) -> None:
         if seeds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,10 +11,11 @@ from matplotlib.figure import Figure
 
 from repro.comparison import Comparison
 from repro.descriptors.base import features_of_bank
+from repro.errors import UserError
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.functional.similarity import nearest
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.studies import Drawn, Judge, Plan, Report, Study, controls_of, rate_text, seeded
+from repro.studies import SCALES, Drawn, Judge, Plan, Report, Study, controls_of, rate_text, seeded
 
 __all__ = ["Finetune"]
 
@@ -39,6 +41,7 @@ _SIZES = {
         {"data.batch_size": 64},
         (60, 15),
     ),
+    "cpu": _Size({"data": "CIFAR100"}, {}, (64, 1024, 8192, 50_000), {}, (1000, 300)),
     "small": _Size(
         {"data": "CIFAR100", **_COARSE}, {"data": "CIFAR10", **_COARSE}, (64, 1024, 8192, 50_000), {}, (1800, 300)
     ),
@@ -67,18 +70,34 @@ class Finetune(Study):
     seeds. The paper does not say between which models the RP of figure 11 is taken; here it is taken between two models
     of a kind (as in figure 2), between a fine-tuned one and one from scratch, and between each and the start. GL counts
     copies of the N images. The share of the second set counts samples that are nearer to an image of the second set
-    than to all of the first. At the scale ``tiny`` the first set are the digits 0 to 4, the second 5 to 9; at ``small``
-    CIFAR-100 and CIFAR-10 at 16x16 pixels and a narrow network; at ``paper`` CIFAR-100 and CIFAR-10.
+    than to all of the first. At the scale ``tiny`` the first set are the digits 0 to 4, the second 5 to 9; at
+    ``cpu`` and ``small`` CIFAR-100 and CIFAR-10 at 16x16 pixels and a narrow network; at ``paper`` CIFAR-100 and
+    CIFAR-10.
+
+    Args:
+        first: Folder or archive of images of the first set, such as CIFAR-100 where torchvision cannot download it;
+            ``--images`` gives those of the second.
+
+    Raises:
+        UserError: nothing is there.
     """
 
     name: ClassVar[str] = "finetune"
     figure: ClassVar[str] = "11 and 23"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
+
+    def __init__(self, first: str | None = None) -> None:
+        if first is not None and not Path(first).exists():
+            raise UserError(f"nothing is at {first}; give --first a folder, zip or tar of images")
+        self.first = first
 
     def plan(self, plan: Plan) -> dict[int, dict[str, Drawn]]:
         """Trains the start; for each N, mode and seed trains a model; draws a bank of each; by N, then by name."""
         size, overlays = _SIZES[plan.scale.name], plan.scale.overlays
         seconds, draw_seconds = size.seconds
-        start = plan.fit(_START, ["edm_cifar", *overlays], {**size.first, **size.common}, seconds=seconds)
+        chosen = size.first if self.first is None else {"data": "ImageArchive", "data.path": self.first}
+        start = plan.fit(_START, ["edm_cifar", *overlays], {**chosen, **size.common}, seconds=seconds)
         first = plan.draw(_START, start, seconds=draw_seconds)
         parts: dict[int, dict[str, Drawn]] = {}
         for count in size.counts:

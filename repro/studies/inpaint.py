@@ -25,7 +25,7 @@ from repro.noise import parse_seeds
 from repro.plots import heat_map, image_grid, rate_chart
 from repro.records import rebuild
 from repro.samplers import DPMSolver
-from repro.studies import Drawn, Plan, Report, Study, controls_of, rate_cells, rate_text, train
+from repro.studies import SCALES, Drawn, Plan, Report, Study, controls_of, rate_cells, rate_text, train
 
 __all__ = ["Inpaint"]
 
@@ -33,9 +33,9 @@ UNET, TRANSFORMER, BETWEEN = "U-Net", "transformer", "between"
 _TRUTH = "truth"
 _NARROW = {UNET: ("DDPMv1", "DDPMv3", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
 _PUBLISHED = {UNET: ("DDPMv1", "DDPMv2", "DDPMv3", "DDPMv4", "Multistagev1"), TRANSFORMER: ("DiT", "UViT")}
-_CLASSES = {"tiny": _NARROW, "small": _NARROW, "paper": _PUBLISHED}
+_CLASSES = {"tiny": _NARROW, "cpu": _NARROW, "small": _NARROW, "paper": _PUBLISHED}
 _SAMPLER = {"sampler": "DPMSolver", "sampler.steps": 100, "sampler.order": 3, "sampler.t_end": 1e-3}
-_SECONDS = {"tiny": (22.0, 28.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
+_SECONDS = {"tiny": (22.0, 28.0), "cpu": (250.0, 900.0), "small": (600.0, 2400.0), "paper": (18_000.0, 72_000.0)}
 _GRID_ROWS = 5
 
 
@@ -79,18 +79,20 @@ class Inpaint(Study):
     its own for each noise; images drawn freely stand beside them. All systems have the continuous or discrete VP kernel
     and draw with DPM-Solver of order 3 in 100 evaluations, pulled with step size 1. So neither kernel nor sampler, in
     whose units the step size is, tells the classes apart. At the scale ``tiny`` the systems are narrow networks on the
-    8 x 8 digits, at ``small`` narrow networks on CIFAR-10, at ``paper`` the paper's. What is measured are training
-    images.
+    8 x 8 digits, at ``cpu`` and ``small`` narrow networks on CIFAR-10, at 16 x 16 and at 32 x 32, at ``paper`` the
+    paper's. What is measured are training images.
 
     Args:
         trained: Folder of a study that trained these systems, such as ``runs/similarity_tiny``: its runs are drawn
             from, and nothing is trained.
         observation: Number of the one image.
-        seeds: Which noises; by default 0-999, 0-1999 or, as in the paper, 0-9999, by scale.
+        seeds: Which noises; by default 0-999 (``tiny``, ``cpu``), 0-1999 or, as in the paper, 0-9999, by scale.
     """
 
     name: ClassVar[str] = "inpaint"
     figure: ClassVar[str] = "10, 21 and 22"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
 
     def __init__(self, trained: str | None = None, observation: int = 0, seeds: str | None = None) -> None:
         if observation < 0:

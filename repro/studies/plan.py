@@ -131,12 +131,15 @@ class Plan:
         Args:
             name: Of the system.
             configs: Name of its config, or several, later ones over earlier ones.
-            settings: Further settings by dotted key, for example ``{"data.subset": 32}``.
+            settings: Further settings by dotted key, for example ``{"data.subset": 32}``. They may name
+                other data than the scale's.
             needs: Handles of what it reads.
             seconds: Expected time; by default the scale's.
         """
         run = self.folder / "runs" / name
-        own = {"config": configs if isinstance(configs, str) else [*configs], **nested(settings or {})}
+        chosen = settings or {}
+        learned = {} if "data" in chosen else self.scale.data_settings()
+        own = {"config": configs if isinstance(configs, str) else [*configs], **nested({**learned, **chosen})}
         checkpoint = run / "checkpoints" / "last.ckpt"
         job = Job(f"fit_{name}", "fit", own, _jobs_of(needs), _sized(self.scale.fit, seconds), checkpoint)
         return Trained(name, run, self._add(with_settings(job, {**self._over, "output": str(run)})))
@@ -179,6 +182,7 @@ class Plan:
         """
         path = self.folder / "measured" / f"{name}.json"
         own = {"study": self.study, "scale": self.scale.name, "part": name, **self._arguments}
+        own |= {} if self.scale.images is None else {"images": self.scale.images}
         own["output"] = str(self.folder)
         job = Job(f"measure_{name}", "study", own, _jobs_of(inputs), _sized(self.scale.draw, seconds))
         handle = Measured(name, path, self._add(job))

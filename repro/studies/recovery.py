@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repro.comparison import Comparison
 from repro.plots import image_grid, rate_chart
 from repro.records import rebuild
-from repro.studies import SYSTEMS, Drawn, Plan, Report, Study, Trained, controls_of, rate_text, seeded
+from repro.studies import SCALES, SYSTEMS, Drawn, Plan, Report, Study, Trained, controls_of, rate_text, seeded
 
 __all__ = ["Recovery"]
 
@@ -34,7 +34,7 @@ class _Size(NamedTuple):
     noises: int
 
 
-_TEACHER, _STUDENT = "teacher", "student"
+_TEACHER, _STUDENT, _UNSEEN = "teacher", "student", "other images"
 
 
 def _halves(data: str, count: int) -> dict[str, Mapping[str, Any]]:
@@ -43,6 +43,12 @@ def _halves(data: str, count: int) -> dict[str, Mapping[str, Any]]:
         "same images": {"data.subset": count},
         "other half": {"data": "HeldOut", "data.of": data, "data.of.holdout": count},
     }
+
+
+def _apart(count: int) -> dict[str, Mapping[str, Any]]:
+    """As :func:`_halves`, of a set so large that two parts of it have no image in common."""
+    own = {"data.subset": count, "data.holdout": count}
+    return {_TEACHER: own, "same images": own, _UNSEEN: {"data": "HeldOut", "data.of.holdout": count}}
 
 
 def _cifar(overlay: tuple[str, ...], seconds: float, draw_seconds: float) -> tuple[_System, ...]:
@@ -58,6 +64,7 @@ _SIZES = {
         10_000,
         1000,
     ),
+    "cpu": _Size(_cifar(("small/cifar16",), 1000, 150), _apart(5_000), 5_000, 1000),
     "small": _Size(_cifar(("small/cifar",), 3600, 70), _halves("CIFAR10", 25_000) | _CIFAR100, 25_000, 2000),
     "paper": _Size(_cifar((), 250_000, 720), {_TEACHER: {}, "same images": {}, **_CIFAR100}, 50_000, 10_000),
 }
@@ -76,12 +83,14 @@ class Recovery(Study):
 
     The noises of the bank are others than those compared, and so are the student's starting weights, the order of its
     images and its draws. Beside the student stand the same architecture trained, under seeds of its own, on the
-    teacher's images again, on as many other images of the same kind that the teacher never saw (at the scales ``tiny``
-    and ``small``), and on clearly other data.
+    teacher's images again, on as many other images of the same kind that the teacher never saw (not at the scale
+    ``paper``), and on clearly other data (not at the scale ``cpu``).
     """
 
     name: ClassVar[str] = "recovery"
     figure: ClassVar[str] = "15"
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
 
     def plan(self, plan: Plan) -> dict[str, dict[str, _Part]]:
         """For each architecture: train the teacher, draw the student's images, train the others; draw all."""
@@ -113,6 +122,8 @@ def _trainings(plan: Plan, size: _Size, system: _System) -> dict[str, _Part]:
     for number, role in enumerate([*size.data, _STUDENT]):
         name = f"{system.name}_{role.replace(' ', '_')}"
         data = {"data": "BankImages", "data.path": str(banks[0].bank)} if role == _STUDENT else size.data[role]
+        if role == _UNSEEN:
+            data = {**plan.scale.data_at("data.of"), **data}
         needs = banks if role == _STUDENT else []
         run = plan.fit(name, system.configs, {**data, **seeded(number)}, needs, system.seconds)
         drawn = plan.draw(name, run, f"0-{size.noises - 1}", seconds=system.draw_seconds * size.noises / 1000)

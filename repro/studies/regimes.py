@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 from repro.comparison import Comparison
 from repro.comparison.results import counted
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.registry import build
-from repro.studies import SCALES, Drawn, Plan, Report, Scale, Study, Trained, controls_of, rate_cells, seeded
-from repro.studies.systems import images_at
+from repro.studies import SCALES, Drawn, Plan, Report, Study, Trained, controls_of, rate_cells, seeded
 
 __all__ = ["OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
 
@@ -84,34 +82,20 @@ _SYSTEMS = {
 _GRID_ROWS = 5
 
 
-def systems_of(plan: Plan, images: str | None = None) -> dict[int, dict[str, Part]]:
-    """For each N: trains every system and draws its bank, and draws the bank of the empirical optimum.
-
-    Args:
-        plan: Where the jobs go.
-        images: Folder or archive of images to train on; None takes the scale's data.
-    """
-    name_of_data, arguments = _data(plan.scale, images)
-    on = {} if images is None else images_at(images)
+def systems_of(plan: Plan) -> dict[int, dict[str, Part]]:
+    """For each N: trains every system and draws its bank, and draws the bank of the empirical optimum."""
     scale, own = plan.scale, _SYSTEMS[plan.scale.name]
     noises = int(scale.seeds.rpartition("-")[2]) + 1
     parts: dict[int, dict[str, Part]] = {}
     for count in own.counts:
         parts[count] = {}
         for number, (name, system) in enumerate(own.systems.items()):
-            settings = {**system.settings, **on, "data.subset": count, **seeded(number)}
+            settings = {**system.settings, "data.subset": count, **seeded(number)}
             run = plan.fit(f"{name}_n{count}", system.configs, settings, seconds=system.seconds)
             parts[count][name] = Part(run, plan.draw(run.name, run, seconds=system.draw_seconds * noises / 1000))
-        known = {f"model.denoiser.images.{key}": value for key, value in {**arguments, "subset": count}.items()}
-        known = {"model.denoiser.images": name_of_data, **known}
+        known = scale.data_at("model.denoiser.images", subset=count)
         parts[count][OPTIMUM] = Part(None, plan.draw(f"{OPTIMUM}_n{count}", "digits/optimum", settings=known))
     return parts
-
-
-def _data(scale: Scale, images: str | None) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of what systems are trained on."""
-    size = {} if scale.resize is None else {"resize": scale.resize}
-    return (scale.data, size) if images is None else ("ImageArchive", {"path": images, **size})
 
 
 class Regimes(Study):
@@ -119,28 +103,22 @@ class Regimes(Study):
 
     With few images RP is high and the systems agree with the empirical optimum of these images, which draws nothing
     else; with many RP is high again, the systems are far from the optimum, and draw new images; between, RP is lower.
-
-    Args:
-        images: Folder or archive of images to train on instead of the scale's data, for example of CIFAR-10.
     """
 
     name: ClassVar[str] = "regimes"
     figure: ClassVar[str] = "2, 16 and 17"
     scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
-
-    def __init__(self, images: str | None = None) -> None:
-        self.images = images
+    on_images: ClassVar[bool] = True
 
     def plan(self, plan: Plan) -> dict[int, dict[str, Part]]:
         """For each N: train every system and draw its bank, and draw the bank of the empirical optimum."""
-        return systems_of(plan, self.images)
+        return systems_of(plan)
 
     def report(self, report: Report, parts: dict[int, dict[str, Part]]) -> None:
         """``regimes.csv`` with RP and MAE of every pair at each N, ``memorization.csv`` with GL, and the figure."""
         found, scale = {}, report.scale
         for count, systems in parts.items():
-            name, arguments = _data(scale, self.images)
-            train = build("data", name, subset=count, **arguments).images()
+            train = scale.build_data(subset=count).images()
             found[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
             report.comparison(f"results_n{count}", found[count], figures=False)
         first, trained = found[min(found)], [name for name in parts[min(parts)] if name != OPTIMUM]
@@ -149,7 +127,7 @@ class Regimes(Study):
         report.table("regimes", pairs, first)
         report.table("memorization", copies, first)
         condition = f"{first.descriptor['name']} > {first.threshold:g}, n = {first.n:,} noises, 95 % intervals"
-        title = f"Training images of {scale.data}: from few to many"
+        title = f"Training images of {scale.learned}: from few to many"
         values = {f"rp/{row['first']}_{row['second']}_n{row['N']}": row["rp"] for row in pairs}
         values |= {f"gl/{row['system']}_n{row['N']}": row["gl"] for row in copies}
         chart = line_chart(_panels(trained, [*parts], pairs, copies), title, condition)

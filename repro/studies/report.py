@@ -60,7 +60,7 @@ class Report:
             rows: One mapping a row, all with the same keys.
             under: A comparison under whose conditions all of them were counted: these become the first columns.
         """
-        conditions = {} if under is None else under.conditions.cells() | {"data": self.scale.data}
+        conditions = {} if under is None else under.conditions.cells() | {"data": self.scale.learned}
         cells = [{**conditions, **row} for row in rows]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(cells[0]), lineterminator="\n")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from repro.comparison import Comparison, compare
+from repro.data import ImageData
 from repro.descriptors.base import Descriptor
 from repro.descriptors.default import default_descriptor
+from repro.errors import UserError
 from repro.registry import build
 from repro.studies.jobs import Size
 
@@ -50,6 +53,7 @@ class Scale:
         fit: Expected size of one training, where a study does not know better.
         draw: Expected size of drawing the bank of one system.
         resize: Side that the overlay scales the images to; None leaves them as they are.
+        images: Folder or archive of images that systems learn instead of ``data``; None for ``data``.
     """
 
     name: str
@@ -60,11 +64,55 @@ class Scale:
     fit: Size
     draw: Size
     resize: int | None = None
+    images: str | None = None
 
     @property
     def overlays(self) -> tuple[str, ...]:
         """The overlay as a tuple of none or one."""
         return () if self.overlay is None else (self.overlay,)
+
+    @property
+    def learned(self) -> str:
+        """Name, for tables and titles, of what the systems learn."""
+        return self.data if self.images is None else Path(self.images).name
+
+    def on(self, images: str | None) -> Scale:
+        """Returns this scale with systems that learn other images of the same kind.
+
+        Args:
+            images: Folder or archive of images, for example of CIFAR-10 where torchvision cannot download it; None
+                keeps the scale's data.
+
+        Raises:
+            UserError: nothing is there.
+        """
+        if images is not None and not Path(images).exists():
+            raise UserError(f"nothing is at {images}; give --images a folder, zip or tar of images")
+        return replace(self, images=images)
+
+    def data_settings(self) -> dict[str, Any]:
+        """Settings of ``repro fit`` that choose what systems learn; none where their configs do."""
+        return {} if self.images is None else {"data": "ImageArchive", "data.path": self.images}
+
+    def data_at(self, key: str, **arguments: Any) -> dict[str, Any]:
+        """Settings that name what systems learn, at the size that they see, as the part ``key`` of a config.
+
+        Args:
+            key: For example ``model.denoiser.images`` for a closed form.
+            arguments: Further ones of the data set, for example ``subset=32``.
+        """
+        name, own = self._data(arguments)
+        return {key: name, **{f"{key}.{argument}": value for argument, value in own.items()}}
+
+    def build_data(self, **arguments: Any) -> ImageData:
+        """Builds what systems learn, at the size that they see; further arguments are those of the data set."""
+        name, own = self._data(arguments)
+        return build("data", name, **own)
+
+    def _data(self, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        own = {"path": self.images, "resize": self.resize, **arguments}
+        own = {key: value for key, value in own.items() if value is not None}
+        return (self.data if self.images is None else "ImageArchive"), own
 
 
 SCALES = {

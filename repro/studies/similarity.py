@@ -18,7 +18,6 @@ from repro.errors import UserError, nearest
 from repro.plots import heat_map, image_grid
 from repro.studies import SCALES, SYSTEMS, Drawn, Plan, Report, Study, Trained, draw, train
 from repro.studies.system_table import as_text, facts_of, system_rows
-from repro.studies.systems import images_at
 
 __all__ = ["Similarity"]
 
@@ -55,13 +54,12 @@ class Similarity(Study):
         descriptor: What makes two images alike; by default pixels on the digits, else as for ``repro compare``.
         threshold: Similarity above which two images are the same; by default 0.95 on the digits' pixels, else the
             descriptor's.
-        images: Folder or archive of images to train the paper's systems on instead of the scale's data, for example
-            of CIFAR-10 where torchvision cannot download it.
     """
 
     name: ClassVar[str] = "similarity"
     figure: ClassVar[str] = "1, 6, 12, 13 and 14"
     scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
+    on_images: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,10 +67,8 @@ class Similarity(Study):
         seeds: str | None = None,
         descriptor: Descriptor | None = None,
         threshold: float | None = None,
-        images: str | None = None,
     ) -> None:
         self.inputs = _inputs(list(SYSTEMS) if inputs is None else inputs)
-        self.data = {} if images is None else images_at(images)
         self.seeds, self.descriptor, self.threshold = seeds, descriptor, threshold
 
     def plan(self, plan: Plan) -> list[_Part]:
@@ -84,8 +80,8 @@ class Similarity(Study):
         first = format_seeds(Bank.open(banks[0]).manifest.seeds) if banks else plan.scale.seeds
         seeds = self.seeds or first
         if path is None:
-            trained = train(plan, SYSTEMS[name].weights or name, self.data)
-            return _Part(name, draw(plan, name, seeds, self.data), trained)
+            trained = train(plan, SYSTEMS[name].weights or name)
+            return _Part(name, draw(plan, name, seeds), trained)
         if _kind(path) == "model":
             run = Trained(name, path if path.is_dir() else path.parent.parent)
             return _Part(name, plan.draw(name, path, seeds), run)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from repro.errors import UserError
 from repro.studies.plan import Drawn, Plan, Trained, seeded
 
-__all__ = ["CONDITIONAL_SYSTEMS", "SYSTEMS", "System", "draw", "images_at", "train", "trio"]
+__all__ = ["CONDITIONAL_SYSTEMS", "SYSTEMS", "System", "draw", "train", "trio"]
 
 Settings = Mapping[str, Any]
 
@@ -104,31 +102,30 @@ _DIGITS = {"mlp_edm": 45.0, "ddpmpp_vp": 90.0, "uvit_flow": 110.0}
 _TRIO = ("EDMv1", "DDPMv6", "Multistagev1")
 
 
-def train(plan: Plan, name: str, data: Settings | None = None) -> Trained:
+def train(plan: Plan, name: str) -> Trained:
     """Trains one of the paper's systems under seeds of its own, its teachers first.
 
     Args:
         plan: The plan that the training becomes part of.
         name: Of the system, one of :data:`SYSTEMS` or :data:`CONDITIONAL_SYSTEMS`.
-        data: Settings that choose other data than the scale's.
     """
     systems = SYSTEMS | CONDITIONAL_SYSTEMS
     system, scale = systems[name], plan.scale
     narrow = scale.name in ("tiny", "cpu")
     own = {**system.narrow, **(system.tiny if scale.name == "tiny" else system.cpu)} if narrow else {}
-    settings, needs = {**own, **(data or {}), **seeded([*systems].index(name))}, []
+    settings, needs = {**own, **seeded([*systems].index(name))}, []
     if teacher := (narrow and system.narrow_teacher) or system.teacher:
-        needs.append(train(plan, teacher, data))
+        needs.append(train(plan, teacher))
         settings["model.teacher"] = str(needs[0].run)
     seconds = system.seconds if scale.name == "tiny" else None
     return plan.fit(name, [system.config, *scale.overlays], settings, needs, seconds)
 
 
-def draw(plan: Plan, name: str, seeds: str | None = None, data: Settings | None = None) -> Drawn:
+def draw(plan: Plan, name: str, seeds: str | None = None) -> Drawn:
     """Draws the bank of one of the paper's systems, trained first; see :func:`train`."""
     system = (SYSTEMS | CONDITIONAL_SYSTEMS)[name]
     seconds = system.draw_seconds if plan.scale.name == "tiny" else None
-    return plan.draw(name, train(plan, system.weights or name, data), seeds, system.sampler, seconds)
+    return plan.draw(name, train(plan, system.weights or name), seeds, system.sampler, seconds)
 
 
 def trio(plan: Plan) -> dict[str, Trained]:
@@ -136,14 +133,3 @@ def trio(plan: Plan) -> dict[str, Trained]:
     if plan.scale.name == "tiny":
         return {name: plan.fit(name, f"digits/{name}", seconds=seconds) for name, seconds in _DIGITS.items()}
     return {name: plan.fit(name, [SYSTEMS[name].config, *plan.scale.overlays]) for name in _TRIO}
-
-
-def images_at(path: str) -> Settings:
-    """Settings of ``repro fit`` that train on the images of a folder or an archive.
-
-    Raises:
-        UserError: nothing is there.
-    """
-    if not Path(path).exists():
-        raise UserError(f"nothing is at {path}; give --images a folder, zip or tar of images")
-    return {"data": "ImageArchive", "data.path": path}

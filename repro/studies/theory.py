@@ -25,23 +25,18 @@ class Theory(Study):
     The loss of the averaged weights is taken on images of the training set, at fixed noises and at levels that are the
     middles of equally probable slices of the training times; beside it stands the smallest loss that these images
     allow. Given the folder of a finished ``regimes`` study (``--output runs/regimes_tiny``) only losses are measured.
-
-    Args:
-        images: As of ``regimes``.
     """
 
     name: ClassVar[str] = "theory"
     figure: ClassVar[str] = "4"
     scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
-
-    def __init__(self, images: str | None = None) -> None:
-        self.images = images
+    on_images: ClassVar[bool] = True
 
     def plan(self, plan: Plan) -> dict[int, dict[str, tuple[Part, Measured | None]]]:
         """Trains and draws as ``regimes`` does, and measures the losses of each training."""
         return {
             count: {name: (part, _measure(plan, part.run)) for name, part in systems.items()}
-            for count, systems in systems_of(plan, self.images).items()
+            for count, systems in systems_of(plan).items()
         }
 
     def report(self, report: Report, parts: dict[int, dict[str, tuple[Part, Measured | None]]]) -> None:

@@ -151,3 +151,21 @@ def test_mistakes_are_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in run_here("study", *words).mistake
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", registry.names("studies"))
+def test_images_of_a_user_replace_the_data_of_a_scale_in_every_training_or_are_refused(name, tmp_path):
+    study, scale = registry.load("studies", name)(), SCALES["tiny"].on(str(tmp_path))
+    if not study.on_images:
+        with pytest.raises(UserError, match=f"study {name} always learns data of its own; leave --images out"):
+            study.jobs(tmp_path / "study", scale)
+        return
+    own = {job.name: options(job) for job in study.jobs(tmp_path / "study", "tiny") if job.command == "fit"}
+    jobs = [job for job in study.jobs(tmp_path / "study", scale) if job.command != "predict"]
+    for job in jobs:
+        settings = options(job)
+        if job.command == "study":
+            assert settings["images"] == str(tmp_path)
+        elif "data" not in own[job.name]:
+            assert settings == own[job.name] | {"data": "ImageArchive", "data.path": str(tmp_path)}
+    assert any("data.path" in options(job) for job in jobs)

@@ -50,7 +50,9 @@ def test_every_training_has_its_own_seed_and_nested_images(scale, tmp_path):
 
 
 def test_at_the_scale_cpu_systems_and_optimum_have_the_same_images(tmp_path):
-    jobs = {job.name: job for job in load("studies", "regimes")(images=str(tmp_path)).jobs(tmp_path / "study", "cpu")}
+    jobs = {
+        job.name: job for job in load("studies", "regimes")().jobs(tmp_path / "study", SCALES["cpu"].on(str(tmp_path)))
+    }
     fit, optimum = options(jobs["fit_DDPM++-16_n512"]), options(jobs["draw_optimum_n512"])
     assert (fit["data"], fit["data.path"], fit["data.subset"]) == ("ImageArchive", str(tmp_path), 512)
     assert fit["config"][-1] == "small/cifar16"

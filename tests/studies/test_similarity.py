@@ -12,7 +12,7 @@ from repro import records, registry
 from repro.banks import Bank, BankWriter
 from repro.cli.main import main
 from repro.errors import UserError
-from repro.studies import Drawn, Trained
+from repro.studies import SCALES, Drawn, Trained
 from repro.studies.similarity import Similarity
 from repro.studies.system_table import facts_of
 from repro.studies.systems import SYSTEMS
@@ -80,12 +80,12 @@ def test_scales_differ_by_their_overlay(tmp_path, scale, overlays):
 
 
 def test_given_images_are_what_systems_and_their_teachers_are_trained_on(tmp_path):
-    jobs = Similarity(["EDMv1", "CD"], images=str(tmp_path)).jobs(tmp_path / "study", "cpu")
+    jobs = Similarity(["EDMv1", "CD"]).jobs(tmp_path / "study", SCALES["cpu"].on(str(tmp_path)))
     fits = {job.name: options(job) for job in jobs if job.name.startswith("fit_")}
     assert set(fits) == {"fit_EDMv1", "fit_CD", "fit_EDMv2"}
     assert {(fit["data"], fit["data.path"]) for fit in fits.values()} == {("ImageArchive", str(tmp_path))}
     with pytest.raises(UserError, match="nothing is at"):
-        Similarity(["EDMv1", "CD"], images=str(tmp_path / "elsewhere"))
+        SCALES["cpu"].on(str(tmp_path / "elsewhere"))
 
 
 def test_a_scale_that_a_study_lacks_is_refused(tmp_path, capsys):
