@@ -23,4 +23,5 @@ from .systems import (
     train as train,
     trio as trio,
 )
+from .text_to_image import TextToImagePrompt as TextToImagePrompt
 from .theory import Theory as Theory

@@ -147,29 +147,33 @@ class Plan:
     def draw(
         self,
         name: str,
-        source: Trained | Path | str,
+        source: Trained | Path | str | None,
         seeds: str | None = None,
         settings: Mapping[str, Any] | None = None,
         seconds: float | None = None,
+        needs: Iterable[Any] = (),
     ) -> Drawn:
         """Draws a bank.
 
         Args:
             name: Of the system.
             source: A training of this plan, a run or checkpoint that is there already, or the name of the config of a
-                model that needs no training.
+                model that needs no training; None where the settings name the model.
             seeds: Which noises, for example ``0-999``; by default the scale's.
             settings: Further settings by dotted key, for example ``{"sampler": "Heun", "sampler.steps": 18}``.
             seconds: Expected time; by default the scale's.
+            needs: Handles of what else it reads.
         """
         bank = self.folder / "banks" / name
         if isinstance(source, str):
             model = {"config": source}
+        elif source is None:
+            model = {}
         else:
             model = {"ckpt_path": str(source.run if isinstance(source, Trained) else source)}
         own = {**model, **nested(settings or {}), "seeds": seeds or self.scale.seeds, "output": str(bank)}
         size = _sized(self.scale.draw, seconds)
-        return Drawn(name, bank, self._add(Job(f"draw_{name}", "predict", own, _jobs_of([source]), size)))
+        return Drawn(name, bank, self._add(Job(f"draw_{name}", "predict", own, _jobs_of([source, *needs]), size)))
 
     def measure(self, name: str, function: Callable[..., Any], *inputs: Any, seconds: float | None = None) -> Measured:
         """Measures something in a job of its own, after everything whose handle is among the inputs.
