@@ -37,7 +37,7 @@ class _Group:
     diffusion: tuple[_System, _System]
 
 
-_GAN_CPU = {"model.width": 64, "model.discriminator_width": 64, "model.lr_decay": 256_000, "data.resize": 16}
+_GAN_CPU = {"model.width": 32, "model.discriminator_width": 32, "model.lr_decay": 256_000, "data.resize": 16}
 _GAN_CPU |= {"trainer.max_steps": 4000}
 _GAN_SMALL = {"model.width": 64, "model.discriminator_width": 64, "model.lr_decay": 1_280_000}
 _GAN_SMALL |= {"trainer.max_steps": 20_000}
@@ -75,7 +75,7 @@ _GROUPS = {
     "cpu": (
         _Group(
             "CIFAR10",
-            (_System("wgan_gp_cifar", 0.3, _GAN_CPU), _System("sngan_cifar", 0.2, _GAN_CPU)),
+            (_System("wgan_gp_cifar", 0.25, _GAN_CPU), _System("sngan_cifar", 0.15, _GAN_CPU)),
             (
                 _System("edm_cifar", 0.3, {}, _CIFAR16),
                 _System("ddpmv3_cifar", 0.3, {"model.parameterization": "V", **seeded(1)}, _CIFAR16),
