@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
+from repro.registry import constructors_of
+
 __all__ = ["UNKNOWN", "classes_in", "fits", "hints_of", "parts_of", "required_of"]
 
 UNKNOWN = inspect.Parameter.empty
@@ -53,16 +55,6 @@ def classes_in(hint: Any) -> tuple[type, ...]:
     )
 
 
-def _constructors(cls: type) -> Iterator[Any]:
-    """The constructors that take an object's arguments: its class's, and its bases' as far as the rest is passed."""
-    for base in inspect.getmro(cls):
-        if "__init__" in base.__dict__:
-            yield base.__init__
-            kinds = [parameter.kind for parameter in inspect.signature(base.__init__).parameters.values()]
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                return
-
-
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The constructor's arguments with their type hints, those that it passes on to its bases included.
@@ -73,7 +65,7 @@ def hints_of(cls: type) -> dict[str, Any]:
         <class 'float'>
     """
     found: dict[str, Any] = {}
-    for init in _constructors(cls):
+    for init in constructors_of(cls):
         try:
             hints = typing.get_type_hints(init)
         except (NameError, TypeError):  # a name that only a type checker imports
@@ -92,7 +84,7 @@ def required_of(cls: type) -> list[str]:
         >>> required_of(ImageArchive)
         ['path']
     """
-    init = next(_constructors(cls))
+    init = next(constructors_of(cls))
     parameters = list(inspect.signature(init).parameters.values())[1:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [each.name for each in parameters if each.default is each.empty and each.kind in kinds]

@@ -120,9 +120,8 @@ def rebuild(record: Any, *groups: str, reach: bool = True) -> Any:
 
 def _group_now(group: str, name: str) -> str:
     """The group of a name, also in a record of before it moved to another one."""
-    now = _FORMER.get(group)
-    moved = now is not None and name not in registry.names(group) and name in registry.names(now)
-    return now if moved else group
+    now = _FORMER.get(group, group)
+    return now if name not in registry.names(group) and name in registry.names(now) else group
 
 
 def _kept_inside(name: str, given: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ __all__ = [
     "arguments_of",
     "build",
     "construct",
+    "constructors_of",
     "entries",
     "entry_of",
     "group",
@@ -142,8 +143,8 @@ def _recorded(cls: type) -> None:
             self.__dict__[_ARGUMENTS] = _bound(init, self, *args, **kwargs)
         init(self, *args, **kwargs)
 
-    wrapped._repro_records = True
-    cls.__init__ = wrapped
+    vars(wrapped)["_repro_records"] = True
+    type.__setattr__(cls, "__init__", wrapped)
 
 
 def _bound(init: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -285,7 +286,7 @@ def names(group: str) -> list[str]:
     return list(_scan(group))
 
 
-def load(group: str, name: str) -> type:
+def load(group: str, name: str) -> Any:
     """The class registered under a name; imports it.
 
     Raises:
@@ -371,15 +372,20 @@ def construct(cls: type, /, **arguments: Any) -> Any:
 
 def _legal_arguments(cls: type) -> list[str] | None:
     """Names of the constructor's arguments, those that it passes on to its bases included; None when it takes any."""
-    found: dict[str, None] = {}
+    signatures = [inspect.signature(init).parameters.values() for init in constructors_of(cls)]
+    if any(each.kind is each.VAR_KEYWORD for each in signatures[-1]):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return list(dict.fromkeys(each.name for every in signatures for each in list(every)[1:] if each.kind in kinds))
+
+
+def constructors_of(cls: type) -> Iterator[Any]:
+    """The constructors that take an object's arguments: its class's, and its bases' as far as the rest is passed."""
     for base in inspect.getmro(cls):
-        if "__init__" not in base.__dict__:
-            continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
-        found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return list(found)
-    return None
+        if (init := vars(base).get("__init__")) is not None:
+            yield init
+            if all(each.kind is not each.VAR_KEYWORD for each in inspect.signature(init).parameters.values()):
+                return
 
 
 def arguments_of(built: Any) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ class NamedConfig:
     @property
     def about(self) -> str:
         """First line of the comment that the file begins with, without its ``#``; empty when there is none."""
+        if self.path is None:
+            return ""
         with open(self.path, encoding="utf-8", errors="replace") as file:
             first = file.readline()
         return first.removeprefix("#").strip() if first.startswith("#") else ""
@@ -100,14 +102,14 @@ def config_path(wanted: str) -> Path:
     path = Path(wanted)
     if path.is_file():
         return path
-    configs = named_configs()
-    named = [config for config in configs if config.name == wanted and config.path is not None]
+    configs = [(config, config.path) for config in named_configs() if config.path is not None]
+    named = [(config.package, file) for config, file in configs if config.name == wanted]
     if len(named) > 1:
-        packages = " and ".join(sorted(config.package for config in named))
+        packages = " and ".join(sorted(package for package, _ in named))
         raise UserError(f"config {wanted} is brought by {packages}; give the path of one of them, or uninstall one")
     if named or path.exists():
-        return named[0].path if named else path
-    names = [config.name for config in configs if config.path is not None]
+        return named[0][1] if named else path
+    names = [config.name for config, _ in configs]
     if path.suffix in (".yaml", ".yml"):
         raise _no_file(path, names)
     near = nearest(wanted, names)

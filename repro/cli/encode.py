@@ -24,7 +24,6 @@ from repro.files import make_folder, write_text, write_whole
 from repro.images import to_float
 from repro.metrics.functional.encoding import code_statistics, encoding_matches
 from repro.metrics.functional.intervals import wilson_interval
-from repro.models.base import Model
 from repro.models.denoising import Denoising
 from repro.records import record_of
 from repro.samplers.base import Sampler
@@ -67,7 +66,9 @@ def _images(data: ImageData, held_out: bool, count: int) -> tuple[Tensor, Tensor
     return images[:count], labels[:count] if data.num_classes else None
 
 
-def _row(name: str, model: Model, images: Tensor, labels: Tensor | None, noises: Tensor, config: Any) -> dict[str, Any]:
+def _row(
+    name: str, model: Denoising, images: Tensor, labels: Tensor | None, noises: Tensor, config: Any
+) -> dict[str, Any]:
     sampler = config["sampler"] or model.sampler
     with torch.no_grad():
         again = torch.cat(

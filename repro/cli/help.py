@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from repro.cli.schema import options_of, settings_of, slot_of
+from repro.cli.schema import class_of, options_of, settings_of, slot_of
 
 __all__ = ["short_help"]
 
@@ -38,8 +38,7 @@ def _action(parser: Any, key: str) -> Any:
     if key in options:
         return options[key]
     top, _, rest = key.partition(".")
-    cls = slot_of(options[top]._typehint).choose(options[top].default["class_path"], top)
-    return options_of(cls)[rest]
+    return options_of(class_of(options[top].default["class_path"]))[rest]
 
 
 def _option(key: str, action: Any, about: str) -> list[str]:

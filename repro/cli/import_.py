@@ -125,7 +125,7 @@ def run(command: str, arguments: list[str]) -> int:
         UserError: whatever the user can mend.
     """
     words = split(arguments)
-    bare, format = [word.value for word in words if not word.option], last(words, "--format") or AUTO
+    bare, format = [word.text for word in words if not word.option], last(words, "--format") or AUTO
     if not bare:
         if {"-h", "--help"} & set(arguments):
             print(_help())

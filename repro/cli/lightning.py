@@ -229,6 +229,8 @@ class CommandLine(LightningCLI):
                 f"no model is trained for --task {config.task}; train an unconditional one, then "
                 f"repro test --task {config.task}"
             )
+        data = self.data
+        assert data is not None, "the parser asks fit for data"
         model, most, output = build(config.model, "model"), config.trainer.max_steps, config.output
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
         if start is None and config.resume == "auto":
@@ -239,7 +241,7 @@ class CommandLine(LightningCLI):
             if folder is not None:
                 start, output = resume.newest_in(folder), str(folder)
         if start is not None:
-            done = resume.check(start, model, self.data, self.plain())
+            done = resume.check(start, model, data, self.plain())
             if 0 <= most <= done:
                 self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
                 return
@@ -252,9 +254,9 @@ class CommandLine(LightningCLI):
             trainer = self._make_trainer(folder)
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
-            self._tell(self._about(model, folder))
+            self._tell(self._about(model, data, folder))
             with stoppable(lambda: self._how_to_go_on(folder)):
-                trainer.fit(model, datamodule=self.data, ckpt_path=start, weights_only=True)
+                trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         self._tell(
             f"run: {folder}",
             f"next: {model.model.next_command.format(run=folder)}",
@@ -282,15 +284,15 @@ class CommandLine(LightningCLI):
         saved = any(folder.glob("checkpoints/*.ckpt"))
         return f"go on with: repro fit --ckpt_path {folder}" if saved else "there was no checkpoint yet"
 
-    def _about(self, model: TrainingModule, folder: Path) -> str:
+    def _about(self, model: TrainingModule, data: ImageData, folder: Path) -> str:
         nested = [(where, spec["class_path"]) for where, spec in specs(self.config.model, "")]
         parts = ", ".join(path.rpartition(".")[2] for where, path in nested if where.count(".") == 1)
         name = f"{type(model).__name__} ({parts})" if parts else type(model).__name__
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        shape = "x".join(str(size) for size in self.data.image_shape)
+        shape = "x".join(str(size) for size in data.image_shape)
         return (
-            f"{name}, {count:,} parameters, on {len(self.data):,} images {shape} of "
-            f"{type(self.data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
+            f"{name}, {count:,} parameters, on {len(data):,} images {shape} of "
+            f"{type(data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
         )
 
     def _name(self) -> str:
@@ -302,15 +304,15 @@ class CommandLine(LightningCLI):
             if self.config.name != Path(self.config.name).name:
                 raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
             return self.config.name
-        named = [word.value for word in self.words if word.option == "--config" and word.value[:1] != "{"]
-        files = [config_path(each) for each in named]
-        if files:
+        given = [word.value for word in self.words if word.option == "--config" and word.value]
+        if files := [config_path(each) for each in given if not each.startswith("{")]:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
             return files[0].absolute().parent.name if saved else files[0].stem
         named = {key: value for key, value in self._names() if value != "None"}
         parts = [named[key] for key in ("model.network", "model.denoiser") if key in named]
-        given = self.config.model.get("init_args") or {}
-        parts = parts or [named["model"], *(Path(given[key]).name for key in _READ if isinstance(given.get(key), str))]
+        arguments = self.config.model.get("init_args") or {}
+        read = [Path(arguments[key]).name for key in _READ if isinstance(arguments.get(key), str)]
+        parts = parts or [named["model"], *read]
         return "-".join([*parts, *([named["data"]] if "data" in named else [])])
 
     def _names(self) -> Iterator[tuple[str, str]]:
@@ -382,8 +384,7 @@ class CommandLine(LightningCLI):
                 f"no finished run in {runs.RUNS}/ fits; train one: repro fit --config {config}, "
                 "or name a checkpoint: --ckpt_path FILE"
             )
-        if rank_zero_only.rank == 0:
-            print(f"repro: using {folder}, the newest finished run that fits", file=sys.stderr)
+        self._note(f"using {folder}, the newest finished run that fits")
         return folder
 
     def _others(self, chosen: Path) -> list[str]:
@@ -392,8 +393,8 @@ class CommandLine(LightningCLI):
         if task is None or registry.load("tasks", task).trains:
             return []
         others = [str(path) for path in itertools.islice(resume.runs_that_fit(None, task, chosen), _MOST_OTHERS)]
-        if others and rank_zero_only.rank == 0:
-            print(f"repro: comparing with {', '.join(others)}, trained on the same data", file=sys.stderr)
+        if others:
+            self._note(f"comparing with {', '.join(others)}, trained on the same data")
         return others
 
     @staticmethod

@@ -108,8 +108,8 @@ def _innermost(message: str) -> list[str]:
     if marks:
         mark = lines[marks[-1]]
         rest = _MARK.sub("", mark).strip()
-        lines = itertools.takewhile(lambda line: _indent(line) > _indent(mark), lines[marks[-1] + 1 :])
-        lines = [rest, *lines] if rest else lines
+        inner = itertools.takewhile(lambda line: _indent(line) > _indent(mark), lines[marks[-1] + 1 :])
+        lines = [rest, *inner]
     reasons = [line.strip() for line in lines]
     return [line for line in reasons if line and not _NOISE.match(line)]
 

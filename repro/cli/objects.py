@@ -137,8 +137,10 @@ def _copied_source(model: Any) -> Source | None:
     """The teacher or start in a file whose network the model takes, because none was named."""
     arguments = model.get("init_args") or {}
     role = getattr(class_of(model["class_path"]), "takes_over_from", None)
+    if role is None or arguments.get("network") is not None:
+        return None
     path = arguments.get(role)
-    return Source(path, role) if isinstance(path, str) and arguments.get("network") is None else None
+    return Source(path, role) if isinstance(path, str) else None
 
 
 def _sizes_of(spec: Any) -> list[str]:

@@ -75,7 +75,7 @@ def split(arguments: Iterable[str], several: Sequence[str] = ()) -> list[Word]:
     lists: dict[str, list[str]] = {}
     waiting: str | None = None
     for word in arguments:
-        if waiting in several and not word.startswith("--") and word not in _LONG:
+        if waiting is not None and waiting in several and not word.startswith("--") and word not in _LONG:
             lists[waiting].append(word)
             continue
         if waiting is not None and waiting not in several:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 from repro.cli.configs import named_configs
 from repro.cli.source import first_line_of
@@ -102,12 +103,11 @@ def run(command: str, arguments: list[str]) -> int:
     Raises:
         UserError: unknown group.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"repro {command}",
         description="Everything that has a name: use it in configs and on the command line. Nothing is imported.",
     )
     parser.add_argument("group", nargs="?", metavar="GROUP", help=f"one of {', '.join(_groups())}; all by default")
-    parser.error = _refuse
     listed = rows(parser.parse_args(arguments).group)
     if sys.stdout.isatty():
         _print_table(listed)
@@ -116,5 +116,6 @@ def run(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _refuse(message: str) -> None:
-    raise UserError(f"repro plugins: {message}; give at most one of {', '.join(_groups())}")
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; give at most one of {', '.join(_groups())}")

@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from repro import registry
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
@@ -158,10 +156,8 @@ def _saved(folder: Path) -> Mapping[str, Any] | None:
 
 def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     folder = runs.run_of_checkpoint(path)
-    saved: Any = None
-    with suppress(OSError, yaml.YAMLError, AttributeError):
-        saved = yaml.safe_load((folder / "config.yaml").read_text())
-    if not isinstance(saved, Mapping) or not isinstance(saved.get("trainer"), Mapping):
+    saved = None if folder is None else _saved(folder)
+    if saved is None or "trainer" not in saved:
         return {}
     old, new = saved["trainer"], settings["trainer"]
     found = {f"trainer.{key}": (old.get(key), new.get(key)) for key in _TRAINER if old.get(key) != new.get(key)}
@@ -208,10 +204,8 @@ def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Ite
             return False
         if model is None:
             return bool(status.get("draws", True))
-        try:
-            return not _unlike(yaml.safe_load((folder / "config.yaml").read_text())["model"], model)
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
-            return False
+        saved = _saved(folder)
+        return saved is not None and "model" in saved and not _unlike(saved["model"], model)
 
     for folder in runs.finished(fits):
         if like is None or (folder != like and data_of(read_checkpoint(folder, verify=False))[1] == data):

@@ -83,7 +83,7 @@ class Slot:
     def _imported(self, path: str, where: str) -> type | None:
         module, _, attribute = path.rpartition(".")
         try:
-            cls = pkgutil.resolve_name(f"{module}:{attribute}")
+            cls: Any = pkgutil.resolve_name(f"{module}:{attribute}")
         except (ImportError, AttributeError) as error:
             if self.takes_text:
                 return None
@@ -110,7 +110,8 @@ def _below(base: type) -> Iterator[type]:
     """The public classes that can be built among a class and those derived from it that have been imported."""
     if not inspect.isabstract(base) and not base.__name__.startswith("_"):
         yield base
-    for cls in base.__subclasses__():
+    derived: list[type] = base.__subclasses__()
+    for cls in derived:
         yield from _below(cls)
 
 

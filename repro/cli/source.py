@@ -144,7 +144,6 @@ def first_line_of(target: str) -> str:
             break
         alias = next(alias for alias in statement.names if (alias.asname or alias.name) == name)
         module, name = _absolute(statement, module, package), alias.name
-    documented = isinstance(statement, ast.ClassDef | ast.FunctionDef)
-    text = (ast.get_docstring(statement) if documented else None) or ""
-    line = text.strip().partition("\n")[0]
+    text = ast.get_docstring(statement) if isinstance(statement, ast.ClassDef | ast.FunctionDef) else None
+    line = (text or "").strip().partition("\n")[0]
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", line).replace("``", "").replace("\\", "")

@@ -7,6 +7,7 @@ half of the time. Nothing is taken away here: each of them is imported when a na
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import importlib.machinery
 import pkgutil
 import sys
@@ -19,7 +20,7 @@ __all__ = ["import_lightning"]
 _LATER = ("scipy", "torchvision", "transformers")
 
 
-class _Finder:
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Answers the import of some packages, and of modules below them, with stand-ins, until it gives them back."""
 
     def __init__(self, packages: Iterable[str]) -> None:

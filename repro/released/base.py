@@ -105,6 +105,16 @@ class ForeignFile:
         """
         return choose(self.state_dicts, fits)
 
+    def require(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights:
+        """The weights whose names fit, as :meth:`weights` finds them.
+
+        Raises:
+            UserError: there are none.
+        """
+        if (weights := self.weights(fits)) is None:
+            raise UserError(f"{self.path} holds no weights with the names of this format; leave the format out")
+        return weights
+
     @cached_property
     def shadow(self) -> list[Tensor] | None:
         """Averaged tensors that are kept as a list without names (``ema.shadow_params``); None when there are none.

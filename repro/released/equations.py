@@ -20,7 +20,7 @@ KernelName = Literal["VP", "SubVP", "DiscreteVP", "VE"]
 
 def check_kernel(kernel: str | None) -> None:
     """Raises UserError unless this is the name of a kernel of score_sde, or None."""
-    if kernel not in (None, *get_args(KernelName)):
+    if kernel is not None and kernel not in get_args(KernelName):
         raise unknown("kernel of score_sde", kernel, get_args(KernelName))
 
 

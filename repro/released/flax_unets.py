@@ -100,7 +100,8 @@ def _block(tensors: Mapping[str, Tensor], name: str, biggan: bool) -> _Block:
 def _encoder(blocks: list[_Block]) -> tuple[list[int], int]:
     """Channels of every resolution and blocks on each, where blocks change the resolution."""
     num_blocks = next((index for index, block in enumerate(blocks) if block.resamples), (len(blocks) - 3) // 2)
-    widths, at = [], 0
+    widths: list[int] = []
+    at = 0
     while num_blocks and at + num_blocks < len(blocks) and len(widths) < _MOST_LEVELS:
         widths.append(blocks[at + num_blocks - 1].outputs)
         if not blocks[at + num_blocks].resamples:
@@ -151,7 +152,8 @@ class _Named(Walk):
 
     def __init__(self, network: nn.Module, kinds: Mapping[str, str]) -> None:
         super().__init__("", network)
-        self.kinds, self.counts = kinds, Counter()
+        self.kinds = kinds
+        self.counts: Counter[str] = Counter()
 
     def name_of_next(self, kind: str) -> str:
         name = self.kinds[kind]

@@ -11,7 +11,7 @@ import pickletools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ class Machine:
             Refused: it asks for something that no checkpoint needs.
             Exception: of several kinds, when it is damaged.
         """
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
             if opcode.name in _LITERALS:
                 self.stack.append(argument)
             elif opcode.name in _STEPS:
@@ -158,6 +158,12 @@ class Machine:
     def put_new(self, cls: Any) -> None:
         """Puts an object of a class, without its state."""
         self.put(self._opaque(cls))
+
+    def put_instance(self, module: str, name: str) -> None:
+        """Puts an object of the class of a name, whose arguments stand above the last mark."""
+        self.marked()
+        self.put_name(module, name)
+        self.put_new(self.take(1)[0])
 
     def call(self) -> None:
         """Replaces a function and its arguments by the result."""
@@ -225,7 +231,7 @@ def _paired(pairs: list[Any]) -> dict[Any, Any]:
     return {key: value for key, value in zip(pairs[::2], pairs[1::2], strict=True) if isinstance(key, _KEYS)}
 
 
-def _are_attributes(state: Any) -> bool:
+def _are_attributes(state: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(state, dict) and all(isinstance(name, str) for name in state)
 
 
@@ -246,7 +252,7 @@ def _tensor(_: Machine, storage: Any, offset: int, size: Sequence[int], stride: 
 
 
 def _storage_of_bytes(machine: Machine, data: Any) -> Any:
-    if not isinstance(data, bytes):
+    if machine.from_bytes is None or not isinstance(data, bytes):
         raise ValueError("the bytes of a storage are no bytes")
     return machine.once(data, machine.from_bytes)
 
@@ -337,7 +343,7 @@ _STEPS: dict[str, Callable[[Machine, Any], Any]] = {
     "NEWOBJ": lambda m, _: m.put_new(m.take(2)[0]),
     "NEWOBJ_EX": lambda m, _: m.put_new(m.take(3)[0]),
     "OBJ": lambda m, _: m.put_new(m.marked()[0]),
-    "INST": lambda m, names: (m.marked(), m.put_name(*names.split(" ", 1)), m.put_new(m.take(1)[0])),
+    "INST": lambda m, names: m.put_instance(*names.split(" ", 1)),
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.put_stored(),
 }

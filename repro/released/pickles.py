@@ -17,7 +17,7 @@ import mmap
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def _bytes(content: mmap.mmap | bytearray, offset: int, count: int) -> Tensor:
 
 def _read_zip(content: mmap.mmap, unread: dict[str, None]) -> Any:
     """The zip container: ``NAME/data.pkl`` and one uncompressed member for each storage."""
-    with zipfile.ZipFile(content) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], content)) as archive:  # a map reads and seeks as a file does
         members = {member.filename: member for member in archive.infolist()}
     programs = [name for name in members if name.endswith("/data.pkl")]
     if len(programs) != 1:

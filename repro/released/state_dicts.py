@@ -78,13 +78,14 @@ def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], 
     if not fitting:
         return None
     averaged = next((each for each in fitting if each.averaged), None)
-    raw = next((each for each in fitting if not each.averaged), None)
+    last = next((each for each in fitting if not each.averaged), None)
     if averaged is not None:
-        last = None if raw is None or raw.tensors.keys() != averaged.tensors.keys() else dict(raw.tensors)
-        return Weights(dict(averaged.tensors), last, "averaged weights")
-    where = ".".join(raw.path)
+        raw = dict(last.tensors) if last is not None and last.tensors.keys() == averaged.tensors.keys() else None
+        return Weights(dict(averaged.tensors), raw, "averaged weights")
+    last = fitting[0]  # none of them is averaged
+    where = ".".join(last.path)
     kind = f"raw weights (of the entry {where!a:.60})" if where else "weights that may be averaged or raw"
-    return Weights(dict(raw.tensors), None, kind)
+    return Weights(dict(last.tensors), None, kind)
 
 
 def shadow_in(content: Any) -> list[Tensor] | None:
@@ -114,10 +115,9 @@ def state_of(module: Record) -> dict[str, Tensor]:
         if not waiting:
             return found
         prefix, record = waiting.pop()
-        groups = [record.state.get(group) for group in _GROUPS] if isinstance(record, Record) else []
-        if not groups or not all(isinstance(group, dict) for group in groups):
+        if not (isinstance(record, Record) and _is_module(record)):
             break
-        *held, inside = groups
+        *held, inside = (record.state[group] for group in _GROUPS)
         found |= {f"{prefix}{name}": value for group in held for name, value in group.items() if value is not None}
         waiting += [(f"{prefix}{name}.", part) for name, part in inside.items() if part is not None]
         if prefix.count(".") > 4 * _DEEPEST or len(waiting) + len(found) + count > _MOST_NODES:
@@ -140,14 +140,15 @@ def _nodes(content: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
             if id(node) in seen or not isinstance(node, dict | list | tuple | Record):
                 continue
             seen.add(id(node))
+            inside: list[tuple[Any, Any]]
             if isinstance(node, Record):
                 yield node, path
-                inside = () if _is_module(node) else [*node.state.items(), *node.items.items()]
+                inside = [] if _is_module(node) else [*node.state.items(), *node.items.items()]
             elif isinstance(node, dict):
                 yield node, path
-                inside = node.items()
+                inside = [*node.items()]
             else:
-                inside = enumerate(node)
+                inside = [*enumerate(node)]
             if len(path) < _DEEPEST:
                 waiting += [(value, (*path, str(key)[:60])) for key, value in inside]
             if len(waiting) > _MOST_NODES:

@@ -74,13 +74,13 @@ class RK45(Sampler):
         """Steps from the kernel's ``t_max`` to the end, then, with ``final_denoise``, to the clean image."""
         kernel = run.kernel
         self.evaluations = 0
+        step: Step | None = None
         for step in self._flow(run, x, kernel.t_max, end_time(kernel, self.t_end)):
             yield step
-            t, x = step.s, step.x_s
-        if self.final_denoise:
+        if self.final_denoise and step is not None and step.s is not None:
             self.evaluations += 1
-            x_0 = run.denoise(x, t)
-            yield Step(t.flatten(), None, x, x_0, x_0)
+            x_0 = run.denoise(step.x_s, step.s)
+            yield Step(step.s.flatten(), None, step.x_s, x_0, x_0)
 
     def walk_back(self, run: Run, x: Tensor) -> Iterator[Step]:
         """Steps from the end to the kernel's ``t_max``."""

@@ -60,7 +60,7 @@ class ConsistencyFormat(Format):
         return file.weights(_NAMES) is not None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(_NAMES)
+        weights = file.require(_NAMES)
         tensors = weights.tensors
         given = self._record(file, tensors)
         record = consistency.settings(given)

@@ -60,7 +60,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in _REQUIRED:
         if argument not in record:
             raise UserError(f"the UNetModel record has no {argument!r}; give all of {', '.join(_REQUIRED)}")
-    given = _OPTIONS | dict(record)
+    given: dict[str, Any] = _OPTIONS | dict(record)
     if given["dims"] != 2:
         raise UserError(f"this UNetModel has dims={given['dims']}; only networks for images (dims=2) can be read")
     per_head, upper = given["num_head_channels"], given["num_heads_upsample"]

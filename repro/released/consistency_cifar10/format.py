@@ -59,7 +59,7 @@ class ConsistencyCIFAR10Format(Format):
         return file.weights(is_unet) is not None and "optimizer" not in file.content
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(is_unet)
+        weights = file.require(is_unet)
         tensors = as_torch(weights.tensors)
         _, given = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
         record = layout.settings(given)

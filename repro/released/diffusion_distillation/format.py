@@ -57,7 +57,7 @@ class DiffusionDistillationFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if mean_type not in (None, *get_args(MeanType)):
+        if mean_type is not None and mean_type not in get_args(MeanType):
             raise unknown("prediction of diffusion_distillation", mean_type, get_args(MeanType))
         if steps is not None and steps < 1:
             raise UserError(f"steps is {steps}; give at least 1")
@@ -67,7 +67,7 @@ class DiffusionDistillationFormat(Format):
         return file.weights(_NAMES) is not None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(_NAMES)
+        weights = file.require(_NAMES)
         tensors = as_torch(weights.tensors)
         given = _record(tensors) | {"image_size": self.settle(file, "image_size", _IMAGE_SIZE)}
         given["attn_resolutions"] = [given["image_size"] >> level for level in given["attn_resolutions"]]

@@ -53,7 +53,7 @@ class DiTFormat(Format):
         return file.weights(_NAMES) is not None and file.shadow is None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(_NAMES)
+        weights = file.require(_NAMES)
         tensors = weights.tensors
         rows = len(tensors["y_embedder.embedding_table.weight"])
         why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"

@@ -96,6 +96,8 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Denoi
         layout: The layout of its network.
     """
     wrapper = wrapper_of(file.content)
+    if wrapper is None:
+        raise UserError(f"{file.path} holds no network of EDM; leave the format out")
     given = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
     tensors = state_of(wrapper)
     record = layout.settings(given)

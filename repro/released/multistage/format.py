@@ -69,7 +69,7 @@ class MultistageFormat(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         if wrapper_of(file.content) is not None:
             return read_wrapper(self, file, multistage)
-        weights = file.weights(_has_decoders) or file.weights(named("pos_embed"))
+        weights = file.weights(_has_decoders) or file.require(named("pos_embed"))
         tensors = weights.tensors
         layout, given = self._settings(file, tensors)
         record = layout.settings(given)

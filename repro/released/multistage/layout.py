@@ -59,7 +59,7 @@ def _edm_settings(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("model_type") != "MultistageUNet":
         built = edm.settings(record)
         return built | {"args": built["args"] | {"max_groups": 16}}
-    own = _EDM_DEFAULTS | {key: value for key, value in record.items() if key in _EDM_DEFAULTS}
+    own: dict[str, Any] = _EDM_DEFAULTS | {key: value for key, value in record.items() if key in _EDM_DEFAULTS}
     rest = {key: value for key, value in record.items() if key not in own and key != "stage_num"}
     arguments = edm.song_arguments(rest | {"model_type": "SongUNet", "model_channels": own["en_model_channels"]})
     intervals = [
@@ -84,7 +84,8 @@ def _cuts(stages: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
     sigma, with the noise level, a quarter of its logarithm; with ascending stages that changes nothing.)
     """
     edges = sorted({edge for stage in stages for pair in stage for edge in pair})
-    boundaries, decoders = [], []
+    boundaries: list[float] = []
+    decoders: list[int] = []
     for low, high in pairwise(edges):
         inside = [index for index, stage in enumerate(stages) if any(a <= low and high <= b for a, b in stage)]
         if not inside:

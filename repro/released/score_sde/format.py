@@ -68,7 +68,7 @@ class ScoreSDEFormat(Format):
         return file.weights(_is_module_list) is not None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(_is_module_list)
+        weights = file.require(_is_module_list)
         tensors = weights.tensors
         unet, decoder = read_encoder(parts_of(tensors, "all_modules"))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")

@@ -57,7 +57,7 @@ class ScoreSDEJAXFormat(Format):
         return file.weights(is_unet) is not None and "optimizer" in file.content
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(is_unet)
+        weights = file.require(is_unet)
         tensors = as_torch(weights.tensors)
         unet, given = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")

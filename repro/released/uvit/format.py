@@ -57,7 +57,7 @@ class UViTFormat(Format):
         return file.weights(_NAMES) is not None and file.shadow is None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.weights(_NAMES)
+        weights = file.require(_NAMES)
         tensors = weights.tensors
         given = uvit_record(self, file, tensors)
         record, latents = uvit.settings(given), given["in_chans"] == 4

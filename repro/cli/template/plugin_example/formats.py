@@ -31,7 +31,7 @@ class TwoConvolutionsFormat(Format):
 
     def read(self, file: ForeignFile) -> DenoisingModel:
         """The model: the network with the file's weights, its kernel, what its output means."""
-        weights = file.weights(_NAMES)
+        weights = file.require(_NAMES)
         width, channels = weights.tensors["inner.weight"].shape[0], weights.tensors["outer.weight"].shape[0]
         size = {"image_size": self.settle(file, "image_size", 8), "channels": channels, "width": width}
         kernel, parameterization, times = variance_preserving("VP")
