@@ -3,6 +3,7 @@ from .baselines import Baselines as Baselines
 from .conditional import Conditional as Conditional
 from .descriptors import Descriptors as Descriptors
 from .finetune import Finetune as Finetune
+from .imagenet import ImageNet as ImageNet
 from .inpaint import Inpaint as Inpaint
 from .jacobian import Jacobian as Jacobian
 from .jobs import Job as Job, Size as Size

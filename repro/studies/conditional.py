@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from matplotlib.figure import Figure
 
 from repro.comparison import Comparison
 from repro.comparison.results import counted
 from repro.noise import parse_seeds
-from repro.plots import Curve, Panel, image_grid, line_chart, rate_chart
+from repro.plots import rate_chart
 from repro.studies import CONDITIONAL_SYSTEMS, SCALES, SYSTEMS, Drawn, Plan, Report, Study, rate_text, train
+from repro.studies.by_class import class_chart, class_grid, class_lines, class_rows, means, pair_of
 
 __all__ = ["Conditional"]
 
 _PLAIN = ("EDMv1", "Multistagev1", "UViT")
 _SEEDS = {"tiny": "0-299", "cpu": "0-99", "small": "0-999", "paper": "0-9999"}
 _IMAGE_SECONDS = {"tiny": 0.01, "cpu": 0.15, "small": 0.3, "paper": 1.8}
-_GRID_ROWS = 4
-_GRID_CLASSES = 10
 
 
 class Conditional(Study):
@@ -62,21 +60,17 @@ class Conditional(Study):
         train_images = next(iter(parts.values())).open().training_images()
         compared = report.compare(parts, train_images)
         report.comparison("results", compared)
-        classes = [row for row in compared.table("conditional") if row["score"] == "RP"]
+        classes = class_rows(compared)
         between = [_with_classes(compared, row) for row in compared.table() if row["score"] == "Between RP"]
         report.table("conditional", classes, compared)
         report.table("between", between, compared)
-        values = {_pair(row): row["rate"] for row in [*_means(classes), *between]}
-        report.figure([[*_charts(compared, classes, between)], [*_grids(compared)]], values=values)
+        values = {pair_of(row): row["rate"] for row in [*means(classes), *between]}
+        charts = [class_chart(compared, classes), _between_chart(compared, between)]
+        unconditional = compared.names[0], compared.banks[0]
+        systems = zip(compared.names, compared.banks, strict=True)
+        grids = [class_grid(name, bank, unconditional) for name, bank in systems if bank.labels is not None]
+        report.figure([charts, grids], values=values)
         report.text(*_lines(compared, classes, between))
-
-
-def _pair(row: Mapping[str, Any]) -> str:
-    return f"{row['first']} - {row['second']}"
-
-
-def _means(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in classes if row["class"] == "mean"]
 
 
 def _with_classes(compared: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,79 +91,33 @@ def _with_classes(compared: Comparison, row: Mapping[str, Any]) -> dict[str, Any
 def _lines(
     compared: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
-    yield (
-        f"Same noise, same image: {compared.descriptor['name']} > {compared.threshold:g}, {compared.noises:,} noises, "
-        f"{compared.classes} classes; in brackets Wilson 95 % intervals, images of one noise taken as independent"
-    )
-    yield ""
-    yield "Conditional RP, the mean over the classes; control: other noises, same class"
-    for mean in _means(classes):
-        each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
-        low, high = (pick(each, key=lambda row: row["rate"]) for pick in (min, max))
-        control = max(row["control_rate"] for row in each)
-        yield (
-            f"  {_pair(mean)}: {rate_text(mean)}, n = {mean['n']:,}, control {mean['control_rate']:.3f}; from "
-            f"{rate_text(low)} (class {low['class']}) to {rate_text(high)} (class {high['class']}), n = {low['n']:,} "
-            f"each, highest control {control:.3f}"
-        )
+    yield from class_lines(compared, classes)
     yield ""
     yield "Between RP: some class gives the unconditional image; control: other noises, as many classes (an image shows"
     yield "the class of the nearest training image)"
     for row in between:
         alike = counted(row["same_class"], row["count"]) if row["count"] else None
         shown = "" if alike is None else f"; in {rate_text(alike)} of them the class that it shows"
-        yield f"  {_pair(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}{shown}"
+        yield f"  {pair_of(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}{shown}"
     yield ""
     yield "RP of the unconditional systems"
     for row in compared.table():
         if row["score"] == "RP" and row["first"] in SYSTEMS:
-            yield f"  {_pair(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
+            yield f"  {pair_of(row)}: {rate_text(row)}, n = {row['n']:,}, control {row['control_rate']:.3f}"
     yield ""
     yield "GL: " + ", ".join(f"{row['system']} {rate_text(row)}" for row in compared.table("gl"))
 
 
-def _charts(
-    compared: Comparison, classes: Sequence[Mapping[str, Any]], between: Sequence[Mapping[str, Any]]
-) -> Iterator[Figure]:
-    """Conditional RP over the classes, and between RP of every pair."""
-    condition = f"{compared.descriptor['name']} > {compared.threshold:g}"
-    curves = []
-    for mean in _means(classes):
-        each = [row for row in classes if _pair(row) == _pair(mean) and row is not mean]
-        places, rates, low, high = ([row[key] for row in each] for key in ("class", "rate", "low", "high"))
-        curves.append(Curve(f"{_pair(mean)}: {mean['rate']:.2f}", places, rates, low, high))
-    worst: dict[Any, float] = {}
-    for row in classes:
-        worst[row["class"]] = max(worst.get(row["class"], 0.0), row["control_rate"])
-    worst.pop("mean")
-    curves.append(Curve("highest control", list(worst), list(worst.values()), dashed=True))
-    yield line_chart(
-        [Panel(curves, "same noise, same class", "class", "conditional RP", ("linear", "linear"), (0, 1.02))],
-        "Conditional systems",
-        f"{condition}, n = {compared.noises:,} a class, 95 % bands; means beside the names; control: other noises",
-    )
+def _between_chart(compared: Comparison, between: Sequence[Mapping[str, Any]]) -> Figure:
+    """Between RP of every pair, and the highest control."""
     control = max(between, key=lambda row: row["control_rate"])
-    highest = counted(control["control_count"], control["n"])
-    rows = [*between, highest]
-    yield rate_chart(
+    rows = [*between, counted(control["control_count"], control["n"])]
+    return rate_chart(
         [row["rate"] for row in rows],
         [(row["low"], row["high"]) for row in rows],
-        [*map(_pair, between), "highest control"],
+        [*map(pair_of, between), "highest control"],
         "Unconditional and conditional systems",
-        f"{condition}, n = {compared.noises:,}, 95 % intervals; control: other noises",
+        f"{compared.descriptor['name']} > {compared.threshold:g}, n = {compared.noises:,}, 95 % intervals; control: "
+        "other noises",
         "between RP: some class gives the unconditional image",
     )
-
-
-def _grids(compared: Comparison) -> Iterator[Figure]:
-    """Noises by classes, one grid a conditional system, with the unconditional image of the same noise in front."""
-    unconditional = compared.banks[0]
-    rows = [f"noise {seed}" for seed in unconditional.seeds[:_GRID_ROWS].tolist()]
-    for name, bank in zip(compared.names, compared.banks, strict=True):
-        if bank.labels is None:
-            continue
-        each = bank.manifest.images_per_seed
-        images = bank.images.unflatten(0, (-1, each))[: len(rows), :_GRID_CLASSES]
-        tiles = torch.cat([unconditional.images[: len(rows), None], images], dim=1)
-        columns = [compared.names[0], *(str(label) for label in bank.labels[: images.shape[1]].tolist())]
-        yield image_grid(tiles, columns, rows, name, f"one column a class; first column: {compared.names[0]}, no class")
