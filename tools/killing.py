@@ -1,7 +1,8 @@
-"""Kills commands at random moments: whatever was whole stays whole, and the same command ends as if nothing had been.
+"""Kills or signals commands at random moments: what was whole stays so, and the same command ends as if undisturbed.
 
 This process imports everything once and forks a child for each command, so that a kill costs no start. A child is a
-session of its own; the kill reaches its children too.
+session of its own; the kill reaches its children too. A signal (``--signals``) is one of those that ask a program to
+stop, and must give the exit code that a shell expects.
 """
 
 from __future__ import annotations
@@ -79,7 +80,17 @@ def _bank(folder: Path) -> object:
 
 
 def _texts(folder: Path) -> object:
-    return {path.name: path.read_text() for path in sorted((folder / "out").rglob("*.csv"))}
+    out = next(path for path in (folder / "out", folder / "study") if path.is_dir())
+    tables = {path.name: path.read_text() for path in sorted(out.rglob("*.csv")) if path.name != _TIMED}
+    if not tables:
+        raise ValueError(f"no table is in {out}")
+    return tables
+
+
+_STUDY = ("--seeds", "0-19", "--descriptor", "Pixels", "--threshold", "0.9", "--workers", "1")
+_ASK_TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_LONGEST = 300.0
+_TIMED = "systems.csv"  # says how long drawing took
 
 
 def kinds(root: Path) -> dict[str, Kind]:
@@ -91,7 +102,8 @@ def kinds(root: Path) -> dict[str, Kind]:
     for name, seed in (("one", "0"), ("two", "1")):
         _must(root, "fit", "--config", str(config), "--output", name, "--model.seed", seed)
         _must(root, "predict", "--ckpt_path", name, "--seeds", "0-19", "--output", f"bank_{name}")
-    one, banks = str(root / "one"), (str(root / "bank_one"), str(root / "bank_two"))
+    one, two = str(root / "one"), str(root / "two")
+    banks = (str(root / "bank_one"), str(root / "bank_two"))
     released = one_of_each(root)["edm"][0]
     return {
         "fit": Kind(("fit", "--config", str(config), "--output", "run"), _checkpoint),
@@ -102,6 +114,11 @@ def kinds(root: Path) -> dict[str, Kind]:
         ),
         "compare": Kind(("compare", *banks, "--descriptor", "Pixels", "--output", "out"), _texts),
         "test": Kind(("test", "--ckpt_path", one, "--seeds", "0-39", "--descriptor", "Pixels"), lambda folder: None),
+        "study": Kind(
+            ("study", "similarity", one, two, *_STUDY, "--output", "study"),
+            _texts,
+            ("study/banks/*/images-*.npy", "study/jobs/*.done"),
+        ),
         "import": Kind(("import", str(released), "--output", "run"), _checkpoint),
     }
 
@@ -142,8 +159,38 @@ def _whole(folder: Path, patterns: tuple[str, ...]) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def trial(kind: Kind, seed: int, folder: Path, length: float, expected: object) -> str:
-    """Kills a command one to three times and lets it go on; what is wrong, or nothing."""
+def _kill(child: int) -> str:
+    """Ends a command and its children at once; nothing is wrong with that."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # it was faster than the kill
+    return ""
+
+
+def _ask(child: int, number: signal.Signals) -> str:
+    """Asks a command to stop and waits for it; what is wrong with its exit code, or nothing."""
+    try:
+        os.kill(child, number)
+    except ProcessLookupError:
+        return ""
+    end = time.monotonic() + _LONGEST
+    while time.monotonic() < end:
+        try:
+            child_now, status = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:
+            return ""
+        if child_now:
+            code = os.waitstatus_to_exitcode(status)
+            return "" if code in (0, 128 + number) else f"exit {code} after {number.name}"
+        time.sleep(0.01)
+    _kill(child)
+    return f"still there {_LONGEST:g} s after {number.name}"
+
+
+def trial(kind: Kind, seed: int, folder: Path, length: float, expected: object, signals: bool) -> str:
+    """Kills a command one to three times, or asks it to stop, and lets it go on; what is wrong, or nothing."""
     rng = random.Random(seed)
     kept: dict[Path, str] = {}
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -151,11 +198,8 @@ def trial(kind: Kind, seed: int, folder: Path, length: float, expected: object) 
         end = time.monotonic() + rng.uniform(0, 1.1 * length)
         while time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
             time.sleep(0.002)
-        try:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass  # it was faster than the kill
+        if fault := _ask(child, rng.choice(_ASK_TO_STOP)) if signals else _kill(child):
+            return f"{fault}: {(folder / 'log').read_text()[-600:]}"
         now = _whole(folder, kind.kept)
         if lost := [path.name for path, digest in kept.items() if now.get(path) != digest]:
             return f"lost or changed: {lost}"
@@ -166,7 +210,8 @@ def trial(kind: Kind, seed: int, folder: Path, length: float, expected: object) 
         return f"exit {status >> 8}: {log[-600:]}"
     if parts := [str(path.relative_to(folder)) for path in folder.rglob(".*.part")]:
         return f"parts left: {parts}"
-    if kind.outcome(folder) != expected:
+    end = kind.outcome(folder)
+    if end != expected:
         return "another end"
     return ""
 
@@ -177,6 +222,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="How many commands are killed, one to three times each.")
     parser.add_argument("--first", type=int, default=0, help="Seed of the first one.")
     parser.add_argument("--kinds", nargs="*", default=[], help="Only these kinds.")
+    parser.add_argument("--signals", action="store_true", help="Ask to stop (SIGTERM, SIGINT, SIGUSR1) instead.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="kills") as root:
@@ -194,7 +240,7 @@ def main() -> int:
             name = list(known)[seed % len(known)]
             folder = Path(root) / "trial"
             folder.mkdir()
-            if fault := trial(known[name], seed, folder, *ends[name]):
+            if fault := trial(known[name], seed, folder, *ends[name], options.signals):
                 wrong += 1
                 print(f"seed {seed}: {name}: {fault}", flush=True)
             else:
