@@ -20,7 +20,7 @@ class UserError(ValueError):
     """
 
 
-def nearest(given: str, known: Iterable[str]) -> str | None:
+def nearest(wanted: str, known: Iterable[str]) -> str | None:
     """The known name most like the given one, ignoring case, or None when nothing is close.
 
     Example:
@@ -28,16 +28,16 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
         'SongUNet'
     """
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(wanted.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[close[0]] if close else None
 
 
-def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> UserError:
+def unknown(kind: str, wanted: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that is not among the known ones.
 
     Args:
         kind: What the name stands for, in the singular ("kernel").
-        given: The name that was given.
+        wanted: The name that was given.
         known: Every legal name.
         hint: What to type to see more; appended as it is.
 
@@ -46,7 +46,7 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> User
         unknown kernel 'VB'; did you mean 'VP'? known: VP, VE
     """
     known = list(known)
-    near = nearest(given, known)
+    near = nearest(wanted, known)
     guess = f"; did you mean {near!r}?" if near else ";"
     more = f" ({hint})" if hint else ""
-    return UserError(f"unknown {kind} {given!r}{guess} known: {', '.join(known) or 'none'}{more}")
+    return UserError(f"unknown {kind} {wanted!r}{guess} known: {', '.join(known) or 'none'}{more}")

@@ -42,11 +42,11 @@ def classes_in(hint: Any) -> tuple[type, ...]:
         >>> classes_in(dict[str, int] | list[float])
         ()
     """
-    found = [part for part in parts_of(hint) if inspect.isclass(part) and get_origin(part) is None]
+    classes = [part for part in parts_of(hint) if inspect.isclass(part) and get_origin(part) is None]
     return tuple(
         dict.fromkeys(
             part
-            for part in found
+            for part in classes
             if part is not object
             and part is not UNKNOWN
             and not issubclass(part, (*_PLAIN, os.PathLike))
@@ -64,7 +64,7 @@ def hints_of(cls: type) -> dict[str, Any]:
         >>> hints_of(VP)["rate_max"]
         <class 'float'>
     """
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for init in constructors_of(cls):
         try:
             hints = typing.get_type_hints(init)
@@ -72,8 +72,8 @@ def hints_of(cls: type) -> dict[str, Any]:
             hints = {}
         for parameter in list(inspect.signature(init).parameters.values())[1:]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(parameter.name, hints.get(parameter.name, UNKNOWN))
-    return found
+                collected.setdefault(parameter.name, hints.get(parameter.name, UNKNOWN))
+    return collected
 
 
 def required_of(cls: type) -> list[str]:

@@ -95,20 +95,20 @@ def rebuild(record: Any, *groups: str, reach: bool = True) -> Any:
     """
     if not is_record(record):
         return record
-    group, name, given = record["group"], record["name"], record["args"]
-    if not (isinstance(group, str) and isinstance(name, str) and isinstance(given, dict)):
+    group, name, init = record["group"], record["name"], record["args"]
+    if not (isinstance(group, str) and isinstance(name, str) and isinstance(init, dict)):
         raise UserError(f"a record is {str(record)!r:.80}; it has a group, a name and a mapping of arguments")
     group = _group_now(group, name)
     if groups and group not in groups:
         raise UserError(f"record of {name} is one of {group}; here it must be one of {' or '.join(groups)}")
     cls = registry.load(group, name)
     hints = hints_of(cls)
-    for missing in set(required_of(cls)) - given.keys():
+    for missing in set(required_of(cls)) - init.keys():
         raise UserError(f"record of {name} has no {missing}, without which it cannot be built")
     inside = {} if reach else getattr(cls, "inside", {})
     arguments = {
         key: _argument(value, hints.get(key, Any), f"{name}.{key}", reach)
-        for key, value in (given | _kept_inside(name, given, inside)).items()
+        for key, value in (init | _kept_inside(name, init, inside)).items()
     }
     try:
         return registry.build(group, name, **arguments)
@@ -124,12 +124,12 @@ def _group_now(group: str, name: str) -> str:
     return now if name not in registry.names(group) and name in registry.names(now) else group
 
 
-def _kept_inside(name: str, given: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_inside(name: str, init: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are changed so that nothing outside is reached."""
     for key, value in inside.items():
-        if not isinstance(value, bool) and isinstance(given.get(key), str) and given[key] != value:
+        if not isinstance(value, bool) and isinstance(init.get(key), str) and init[key] != value:
             raise UserError(
-                f"{name} names {key} {given[key]!r:.200}, outside of the file that it came with; name it yourself to "
+                f"{name} names {key} {init[key]!r:.200}, outside of the file that it came with; name it yourself to "
                 "have it read"
             )
     return {key: value for key, value in inside.items() if isinstance(value, bool)}
@@ -212,5 +212,5 @@ def flat(settings: Any, key: str) -> dict[str, Any]:
 def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which settings differ: key -> (there, here); under another class only the class is named."""
     old, new = flat(there, key), flat(here, key)
-    found = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
-    return {name: pair for name, pair in found.items() if not any(name.startswith(f"{other}.") for other in found)}
+    changed = {name: (old.get(name), new.get(name)) for name in [*old, *new] if old.get(name) != new.get(name)}
+    return {name: pair for name, pair in changed.items() if not any(name.startswith(f"{other}.") for other in changed)}

@@ -191,10 +191,10 @@ def refresh() -> None:
 @functools.cache
 def _groups() -> dict[str, Group | importlib.metadata.EntryPoint]:
     """The groups by name; those of other packages as entry points, which are loaded when one is asked for."""
-    found: dict[str, Group | importlib.metadata.EntryPoint] = {each.name: each for each in GROUPS}
+    groups: dict[str, Group | importlib.metadata.EntryPoint] = {each.name: each for each in GROUPS}
     for point in importlib.metadata.entry_points(group="repro.groups"):
-        found.setdefault(point.name, point)
-    return found
+        groups.setdefault(point.name, point)
+    return groups
 
 
 def group_names() -> list[str]:
@@ -218,15 +218,15 @@ def group(name: str) -> Group:
         'repro.kernels:Kernel'
     """
     _check_group(name)
-    found = _groups()[name]
-    if isinstance(found, Group):
-        return found
+    known = _groups()[name]
+    if isinstance(known, Group):
+        return known
     try:
-        loaded = found.load()
+        loaded = known.load()
     except Exception as error:
-        raise UserError(f"plug-in group {name!r} cannot be imported from {found.value}: {_reason(error)}") from error
+        raise UserError(f"plug-in group {name!r} cannot be imported from {known.value}: {_reason(error)}") from error
     if not isinstance(loaded, Group) or loaded.name != name:
-        raise UserError(f"plug-in group {name!r}: {found.value} is no repro.registry.Group of that name; make it one")
+        raise UserError(f"plug-in group {name!r}: {known.value} is no repro.registry.Group of that name; make it one")
     return loaded
 
 
@@ -261,12 +261,12 @@ def _check_group(name: str) -> None:
 
 @functools.cache
 def _scan(group: str) -> dict[str, list[tuple[Entry, importlib.metadata.EntryPoint]]]:
-    found: dict[str, dict[tuple[str, str], tuple[Entry, importlib.metadata.EntryPoint]]] = defaultdict(dict)
+    by_name: dict[str, dict[tuple[str, str], tuple[Entry, importlib.metadata.EntryPoint]]] = defaultdict(dict)
     for point in importlib.metadata.entry_points(group=f"repro.{group}"):
         package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
         entry = Entry(group, point.name, point.value, package, version)
-        found[point.name][(package, point.value)] = (entry, point)
-    return {name: list(points.values()) for name, points in sorted(found.items())}
+        by_name[point.name][(package, point.value)] = (entry, point)
+    return {name: list(points.values()) for name, points in sorted(by_name.items())}
 
 
 def entries(group: str) -> list[Entry]:
@@ -406,11 +406,11 @@ def _own_classes(cls: type) -> list[type]:
 @functools.cache
 def _targets() -> dict[str, list[Entry]]:
     """The entries of all groups by the class that they point to."""
-    found: dict[str, list[Entry]] = defaultdict(list)
+    by_target: dict[str, list[Entry]] = defaultdict(list)
     for name in group_names():
         for entry in entries(name):
-            found[entry.target].append(entry)
-    return found
+            by_target[entry.target].append(entry)
+    return by_target
 
 
 def entry_of(cls: type) -> Entry | None:

@@ -75,8 +75,8 @@ def agreement(judge: Described, other: Described) -> Agreement:
     yes = first > judge.threshold
     chosen = torch.arange(len(yes)) % 2 == 0
     best = best_threshold(second[chosen], yes[chosen])
-    seen, said = yes[~chosen], second[~chosen]
-    at, at_best = said > other.threshold, said > best
+    seen, answers = yes[~chosen], second[~chosen]
+    at, at_best = answers > other.threshold, answers > best
     return Agreement(
         other.name,
         judge.name,

@@ -142,8 +142,8 @@ class Detection:
     def rows(self) -> list[dict[str, object]]:
         """One row an edit, and one for all: precision, recall with its 95 % interval, false positives."""
         rows = []
-        for place, edit in enumerate([*self.edits, "all"]):
-            counts = [sum(each) if edit == "all" else each[place] for each in (self.found, self.found_strictly)]
+        for row, edit in enumerate([*self.edits, "all"]):
+            counts = [sum(each) if edit == "all" else each[row] for each in (self.found, self.found_strictly)]
             total = self.queries * (len(self.edits) if edit == "all" else 1)
             low, high = wilson_interval(counts[0], total)
             rows.append(
@@ -152,7 +152,7 @@ class Detection:
                     "edit": edit,
                     "queries": total,
                     "references": self.references,
-                    "micro_ap": self.precision[place],
+                    "micro_ap": self.precision[row],
                     "threshold": self.threshold,
                     "recall": counts[0] / total,
                     "recall_low": low,
@@ -245,12 +245,12 @@ def detection(described: Described) -> Detection:
     """Searches described copies among the described images."""
     references, threshold = described.references, described.threshold
     false_positives, strict = _unrelated(references, threshold)
-    precision, found, found_strictly, similarities = [], [], [], []
+    precision, hits, found_strictly, similarities = [], [], [], []
     for copies in described.copies:
         similarity = copies @ references.T
         own = similarity.diagonal()
         precision.append(micro_average_precision(similarity))
-        found.append(int((own > threshold).sum()))
+        hits.append(int((own > threshold).sum()))
         found_strictly.append(int((own > strict).sum()))
         similarities.append(similarity)
     precision.append(micro_average_precision(*similarities))
@@ -260,7 +260,7 @@ def detection(described: Described) -> Detection:
         threshold,
         described.edits,
         precision,
-        found,
+        hits,
         len(described.copies[0]),
         len(references),
         false_positives,

@@ -157,6 +157,6 @@ def local_lipschitz(images: Tensor, noises: Tensor, grid: tuple[int, int]) -> Te
         slope = values.diff(dim=axis).norm(dim=2) / points.diff(dim=axis).norm(dim=2)
         count = grid[axis] - 1
         for start in (0, 1):
-            place = steepest.narrow(axis, start, count)
-            torch.maximum(place, slope.to(place), out=place)
+            region = steepest.narrow(axis, start, count)
+            torch.maximum(region, slope.to(region), out=region)
     return steepest

@@ -96,15 +96,15 @@ def score_error_by_ratio(
         labels: Classes (M,), or None.
         batch_size: Images at a time.
     """
-    found = []
+    levels = []
     for ratio in ratios:
         t = second.kernel.time_of_ratio(torch.tensor(ratio, dtype=torch.float64))
         errors = torch.cat(
             [
-                score_error(first, second, x_0[i : i + batch_size], eps[i : i + batch_size], t, given)
+                score_error(first, second, x_0[i : i + batch_size], eps[i : i + batch_size], t, classes)
                 for i in range(0, len(x_0), batch_size)
-                for given in [None if labels is None else labels[i : i + batch_size]]
+                for classes in [None if labels is None else labels[i : i + batch_size]]
             ]
         )
-        found.append(RatioError(float(ratio), errors.mean().item(), errors.std().item() / len(errors) ** 0.5))
-    return found
+        levels.append(RatioError(float(ratio), errors.mean().item(), errors.std().item() / len(errors) ** 0.5))
+    return levels

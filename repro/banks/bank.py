@@ -142,9 +142,9 @@ class Bank:
             return self._images[torch.from_numpy(rows)]
         images: np.ndarray = np.empty((len(rows), *self.manifest.image_shape), dtype=np.uint8)
         places, inside = np.divmod(rows, self.manifest.shard_size * self.manifest.images_per_seed)
-        for place in np.unique(places):
-            chosen = places == place
-            images[chosen] = self._files.images(self._shards[place])[inside[chosen]]
+        for shard in np.unique(places):
+            chosen = places == shard
+            images[chosen] = self._files.images(self._shards[shard])[inside[chosen]]
         return torch.from_numpy(images)
 
     @functools.cached_property
@@ -200,14 +200,14 @@ class Bank:
         Raises:
             UserError: a seed that the bank does not hold.
         """
-        place = {seed: row for row, seed in enumerate(self.seeds[:: self.manifest.images_per_seed].tolist())}
+        row_of = {seed: row for row, seed in enumerate(self.seeds[:: self.manifest.images_per_seed].tolist())}
         for seed in seeds:
-            if seed not in place:
+            if seed not in row_of:
                 raise UserError(
-                    f"bank {self.path or self.name} has no seed {seed}; it holds {format_seeds(list(place))[:60]}"
+                    f"bank {self.path or self.name} has no seed {seed}; it holds {format_seeds(list(row_of))[:60]}"
                 )
         each = self.manifest.images_per_seed
-        rows = torch.tensor([place[seed] * each + image for seed in seeds for image in range(each)], dtype=torch.int64)
+        rows = torch.tensor([row_of[seed] * each + image for seed in seeds for image in range(each)], dtype=torch.int64)
         labels = None if self.labels is None else self.labels[rows]
         chosen = Bank(self.images[rows], replace(self.manifest, seeds=list(seeds)), labels)
         chosen.path = self.path

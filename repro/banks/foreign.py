@@ -67,11 +67,11 @@ def numbered_images(path: str | os.PathLike[str]) -> NumberedImages:
     return _read_files(path)
 
 
-def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
+def as_images(source: Tensor | np.ndarray, name: str) -> Tensor:
     """Takes images in a usual form: uint8 (n, C, H, W) of them.
 
     Args:
-        given: uint8 in [0, 255], or floats in [0, 1] or, where one is negative, in [-1, 1]; of shape (n, C, H, W) or
+        source: uint8 in [0, 255], or floats in [0, 1] or, where one is negative, in [-1, 1]; of shape (n, C, H, W) or
             (n, H, W, C) with C of 1 to 16, or (n, H, W); see :func:`repro.data.arrays.channels_first`.
         name: What they are called in messages.
 
@@ -82,7 +82,7 @@ def as_images(given: Tensor | np.ndarray, name: str) -> Tensor:
         >>> as_images(np.full((2, 8, 8, 3), 0.5), "mine").shape
         torch.Size([2, 3, 8, 8])
     """
-    images = torch.as_tensor(given).detach().cpu()
+    images = torch.as_tensor(source).detach().cpu()
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not len(images):
@@ -111,7 +111,7 @@ def _read_files(path: Path) -> NumberedImages:
     if len(set(seeds)) == len(names):
         order = sorted(range(len(names)), key=seeds.__getitem__)
         return NumberedImages(source.read(np.asarray(order)), sorted(seeds), "name")
-    order = sorted(range(len(names)), key=lambda place: natural_order(names[place]))
+    order = sorted(range(len(names)), key=lambda index: natural_order(names[index]))
     return NumberedImages(source.read(np.asarray(order)), list(range(len(names))), "order")
 
 
@@ -134,13 +134,13 @@ def _read_npz(path: Path) -> np.ndarray:
             shapes = {name: _header(arrays, name) for name in arrays.files}
             forms = product("uf", (4, 3))  # floats only where nothing is of whole numbers, grey without a channel last
             alike = ([name for name, (dtype, shape) in shapes.items() if (dtype.kind, len(shape)) == f] for f in forms)
-            found = next(filter(None, alike), [])
-            if len(found) != 1:
+            names = next(filter(None, alike), [])
+            if len(names) != 1:
                 held = ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in list(shapes.items())[:5])
                 raise UserError(
                     f"{path} holds {held or 'nothing'}; it needs one array of images, uint8 or float (n, H, W, C)"
                 )
-            return arrays[found[0]]
+            return arrays[names[0]]
     except BROKEN_ARRAY as error:
         if isinstance(error, UserError):
             raise

@@ -93,7 +93,7 @@ def run(command: str, arguments: list[str]) -> int:
     descriptor, train = build(config.descriptor, "descriptor"), build(config.train, "train")
     report = check_report_path(config.report) if config.report else None
     with stoppable(lambda: "the same command goes on where this one stopped"):
-        found = compare(
+        compared = compare(
             config.systems,
             descriptor,
             RECORDED if train is None else to_uint8(train.shown()[0]),
@@ -110,11 +110,11 @@ def run(command: str, arguments: list[str]) -> int:
             classes=config.classes,
         )
     folder = _folder(config.output)
-    found.write(folder)
-    found.to_tensorboard(folder)
+    compared.write(folder)
+    compared.to_tensorboard(folder)
     if report is not None:
-        found.report(report)
-    print(found)
+        compared.report(report)
+    print(compared)
     print(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
     if report is not None:
         print(f"report: {report}")

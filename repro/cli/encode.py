@@ -73,8 +73,8 @@ def _row(
     with torch.no_grad():
         again = torch.cat(
             [
-                sampler.sample(model.denoiser, part, given)
-                for part, given in zip(noises.split(250), _split(labels, len(noises)), strict=True)
+                sampler.sample(model.denoiser, part, classes)
+                for part, classes in zip(noises.split(250), _split(labels, len(noises)), strict=True)
             ]
         )
     error = (again.float() - to_float(images)).square().flatten(1).mean(1).sqrt()
@@ -129,7 +129,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _names(paths: list[str]) -> list[str]:
     names = [Path(path).name for path in paths]
-    return names if len(set(names)) == len(names) else [f"{name}-{place}" for place, name in enumerate(names, 1)]
+    return names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, 1)]
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -160,11 +160,11 @@ def run(command: str, arguments: list[str]) -> int:
     noises: dict[str, Tensor] = {}
     rows = []
     for name, model in zip(names, models, strict=True):
-        given = labels if model.num_classes and not model.takes_no_labels else None
-        noises[name] = encode(model, images, given, sampler)
+        classes = labels if model.num_classes and not model.takes_no_labels else None
+        noises[name] = encode(model, images, classes, sampler)
         with write_whole(folder / f"{name}.npy") as file:
             np.save(file, noises[name].numpy())
-        rows.append(_row(name, model, images, given, noises[name], settings))
+        rows.append(_row(name, model, images, classes, noises[name], settings))
     write_text(folder / "encoding.csv", _table(rows))
     pairs = [_pair(two, noises[two[0]], noises[two[1]], config["threshold"]) for two in combinations(names, 2)]
     if pairs:

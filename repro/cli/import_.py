@@ -88,8 +88,8 @@ def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
         latents = "x".join(map(str, drawer.image_shape))
         lines.append(f"latents {latents}, decoded by the autoencoder of sha256 {model.decoder_sha256}")
     if file.assumed:
-        told = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
-        lines.append(f"assumed, since the file does not say: {told}")
+        options = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
+        lines.append(f"assumed, since the file does not say: {options}")
     return [*lines, f"sha256 {file.sha256}"]
 
 

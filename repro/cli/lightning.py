@@ -304,8 +304,8 @@ class CommandLine(LightningCLI):
             if self.config.name != Path(self.config.name).name:
                 raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
             return self.config.name
-        given = [word.value for word in self.words if word.option == "--config" and word.value]
-        if files := [config_path(each) for each in given if not each.startswith("{")]:
+        configs = [word.value for word in self.words if word.option == "--config" and word.value]
+        if files := [config_path(each) for each in configs if not each.startswith("{")]:
             saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
             return files[0].absolute().parent.name if saved else files[0].stem
         named = {key: value for key, value in self._names() if value != "None"}
@@ -363,10 +363,10 @@ class CommandLine(LightningCLI):
         if chosen and not self.config.ckpt_path and issubclass(class_of(chosen.class_path), Recorded):
             own["model"], own["run"] = build(chosen, "model"), runs.RUNS / self._name()
         else:
-            found = self._checkpoint()
-            own["model"] = str(found)
+            checkpoint = self._checkpoint()
+            own["model"] = str(checkpoint)
             if not self.config.ckpt_path and "reference" in own and not own["reference"]:
-                own["reference"] = self._others(found)
+                own["reference"] = self._others(checkpoint)
         draws, settings = self.command == "predict", self._settings()
         with stoppable(lambda: "the same command goes on where this one stopped" if draws else ""):
             together = launch(**{name: settings[name] for name in _OF_PROCESSES})

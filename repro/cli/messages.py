@@ -49,36 +49,36 @@ class _Place:
         return getattr(self.legal().get(name), "_typehint", None)
 
 
-def _missing(place: _Place, names: str) -> str:
-    if place.owner is None:
-        return f"{place.parser.prog} needs {names}; give --config FILE, or --{names.partition(',')[0]} NAME"
+def _missing(at: _Place, names: str) -> str:
+    if at.owner is None:
+        return f"{at.parser.prog} needs {names}; give --config FILE, or --{names.partition(',')[0]} NAME"
     first = names.partition(",")[0]
-    option = f"--{place.below(first)} VALUE"
-    about = " ".join((getattr(place.legal().get(first), "help", None) or "").split()).rstrip(".")
-    told = f" ({first}: {about[0].lower()}{about[1:]})" if about else ""
-    return f"{place.key} ({place.owner.__name__}) needs {names}; give {option}, or --config FILE that has them{told}"
+    option = f"--{at.below(first)} VALUE"
+    about = " ".join((getattr(at.legal().get(first), "help", None) or "").split()).rstrip(".")
+    explained = f" ({first}: {about[0].lower()}{about[1:]})" if about else ""
+    return f"{at.key} ({at.owner.__name__}) needs {names}; give {option}, or --config FILE that has them{explained}"
 
 
-def _wrong_value(place: _Place, reasons: Iterable[str], given: str | None) -> str | None:
+def _wrong_value(at: _Place, reasons: Iterable[str], value: str | None) -> str | None:
     legal = []
     for reason in reasons:
-        found = re.match(r"(?:- )?Expected a[n]? (.*?)(?:\. Got value: (.*))?$", reason)
-        if found is None:
+        match = re.match(r"(?:- )?Expected a[n]? (.*?)(?:\. Got value: (.*))?$", reason)
+        if match is None:
             return None
-        hint, given = found[1], found[2] if found[2] is not None else given
+        hint, value = match[1], match[2] if match[2] is not None else value
         if choices := re.match(r"typing\.Literal\[(.*)\]$", hint):
             legal.append(f"one of {choices[1]}")
         else:
             name = re.sub(r"<class '(.*)'>", r"\1", hint).partition("[")[0].rpartition(".")[2]
             legal.append(_TYPES.get(name, hint))
     legal.sort(key=lambda text: text == "null")
-    is_given = "has a value of the wrong type" if given is None else f"is {given!r}"
-    return f"{place.key} {is_given}; give {' or '.join(dict.fromkeys(legal))}"
+    is_given = "has a value of the wrong type" if value is None else f"is {value!r}"
+    return f"{at.key} {is_given}; give {' or '.join(dict.fromkeys(legal))}"
 
 
-def _unrecognized(place: _Place, words: str) -> str:
+def _unrecognized(at: _Place, words: str) -> str:
     first = words.split()[0]
-    return f"unexpected {first!r}; options are written --key value (list them: {place.parser.prog} --help)"
+    return f"unexpected {first!r}; options are written --key value (list them: {at.parser.prog} --help)"
 
 
 _RULES: list[tuple[str, Callable[..., str]]] = [
@@ -127,15 +127,15 @@ def one_line(parser: Any, message: str) -> UserError:
     """
     keys = [key for key, _ in itertools.groupby(re.findall(r'Parser key "([^"]+)"', message))]
     paths = re.findall(r"Problem with given class_path '([^']+)'", message)
-    place = _Place(parser, ".".join(keys), _import(paths[-1]) if paths else None)
+    at = _Place(parser, ".".join(keys), _import(paths[-1]) if paths else None)
     reasons = _innermost(message)
     for reason in reasons:
-        for pattern, tell in _RULES:
-            if found := re.fullmatch(pattern, reason):
-                return UserError(tell(place, *found.groups()))
-    given = re.findall(r"Given value: (?!NestedArg|Namespace|\{)(.*)", message)
-    told = _wrong_value(place, reasons, given[-1] if given else None) if reasons else None
-    return UserError(told or f"{place.key + ': ' if place.key else ''}{' '.join(reasons or message.split())}")
+        for pattern, say in _RULES:
+            if match := re.fullmatch(pattern, reason):
+                return UserError(say(at, *match.groups()))
+    values = re.findall(r"Given value: (?!NestedArg|Namespace|\{)(.*)", message)
+    text = _wrong_value(at, reasons, values[-1] if values else None) if reasons else None
+    return UserError(text or f"{at.key + ': ' if at.key else ''}{' '.join(reasons or message.split())}")
 
 
 def _import(path: str) -> type | None:

@@ -47,15 +47,15 @@ def write_package(name: str, folder: Path) -> list[Path]:
     return written
 
 
-def _below(place: Traversable, above: tuple[str, ...]) -> list[tuple[tuple[str, ...], Traversable]]:
+def _below(folder: Traversable, above: tuple[str, ...]) -> list[tuple[tuple[str, ...], Traversable]]:
     """The files below a folder of this package, each with the names that lead to it."""
-    found = []
-    for child in sorted(place.iterdir(), key=lambda each: each.name):
+    files = []
+    for child in sorted(folder.iterdir(), key=lambda each: each.name):
         if child.is_dir() and child.name != "__pycache__":
-            found += _below(child, (*above, child.name))
+            files += _below(child, (*above, child.name))
         elif child.is_file() and not child.name.endswith(".pyc"):
-            found.append(((*above, child.name), child))
-    return found
+            files.append(((*above, child.name), child))
+    return files
 
 
 def run(command: str, arguments: list[str]) -> int:

@@ -61,11 +61,11 @@ def build(value: Any, where: str) -> Any:
         return value
     if "class_path" not in value:
         return {key: build(value[key], f"{where}.{key}") for key in _keys(value)}
-    cls, given = class_of(value["class_path"]), value.get("init_args") or {}
+    cls, init = class_of(value["class_path"]), value.get("init_args") or {}
     options = options_of(cls)
     arguments = {
-        key: build(given[key], f"{where}.{key}") if slot_of(options[key]._typehint) else data(given[key])
-        for key in _keys(given)
+        key: build(init[key], f"{where}.{key}") if slot_of(options[key]._typehint) else data(init[key])
+        for key in _keys(init)
     }
     try:
         for key, argument in arguments.items():  # a model may be named by its file
@@ -105,12 +105,12 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
     takers = [(where, spec) for where, spec in specs(model, "model") if _sizes_of(spec)]
     source = _copied_source(model)
     if task is None:
-        given = any(spec["init_args"].get("num_classes") for _, spec in takers)
-        task = "conditional" if given or (source is not None and source.denoiser.num_classes) else "unconditional"
-    doing, mode = registry.load("tasks", task)(), class_of(model["class_path"])
-    if doing.mode is not None and not issubclass(mode, registry.load("modules", doing.mode)):
-        raise UserError(f"--task {task} trains with {doing.mode}, not {mode.__name__}; type --model {doing.mode}")
-    classes = doing.num_classes(data.num_classes, None if source is None else source.denoiser.num_classes)
+        labelled = any(spec["init_args"].get("num_classes") for _, spec in takers)
+        task = "conditional" if labelled or (source is not None and source.denoiser.num_classes) else "unconditional"
+    chosen, mode = registry.load("tasks", task)(), class_of(model["class_path"])
+    if chosen.mode is not None and not issubclass(mode, registry.load("modules", chosen.mode)):
+        raise UserError(f"--task {task} trains with {chosen.mode}, not {mode.__name__}; type --model {chosen.mode}")
+    classes = chosen.num_classes(data.num_classes, None if source is None else source.denoiser.num_classes)
     if source is not None and source.denoiser.num_classes != classes:
         raise UserError(
             f"model.{source.role} has {source.denoiser.num_classes} classes, but --task {task} on "
@@ -154,13 +154,13 @@ def _takes_pairs(cls: type) -> bool:
 
 
 def _settle(where: str, arguments: Any, size: str, value: int, data: ImageData, task: str) -> None:
-    given = arguments.get(size)
-    if given is None:
+    present = arguments.get(size)
+    if present is None:
         arguments[size] = value
-    elif given != value:
+    elif present != value:
         source = f"--task {task} on {type(data).__name__}" if size == "num_classes" else type(data).__name__
         raise UserError(
-            f"{where}.{size} is {given}, but {source} has {value}; leave it out, or type --{where}.{size} {value}"
+            f"{where}.{size} is {present}, but {source} has {value}; leave it out, or type --{where}.{size} {value}"
         )
 
 

@@ -178,9 +178,9 @@ class Settings:
             return
         kept = [f"{name} {value}" for name, value in arguments.items() if name in options_of(cls) and value is not None]
         if kept:
-            told = f"{cls.__name__} keeps what the config says of {before}: {', '.join(kept)}"
+            sentence = f"{cls.__name__} keeps what the config says of {before}: {', '.join(kept)}"
             option = kept[0].partition(" ")[0]
-            print(f"repro: {told}; to change it, type for example --{key}.{option} N", file=sys.stderr)
+            print(f"repro: {sentence}; to change it, type for example --{key}.{option} N", file=sys.stderr)
 
     def _help(self, word: Word, key: str) -> Word:
         slot = slot_of(self._hint(key.split(".")))
@@ -290,10 +290,10 @@ class Settings:
                 raise UserError(
                     f"{self._source}{key} has {beside[0]!r} beside {name}; write its arguments under {arguments}"
                 )
-            given = value.get(arguments) or {}
-            if not isinstance(value[name], str) or not isinstance(given, Mapping):
+            init = value.get(arguments) or {}
+            if not isinstance(value[name], str) or not isinstance(init, Mapping):
                 raise UserError(f"{self._source}{key}: {name} is a name, and {arguments} are a mapping of arguments")
-            return value[name], given
+            return value[name], init
         return None
 
     def _arguments_only(self, value: Mapping[str, Any], slot: Slot, key: str) -> Any:

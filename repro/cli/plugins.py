@@ -66,13 +66,14 @@ def _described(group: str) -> Iterator[Row]:
 
 def _rows_of(group: str) -> list[Row]:
     described = list(_described(group))
-    found = [row.entry for row in described]
-    claims = Counter(entry.name for entry in found)
+    registered = [row.entry for row in described]
+    claims = Counter(entry.name for entry in registered)
     result = []
     for row in described:
         entry, problem = row.entry, row.problem
         if claims[entry.name] > 1:
-            others = {each.package for each in found if each.name == entry.name and each != entry} or {entry.package}
+            same = [each for each in registered if each.name == entry.name and each != entry]
+            others = {each.package for each in same} or {entry.package}
             problem = f"{' and '.join(sorted(others))} claims this name too; uninstall one of them"
         result.append(Row(entry, row.about, problem))
     return result

@@ -48,14 +48,14 @@ def with_config_of_run(words: list[Word]) -> list[Word]:
     return [Word("--config", str(saved), typed=False), *words] if saved is not None and saved.is_file() else words
 
 
-def checkpoint_of(given: str, name: str) -> Path:
+def checkpoint_of(wanted: str, name: str) -> Path:
     """The checkpoint file to resume from: a file, a run's folder, or ``last`` for the newest run of a name."""
-    if given == "last":
-        found = runs.runs_named(name)
-        if not found:
+    if wanted == "last":
+        named = runs.runs_named(name)
+        if not named:
             raise UserError(f"--ckpt_path last: no run {runs.RUNS / name} has a checkpoint; leave it out to start one")
-        return found[0] / _LAST
-    return Path(given) / _LAST if Path(given).is_dir() else Path(given)
+        return named[0] / _LAST
+    return Path(wanted) / _LAST if Path(wanted).is_dir() else Path(wanted)
 
 
 def newest_in(folder: Path) -> Path | None:
@@ -87,16 +87,16 @@ def check(path: Path, model: TrainingModule, data: ImageData, settings: Mapping[
             f"{path} holds a model without a training to go on with; fine-tune it: --task finetune --model.start {path}"
         )
     known = flat(trained, "model")
-    found = {key: pair for key, pair in differences(trained, record_of(model), "model").items() if key in known}
+    changed = {key: pair for key, pair in differences(trained, record_of(model), "model").items() if key in known}
     if data_record is not None:
-        found |= differences(data_record, record_of(data), "data")
-    if found.keys() & _PLACES and data.fingerprint() == data_fingerprint:
-        found = {key: pair for key, pair in found.items() if key not in _PLACES}
-    found |= _trainer_differences(path, settings)
-    told = [f"{key} was {old}, is now {new}" for key, (old, new) in found.items() if key not in _FREE]
-    if told:
+        changed |= differences(data_record, record_of(data), "data")
+    if changed.keys() & _PLACES and data.fingerprint() == data_fingerprint:
+        changed = {key: pair for key, pair in changed.items() if key not in _PLACES}
+    changed |= _trainer_differences(path, settings)
+    changes = [f"{key} was {old}, is now {new}" for key, (old, new) in changed.items() if key not in _FREE]
+    if changes:
         raise UserError(
-            f"cannot resume {path}: {'; '.join(told)}; "
+            f"cannot resume {path}: {'; '.join(changes)}; "
             "give the same settings, or leave out --ckpt_path to start a new run"
         )
     in_format_2(checkpoint, model.averaged)
@@ -122,16 +122,16 @@ def run_of_same_settings(
         saved = _saved(folder)
         if saved is None:
             continue
-        found = _settings_differences(saved, settings)
-        if not found:
+        changed = _settings_differences(saved, settings)
+        if not changed:
             return folder, {}
-        unlike = unlike or found
+        unlike = unlike or changed
     return None, unlike
 
 
 def _settings_differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Where what is trained now differs from a run's saved settings; how fast, and with what show, does not count."""
-    found: dict[str, tuple[Any, Any]] = {}
+    changed: dict[str, tuple[Any, Any]] = {}
     old, new = (
         {key: each.get(key) for key in ("model", "data", "task", "seed_everything")} for each in (saved, settings)
     )
@@ -141,8 +141,8 @@ def _settings_differences(saved: Mapping[str, Any], settings: Mapping[str, Any])
         )
     for key in old:
         known = flat(old[key], key)  # a saved config of an earlier version does not know today's further options
-        found |= {name: pair for name, pair in differences(old[key], new[key], key).items() if name in known}
-    return {key: pair for key, pair in found.items() if key not in _FREE}
+        changed |= {name: pair for name, pair in differences(old[key], new[key], key).items() if name in known}
+    return {key: pair for key, pair in changed.items() if key not in _FREE}
 
 
 def _saved(folder: Path) -> Mapping[str, Any] | None:
@@ -160,30 +160,31 @@ def _trainer_differences(path: Path, settings: Mapping[str, Any]) -> dict[str, t
     if saved is None or "trainer" not in saved:
         return {}
     old, new = saved["trainer"], settings["trainer"]
-    found = {f"trainer.{key}": (old.get(key), new.get(key)) for key in _TRAINER if old.get(key) != new.get(key)}
+    changed = {f"trainer.{key}": (old.get(key), new.get(key)) for key in _TRAINER if old.get(key) != new.get(key)}
     if (old.get("max_steps") or 0) > (new.get("max_steps") or 0) >= 0:
-        found["trainer.max_steps"] = (old["max_steps"], f"{new['max_steps']} (it may only grow)")
+        changed["trainer.max_steps"] = (old["max_steps"], f"{new['max_steps']} (it may only grow)")
     if saved.get("seed_everything") != settings.get("seed_everything"):
-        found["seed_everything"] = (saved.get("seed_everything"), settings.get("seed_everything"))
-    return found
+        changed["seed_everything"] = (saved.get("seed_everything"), settings.get("seed_everything"))
+    return changed
 
 
 def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
     """Where a model differs from settings that were given; what they leave open (None) fits everything."""
-    found, known = differences(there, here, "model"), flat(there, "model")
-    later = {key for key, (_, given) in found.items() if key not in known and given is False}  # than the record
-    return {key: pair for key, pair in found.items() if pair[1] is not None and key not in {*_FREE, *later}}
+    changed, known = differences(there, here, "model"), flat(there, "model")
+    later = {key for key, (_, wanted) in changed.items() if key not in known and wanted is False}  # than the record
+    return {key: pair for key, pair in changed.items() if pair[1] is not None and key not in {*_FREE, *later}}
 
 
 def checkpoint_that_fits(path: str, model: Any) -> Path:
     """A checkpoint to draw from, refused when a model is given too and is another one."""
     if model is not None:
         checkpoint = read_checkpoint(path)
-        found = _unlike(training_record(checkpoint) or checkpoint["repro"]["model"]["record"], model)
-        if found:
-            told = "; ".join(f"{key} was {old}, is now {new}" for key, (old, new) in found.items())
+        changed = _unlike(training_record(checkpoint) or checkpoint["repro"]["model"]["record"], model)
+        if changed:
+            changes = "; ".join(f"{key} was {old}, is now {new}" for key, (old, new) in changed.items())
             raise UserError(
-                f"checkpoint {path} holds another model: {told}; leave the model out, the checkpoint rebuilds its own"
+                f"checkpoint {path} holds another model: {changes}; leave the model out, the checkpoint rebuilds its "
+                "own"
             )
     return Path(path)
 

@@ -69,8 +69,8 @@ def run_folder(
 
 def _remove_if_empty(folder: Path) -> None:
     """Removes a run's folder that holds nothing but what a start leaves behind: a lock, settings, empty logs."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    if all(_LEFTOVER.fullmatch(path.name) for path in found):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if all(_LEFTOVER.fullmatch(path.name) for path in files):
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             RUNS.rmdir()
@@ -102,14 +102,14 @@ def claim(name: str, output: str | None) -> Path:
         if folder is None:
             return next(path for path in _numbered(RUNS / name) if _make(path))
         folder.mkdir(parents=True, exist_ok=True)
-        found = [path for path in folder.rglob("*") if path.is_file()]
+        files = [path for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
-        place = folder or RUNS / name
-        raise UserError(f"cannot make the run folder {place}: {error.strerror}; name another: --output DIR") from error
-    if not all(_LEFTOVER.fullmatch(path.name) for path in found):
+        wanted = folder or RUNS / name
+        raise UserError(f"cannot make the run folder {wanted}: {error.strerror}; name another: --output DIR") from error
+    if not all(_LEFTOVER.fullmatch(path.name) for path in files):
         raise UserError(f"--output {folder} is not empty; name a new folder, or resume its run: --ckpt_path {folder}")
     with _held(folder):
-        for path in found:
+        for path in files:
             path.unlink(missing_ok=True)
     return folder
 
@@ -169,8 +169,8 @@ def runs_named(name: str | None = None, started: bool = False) -> list[Path]:
         return name is None or folder.name == name or (stem == name and number.isdecimal())
 
     places = [f"*/{mark}"] if name else [f"*/{mark}", f"*/runs/*/{mark}"]
-    found = [path.parent for place in places for path in RUNS.glob(place) if fits(path.parent)]
-    return sorted(found, key=lambda folder: (folder / mark).stat().st_mtime, reverse=True)
+    folders = [path.parent for pattern in places for path in RUNS.glob(pattern) if fits(path.parent)]
+    return sorted(folders, key=lambda folder: (folder / mark).stat().st_mtime, reverse=True)
 
 
 def finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Iterator[Path]:

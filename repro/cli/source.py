@@ -30,8 +30,8 @@ def _find(module: str) -> ModuleSpec | None:
         if spec is None or spec.submodule_search_locations is None:
             return None
         name, where = f"{name}.{part}", spec.submodule_search_locations
-        found = (finder.find_spec(name, where) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((each for each in found if each is not None), None)
+        candidates = (finder.find_spec(name, where) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((each for each in candidates if each is not None), None)
     return spec
 
 

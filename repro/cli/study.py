@@ -84,8 +84,8 @@ def _with_inputs(study: type[Study] | None, arguments: Sequence[str]) -> list[st
     words = list(arguments)
     if study is None or "inputs" not in inspect.signature(study).parameters:
         return words
-    given = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
-    return [words[0], *([f"--inputs={json.dumps(given)}"] if given else []), *words[1 + len(given) :]]
+    inputs = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+    return [words[0], *([f"--inputs={json.dumps(inputs)}"] if inputs else []), *words[1 + len(inputs) :]]
 
 
 def _overlay(wanted: str | None) -> Mapping[str, Any]:

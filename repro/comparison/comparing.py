@@ -162,14 +162,14 @@ def compare(
     names, manifests = [system.name for system in chosen], [system.manifest for system in chosen]
     check_systems(chosen, guidance != 1 or classes is not None)
     descriptor = descriptor or default_descriptor(manifests[0].image_shape)
-    given = listed_images(None if isinstance(train, str) else train, manifests, names)
+    listed = listed_images(None if isinstance(train, str) else train, manifests, names)
     size = len(manifests[0].seeds if seeds is None else parse_seeds(seeds))
     conditions = Conditions(
         descriptor=_facts(descriptor),
         threshold=descriptor.default_threshold if threshold is None else threshold,
         mae_threshold=mae_threshold,
         n=size * min(manifest.images_per_seed for manifest in manifests),
-        data=trained_on(manifests, given),
+        data=trained_on(manifests, listed),
         control_seed=control_seed,
         confidence=confidence,
     )
@@ -182,8 +182,8 @@ def compare(
     banks = alike_banks([system.open() for system in chosen], names, seeds)
     notes = [f"{system.name}: {system.note}" for system in chosen if system.note]
     if isinstance(train, str):
-        given, reasons = recorded_images(banks, names)
-        conditions = replace(conditions, data=trained_on(manifests, given))
+        listed, reasons = recorded_images(banks, names)
+        conditions = replace(conditions, data=trained_on(manifests, listed))
     else:
         reasons = []
     features = [features_of_bank(bank, descriptor, batch_size, device) for bank in banks]
@@ -191,7 +191,7 @@ def compare(
     scores, values = pair_scores(groups, len(banks), conditions, further)
     scores |= between_scores(groups, len(banks), conditions)
     training = Training(descriptor, batch_size, device)
-    add_training_values(values, further, banks, features, given, training)
+    add_training_values(values, further, banks, features, listed, training)
     return Comparison(
         names=names,
         banks=banks,
@@ -200,9 +200,9 @@ def compare(
         values=values,
         memorization=[
             None if images is None else training.memorization(own, images, conditions.threshold)
-            for own, images in zip(features, given, strict=True)
+            for own, images in zip(features, listed, strict=True)
         ],
-        train=given,
+        train=listed,
         paired=None if paired is None else tuple(dict.fromkeys(paired)),
         notes=notes,
         warnings=[*_warnings(descriptor, banks, names), *reasons],
@@ -211,11 +211,11 @@ def compare(
 
 def _warnings(descriptor: Descriptor, banks: Sequence[Bank], names: Sequence[str]) -> list[str]:
     """What the descriptor says about the images of each bank, once where it says the same."""
-    said: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
     for bank, name in zip(banks, names, strict=True):
         if (line := descriptor.warning(bank.images)) is not None:
-            said.setdefault(line, []).append(name)
-    return [line if len(of) == len(banks) else f"{', '.join(of)}: {line}" for line, of in said.items()]
+            named.setdefault(line, []).append(name)
+    return [line if len(of) == len(banks) else f"{', '.join(of)}: {line}" for line, of in named.items()]
 
 
 def _facts(descriptor: Descriptor) -> dict[str, Any]:

@@ -22,16 +22,16 @@ _QUANTILE = 0.05
 
 def remarks(results: Results) -> list[str]:
     """Collects what makes a number of these results misleading, most serious first; empty where nothing does."""
-    found = [*results.warnings, *_passed_on(results), *_chance(results), *_far(results), *_foreign(results)]
+    collected = [*results.warnings, *_passed_on(results), *_chance(results), *_far(results), *_foreign(results)]
     if any(score.control is None for score in results.scores.values()):
-        found.append("there is no chance level: a class, or all of it, has one noise only; compare more noises")
+        collected.append("there is no chance level: a class, or all of it, has one noise only; compare more noises")
     if results.paired is None and len(results.names) > MOST_PAIRED:
         tests = len(results.names) * (len(results.names) - 1) * (len(results.names) - 2) // 2
-        found.append(
+        collected.append(
             f"paired tests are left out: {len(results.names)} systems have {tests:,} a score; ask for those of one "
             "system with --paired NAME"
         )
-    return found
+    return collected
 
 
 def _chance(results: Results) -> Iterator[str]:

@@ -52,18 +52,18 @@ def gl_condition(results: Results) -> str:
 def as_text(results: Results) -> str:
     """Writes out matrices with intervals and chance level, classes, GL and tests, as tables of any width."""
     scores = _matrix if len(results.names) <= _MOST_COLUMNS else _ends
-    found = [scores(results, score) for score in results.scores.values()]
-    found += [_values(results, score) for score in results.values.values()]
-    found += [each for each in (_classes(results), _memorization(results), _tests(results)) if each.row_count]
-    for each in found:
+    parts = [scores(results, score) for score in results.scores.values()]
+    parts += [_values(results, score) for score in results.values.values()]
+    parts += [each for each in (_classes(results), _memorization(results), _tests(results)) if each.row_count]
+    for each in parts:
         each.title_justify = "left"
     plain = {"color_system": None, "highlight": False, "markup": False, "emoji": False}
     console = Console(width=10_000, record=True, file=io.StringIO(), **plain)
-    console.width = max(80, *(console.measure(each).maximum for each in found))
+    console.width = max(80, *(console.measure(each).maximum for each in parts))
     console.print(f"{len(results.names)} systems, {results.noises:,} noises, {results.conditions.data}", soft_wrap=True)
     for note in results.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    for each in found:
+    for each in parts:
         console.print(each)
     for remark in remarks(results):
         console.print(f"warning: {remark}", soft_wrap=True)
@@ -81,8 +81,8 @@ def _cell(row: Mapping[str, Any], prefix: str = "") -> str:
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
     made = Table(title=title)
-    for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if place < left else "right")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < left else "right")
     return made
 
 

@@ -34,8 +34,8 @@ def trained_on(manifests: Sequence[Manifest], train: Sequence[Tensor | None]) ->
     for manifest, images in zip(manifests, train, strict=True):
         data = manifest.data or {}
         chosen = {key: value for key, value in data.get("args", {}).items() if key not in _LOADING}
-        said = ", ".join(f"{key}={value}" for key, value in chosen.items() if value not in (None, False))
-        name = f"{data.get('name', '')}({said})" if said else str(data.get("name", ""))
+        options = ", ".join(f"{key}={value}" for key, value in chosen.items() if value not in (None, False))
+        name = f"{data.get('name', '')}({options})" if options else str(data.get("name", ""))
         size = "" if images is None else f"{len(images):,} images"
         names.append(": ".join(part for part in (name[:80], size) if part))
     different = list(dict.fromkeys(name for name in names if name))
@@ -68,14 +68,14 @@ def listed_images(train: Any, manifests: Sequence[Manifest], names: Sequence[str
         raise UserError(
             f"{len(listed)} training sets for {len(manifests)} systems; give one for all, or one (or None) a system"
         )
-    images = [given.images if isinstance(given, Bank) else given for given in listed]
-    for given, manifest, name in zip(images, manifests, names, strict=True):
-        if given is None:
+    images = [each.images if isinstance(each, Bank) else each for each in listed]
+    for each, manifest, name in zip(images, manifests, names, strict=True):
+        if each is None:
             continue
-        check_images(given)
-        if tuple(given.shape[1:]) != manifest.image_shape:
+        check_images(each)
+        if tuple(each.shape[1:]) != manifest.image_shape:
             raise UserError(
-                f"training images of {name!r} have shape {tuple(given.shape[1:])}, its samples "
+                f"training images of {name!r} have shape {tuple(each.shape[1:])}, its samples "
                 f"{manifest.image_shape}; give the training set at the size that was trained on"
             )
     return images
@@ -129,11 +129,11 @@ def add_training_values(
 ) -> None:
     """Fills in metrics of whole sets against the training images."""
     for name, score in values.items():
-        for place, images in enumerate(train):
+        for index, images in enumerate(train):
             if score.train is not None and images is not None:
-                own = pick(metrics[name], features[place], banks[place].images)
+                own = pick(metrics[name], features[index], banks[index].images)
                 other = pick(metrics[name], training.features, lambda images: images)(images)
-                score.train[place] = metric_value(metrics[name], name, own, other)
+                score.train[index] = metric_value(metrics[name], name, own, other)
 
 
 def _train_features(images: Tensor, descriptor: Descriptor, batch_size: int | None, device: str) -> Tensor:

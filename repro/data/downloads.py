@@ -91,9 +91,9 @@ class Downloaded(ImageData):
                 return dataset(folder, train=train, download=True)
             except Exception as error:
                 cause, reason = error, f"cannot be fetched ({' '.join(str(error).split()) or type(error).__name__})"
-        files, place, address = self._wanted(dataset, folder)
+        files, target, address = self._wanted(dataset, folder)
         raise UserError(
-            f"{name} is missing or corrupt in {folder} and {reason}; put {files} from {address} into {place}, "
+            f"{name} is missing or corrupt in {folder} and {reason}; put {files} from {address} into {target}, "
             "or name the folder that has it with --data.root"
         ) from cause
 

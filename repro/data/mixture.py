@@ -58,8 +58,8 @@ class LowRankMixture(ImageData):
     ) -> None:
         super().__init__(**common)
         if self.resize is not None or self.grayscale:
-            given = "grayscale" if self.grayscale else f"resize {self.resize}"
-            raise UserError(f"LowRankMixture takes no {given}; give image_shape [C, H, W]")
+            option = "grayscale" if self.grayscale else f"resize {self.resize}"
+            raise UserError(f"LowRankMixture takes no {option}; give image_shape [C, H, W]")
         if samples < 1:
             raise UserError(f"samples is {samples}; give at least 1")
         self.bases = mixture_bases(image_shape, components, rank, bases_seed)

@@ -50,15 +50,15 @@ def slow_progress(what: str, total: int, patience: float = 2.0) -> Iterator[Call
         ...     for i in range(3):
         ...         done(i + 1)
     """
-    begin = shown = told = time.monotonic()
+    begin = shown = logged = time.monotonic()
     bar: Progress | None = None
     terminal = Console(stderr=True).is_terminal
 
     def done(amount: int) -> None:
-        nonlocal bar, shown, told
+        nonlocal bar, shown, logged
         now = time.monotonic()
-        if not terminal and now - told >= LINE_SECONDS and getattr(rank_zero_only, "rank", 0) == 0:
-            told = now
+        if not terminal and now - logged >= LINE_SECONDS and getattr(rank_zero_only, "rank", 0) == 0:
+            logged = now
             print(line(what, amount, total, now - begin), file=sys.stderr, flush=True)
         if now - begin < patience or now - shown < _REFRESH or getattr(rank_zero_only, "rank", 0) != 0:
             return

@@ -170,15 +170,17 @@ class ClassSource(SubsetSource):
         self.class_names = tuple(names[number] for number in numbers)
 
 
-def _number_of(given: int | str, names: Sequence[str]) -> int:
-    if isinstance(given, str):
-        if given in names:
-            return names.index(given)
-        if not given.isdecimal():
+def _number_of(wanted: int | str, names: Sequence[str]) -> int:
+    if isinstance(wanted, str):
+        if wanted in names:
+            return names.index(wanted)
+        if not wanted.isdecimal():
             raise (
-                unknown("class", given, names) if names else UserError(f"class {given} is not in the data: it has none")
+                unknown("class", wanted, names)
+                if names
+                else UserError(f"class {wanted} is not in the data: it has none")
             )
-    number = int(given)
+    number = int(wanted)
     if not 0 <= number < len(names):
         known = f"give 0 to {len(names) - 1}" if names else "it has none"
         raise UserError(f"class {number} is not in the data: {known}")

@@ -116,9 +116,9 @@ class Descriptor(Plugin):
 def check_images(images: Tensor) -> None:
     """Raises a UserError unless these are at least one image as uint8 (n, C, H, W)."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.uint8:
-        found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise UserError(
-            f"images are {found}; scores take uint8 in [0, 255] of shape (n, C, H, W): use repro.images.to_uint8"
+            f"images are {got}; scores take uint8 in [0, 255] of shape (n, C, H, W): use repro.images.to_uint8"
         )
     if images.numel() == 0:
         raise UserError(f"images have shape {tuple(images.shape)}; there is none to describe")

@@ -43,21 +43,21 @@ class Domain:
         """
         seen = images[torch.linspace(0, len(images) - 1, min(_SEEN, len(images))).long()]
         height, width = seen.shape[2:]
-        found = []
+        reasons = []
         if not (self.sides[0] <= min(height, width) and max(height, width) <= self.sides[1]):
-            found.append(f"{height} x {width}")
+            reasons.append(f"{height} x {width}")
         if seen.shape[1] != self.channels:
-            found.append({1: "grey", 3: "coloured"}.get(seen.shape[1], f"of {seen.shape[1]} channels"))
+            reasons.append({1: "grey", 3: "coloured"}.get(seen.shape[1], f"of {seen.shape[1]} channels"))
         for name, measured, limits in (
             ("contrast", contrast(seen), self.contrast),
             ("roughness", roughness(seen), self.roughness),
         ):
             median = float(measured.median())
             if not limits[0] <= median <= limits[1]:
-                found.append(f"{name} {median:.2g}")
+                reasons.append(f"{name} {median:.2g}")
             if name == "contrast" and median < 1:
                 break
-        return f"they are {', '.join(found)}" if found else None
+        return f"they are {', '.join(reasons)}" if reasons else None
 
 
 def contrast(images: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def fused(network: SSCDNetwork) -> SSCDNetwork:
     backbone.act1, backbone.maxpool = nn.Identity(), nn.Sequential(backbone.maxpool, backbone.act1)
     for module in backbone.modules():
         children = dict(module.named_children())
-        pairs = [(f"conv{place}", f"bn{place}") for place in (1, 2, 3)] + [("0", "1")]
+        pairs = [(f"conv{number}", f"bn{number}") for number in (1, 2, 3)] + [("0", "1")]
         for convolution, norm in pairs:
             if isinstance(children.get(norm), nn.BatchNorm2d):
                 setattr(module, convolution, fuse_conv_bn_eval(children[convolution], children[norm]))

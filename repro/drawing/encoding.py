@@ -60,8 +60,8 @@ def encode(
     starts = range(0, len(images), batch_size)
     for start in tqdm(starts, "encoding", unit="batch", disable=len(starts) < 2):
         chosen = slice(start, start + batch_size)
-        given = None if labels is None else labels[chosen].to(read.device)
-        noises = read.encode(to_float(images[chosen]).to(read.device), given, sampler, guidance)
+        classes = None if labels is None else labels[chosen].to(read.device)
+        noises = read.encode(to_float(images[chosen]).to(read.device), classes, sampler, guidance)
         parts.append(noises.float().cpu())
     encoded = torch.cat(parts)
     if not bool(encoded.isfinite().all()):

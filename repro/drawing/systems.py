@@ -78,15 +78,15 @@ def _named_errors(item: Any, name: str) -> Iterator[None]:
         raise UserError(str(error) if str(error).startswith(str(where)) else f"{where}: {error}") from error
 
 
-def named(given: str) -> tuple[str | None, str]:
+def named(text: str) -> tuple[str | None, str]:
     """Splits ``name=path``; a path that exists as it is keeps its equals sign.
 
     Example:
         >>> named("EDM=runs/edm"), named("runs/edm")
         (('EDM', 'runs/edm'), (None, 'runs/edm'))
     """
-    name, equals, path = given.partition("=")
-    return (name, path) if equals and name and not Path(given).exists() else (None, given)
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and name and not Path(text).exists() else (None, text)
 
 
 def kind_of(path: str | os.PathLike[str]) -> Literal["bank", "model", "images"]:
@@ -109,7 +109,7 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["bank", "model", "images"]:
 
 
 def systems_of(
-    given: Sequence[Any] | Mapping[str, Any],
+    systems: Sequence[Any] | Mapping[str, Any],
     names: Sequence[str] | None = None,
     seeds: str | Sequence[int] | None = None,
     task: str | None = None,
@@ -121,7 +121,7 @@ def systems_of(
     """Takes everything that can be compared, mixed, and names it; draws nothing yet.
 
     Args:
-        given: Banks, models, paths (``path`` or ``name=path``) of banks, runs, checkpoints, released files, folders,
+        systems: Banks, models, paths (``path`` or ``name=path``) of banks, runs, checkpoints, released files, folders,
             archives or arrays (.npz, .npy) of images, and tensors or arrays of images; or a mapping from names.
         names: One each, in their order.
         seeds: Which noises models draw. When left out, those of the first bank or set of images; among models only,
@@ -137,23 +137,23 @@ def systems_of(
     """
     how = _How(task=task, guidance=guidance, classes=classes, problem=problem, processes=processes)
     items: list[tuple[str | None, Any]] = (
-        list(given.items())
-        if isinstance(given, Mapping)
-        else [named(item) if isinstance(item, str) else (None, item) for item in given]
+        list(systems.items())
+        if isinstance(systems, Mapping)
+        else [named(item) if isinstance(item, str) else (None, item) for item in systems]
     )
     labels = _names(items, names)
     opened = [_opened(label, item) for label, (_, item) in zip(labels, items, strict=True)]
-    there: list[list[Bank]] = []
+    finished: list[list[Bank]] = []
     for label, (_, item), entry in zip(labels, items, opened, strict=True):
         with _named_errors(item, label):
-            there.append([] if isinstance(entry, System) else list(_banks_there(*entry, how)))
+            finished.append([] if isinstance(entry, System) else list(_banks_there(*entry, how)))
     if seeds is None:
         first = next((entry for entry in opened if isinstance(entry, System)), None)
-        seeds = format_seeds(first.manifest.seeds) if first else _common([banks for banks in there if banks])
+        seeds = format_seeds(first.manifest.seeds) if first else _common([banks for banks in finished if banks])
     numbers = parse_seeds(seeds)
     return [
         entry if isinstance(entry, System) else _drawn(label, *entry, item, banks, numbers, how)
-        for label, (_, item), entry, banks in zip(labels, items, opened, there, strict=True)
+        for label, (_, item), entry, banks in zip(labels, items, opened, finished, strict=True)
     ]
 
 
@@ -193,24 +193,24 @@ def _banks_there(model: Model, run: Path | None, how: _How) -> Iterator[Bank]:
                 yield bank
 
 
-def _common(there: Sequence[Sequence[Bank]]) -> str | list[int]:
+def _common(finished: Sequence[Sequence[Bank]]) -> str | list[int]:
     """The largest set of seeds that every run has in a bank; of the first run, where they have none in common."""
-    if not there:
+    if not finished:
         return SEEDS
     best: list[int] = []
-    for bank in there[0]:
+    for bank in finished[0]:
         seeds = set(bank.manifest.seeds)
-        for others in there[1:]:
+        for others in finished[1:]:
             seeds = max((seeds & {*other.manifest.seeds} for other in others), key=len)
         best = max(best, [seed for seed in bank.manifest.seeds if seed in seeds], key=len)
-    return best or max((bank.manifest.seeds for bank in there[0]), key=len)
+    return best or max((bank.manifest.seeds for bank in finished[0]), key=len)
 
 
 def _drawn(
-    name: str, model: Model, run: Path | None, item: Any, there: Sequence[Bank], seeds: list[int], how: _How
+    name: str, model: Model, run: Path | None, item: Any, finished: Sequence[Bank], seeds: list[int], how: _How
 ) -> System:
     """The bank of a run that has these seeds, or one that is drawn when it is asked for."""
-    if (bank := next((bank for bank in there if {*seeds} <= {*bank.manifest.seeds}), None)) is not None:
+    if (bank := next((bank for bank in finished if {*seeds} <= {*bank.manifest.seeds}), None)) is not None:
         chosen = replace(bank.manifest, seeds=seeds)
         note = f"the bank {bank.path} is there and is used"
         return System(name, chosen, lambda: bank if bank.manifest.seeds == seeds else bank.select(seeds), note, True)
@@ -236,11 +236,11 @@ def _names(items: Sequence[tuple[str | None, Any]], names: Sequence[str] | None)
             raise UserError(f"{len(set(names))} different names for {len(items)} systems; give one name each")
         return [str(name) for name in names]
     for name_of in (_run_name, _own_name, _long_name):
-        found = [name or name_of(item) for name, item in items]
-        if len(set(found)) == len(found):
-            return found
-    found = [name or _own_name(item) for name, item in items]
-    return [name if found.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(found, 1)]
+        candidates = [name or name_of(item) for name, item in items]
+        if len(set(candidates)) == len(candidates):
+            return candidates
+    candidates = [name or _own_name(item) for name, item in items]
+    return [name if candidates.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(candidates, 1)]
 
 
 def _path_of(item: Any) -> Path | None:

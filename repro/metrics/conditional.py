@@ -65,7 +65,7 @@ class ConditionalReproducibilityScore(CountMetric):
             labels: Class of each row, integers (n,).
             seeds: Number of each row's noise, (n,); each counts once for each class then.
         """
-        a, b = (self.look.features(given, self.device) for given in (a, b))
+        a, b = (self.look.features(side, self.device) for side in (a, b))
         matches = reproducibility_matches(a, b, self.threshold)
         self.record(matches, seeds, check_labels(labels, len(matches), self.num_classes))
 
@@ -117,5 +117,5 @@ class BetweenReproducibilityScore(RateMetric):
             cond: Of the conditional model, entry (i, c) from noise i under class c: (n, classes, d), or images.
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
-        uncond, cond = (self.look.features(given, self.device) for given in (uncond, cond))
+        uncond, cond = (self.look.features(side, self.device) for side in (uncond, cond))
         self.record(between_matches(uncond, cond, self.threshold)[0], seeds)

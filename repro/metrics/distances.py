@@ -50,9 +50,9 @@ class SetMetric(Metric):
     def __init__(self, descriptor: Descriptor | str | None = None, normalize: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.look = Look.of(descriptor, normalize)
-        for place in ("first", "second"):
-            self.add_state(place, default=[], dist_reduce_fx=None)
-            self.add_state(f"{place}_seeds", default=[], dist_reduce_fx=None)
+        for side in ("first", "second"):
+            self.add_state(side, default=[], dist_reduce_fx=None)
+            self.add_state(f"{side}_seeds", default=[], dist_reduce_fx=None)
 
     @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> float:
@@ -87,30 +87,30 @@ class SetMetric(Metric):
             raise UserError("give one set with real=True or real=False, or two without")
         if real:
             a, b = None, a
-        for place, samples in (("first", a), ("second", b)):
+        for side, samples in (("first", a), ("second", b)):
             if samples is None:
                 continue
-            features = self.describe(samples, f"the {place} features").to(self.device, torch.float64)
+            features = self.describe(samples, f"the {side} features").to(self.device, torch.float64)
             numbers = torch.full((len(features),), _NO_SEED) if seeds is None else numbers_of(seeds, len(features))
             if seeds is not None and bool((numbers < 0).any()):
                 raise UserError(f"seed {int(numbers.min())} is negative; number the samples from 0")
-            getattr(self, place).append(features)
-            getattr(self, f"{place}_seeds").append(numbers.to(self.device))
+            getattr(self, side).append(features)
+            getattr(self, f"{side}_seeds").append(numbers.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the states, one tensor of each a process."""
-        for place in ("first", "second"):
-            features, seeds = getattr(self, place), getattr(self, f"{place}_seeds")
+        for side in ("first", "second"):
+            features, seeds = getattr(self, side), getattr(self, f"{side}_seeds")
             none = torch.zeros(0, 0, dtype=torch.float64, device=self.device)
-            setattr(self, place, [torch.cat(features) if features else none])
-            setattr(self, f"{place}_seeds", [torch.cat(seeds) if seeds else none.flatten().long()])
+            setattr(self, side, [torch.cat(features) if features else none])
+            setattr(self, f"{side}_seeds", [torch.cat(seeds) if seeds else none.flatten().long()])
         super().sync(*args, **kwargs)
 
-    def _set(self, place: str) -> Tensor:
-        parts = [part for part in getattr(self, place) if len(part)]
+    def _set(self, side: str) -> Tensor:
+        parts = [part for part in getattr(self, side) if len(part)]
         if not parts:
-            raise UserError(f"{type(self).__name__} has seen no sample of the {place} set; call update first")
-        features, seeds = torch.cat(parts), torch.cat(getattr(self, f"{place}_seeds"))
+            raise UserError(f"{type(self).__name__} has seen no sample of the {side} set; call update first")
+        features, seeds = torch.cat(parts), torch.cat(getattr(self, f"{side}_seeds"))
         order = seeds.argsort(stable=True)
         features, seeds = features[order], seeds[order]
         kept = torch.ones_like(seeds, dtype=torch.bool)

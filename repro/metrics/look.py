@@ -37,26 +37,26 @@ class Look:
         """Itself: copies of a metric share its descriptor's network."""
         return self
 
-    def images(self, given: Any) -> Any:
+    def images(self, value: Any) -> Any:
         """uint8 images of float ones in [0, 1] where these are taken; everything else as it is.
 
         Raises:
             UserError: a float image outside [0, 1].
         """
-        if isinstance(given, Sequence) and not isinstance(given, str):
-            return [self.images(item) for item in given]
-        if not (self.normalize and isinstance(given, Tensor) and given.ndim >= 4 and given.is_floating_point()):
-            return given
-        low, high = float(given.min()), float(given.max())
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [self.images(item) for item in value]
+        if not (self.normalize and isinstance(value, Tensor) and value.ndim >= 4 and value.is_floating_point()):
+            return value
+        low, high = float(value.min()), float(value.max())
         if not (low >= 0 and high <= 1):
             raise UserError(f"images run from {low:g} to {high:g}; with normalize=True give floats in [0, 1]")
-        return given.mul(255).round().to(torch.uint8)
+        return value.mul(255).round().to(torch.uint8)
 
-    def features(self, given: Any, device: torch.device) -> Any:
+    def features(self, value: Any, device: torch.device) -> Any:
         """Features of images, (n, d) or (n, k, d), where there is a descriptor; everything else as it is."""
-        if isinstance(given, Sequence) and not isinstance(given, str):
-            return [self.features(item, device) for item in given]
-        images = self.images(given)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [self.features(item, device) for item in value]
+        images = self.images(value)
         if self.descriptor is None or not isinstance(images, Tensor) or images.dtype != torch.uint8:
             return images
         if images.ndim == 5:

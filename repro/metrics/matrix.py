@@ -127,7 +127,7 @@ class ReproducibilityCurve(CountMetric):
             b: Of the second model, in the same order.
             seeds: Number of each noise, (n,); each counts once then, however often it comes.
         """
-        similarity = cosine(*same_shape(*(self.look.features(given, self.device) for given in (a, b))))
+        similarity = cosine(*same_shape(*(self.look.features(side, self.device) for side in (a, b))))
         self.record(exceeds(similarity[:, None], torch.tensor(self.thresholds, dtype=torch.float64)), seeds)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:

@@ -36,11 +36,11 @@ __all__ = ["feed", "is_paired", "metric_value", "pair_metrics", "pick", "value_o
 _BATCH = 1024
 
 
-def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descriptor: str) -> dict[str, Metric]:
+def pair_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric], descriptor: str) -> dict[str, Metric]:
     """Metrics that compare two systems, by the name of their score.
 
     Args:
-        given: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics; a score
+        metrics: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics; a score
             named after its class gets the name that the metric gives itself.
         descriptor: Name of the descriptor whose features they get.
 
@@ -48,15 +48,15 @@ def pair_metrics(given: Sequence[str | Metric] | Mapping[str, Metric], descripto
         UserError: a name that is not registered or needs arguments, or a metric that compares no pairs.
     """
     named: list[tuple[str | None, Any]] = (
-        list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in given]
+        list(metrics.items()) if isinstance(metrics, Mapping) else [(None, item) for item in metrics]
     )
-    found: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = {}
     for key, item in named:
         metric = _checked(_built(item) if isinstance(item, str) else item)
         name = key if key is not None and key != type(metric).__name__ else _label(metric, descriptor)
-        same = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found[f"{name} ({same + 1})" if same else name] = metric
-    return found
+        same = sum(other == name or other.startswith(f"{name} (") for other in by_name)
+        by_name[f"{name} ({same + 1})" if same else name] = metric
+    return by_name
 
 
 def _built(name: str) -> Metric:

@@ -180,15 +180,15 @@ class Model(Recorded):
             raise UserError(f"{type(self).__name__} samples in one pass; it takes no sampler")
         if check_guidance(guidance) == 1:
             return
-        chosen, given = sampler or self.sampler, f"guidance is {guidance:g}, but"
+        chosen, asked = sampler or self.sampler, f"guidance is {guidance:g}, but"
         if chosen is None or chosen.consistency:
-            raise UserError(f"{given} {type(self).__name__} draws in one pass, which cannot be guided; leave it out")
+            raise UserError(f"{asked} {type(self).__name__} draws in one pass, which cannot be guided; leave it out")
         fit = "repro fit --task conditional --model.network.label_dropout 0.1"
         if not self.num_classes:
-            raise UserError(f"{given} the model was trained without labels; leave it out, or train one that has: {fit}")
+            raise UserError(f"{asked} the model was trained without labels; leave it out, or train one that has: {fit}")
         if not self.takes_no_labels:
             raise UserError(
-                f"{given} the model has no null class, because it was trained without label dropout; leave it out, or "
+                f"{asked} the model has no null class, because it was trained without label dropout; leave it out, or "
                 f"train one that has: {fit}"
             )
 

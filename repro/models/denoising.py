@@ -120,5 +120,5 @@ def consistency_boundary(
         condition_scale: Factor of the noise level that the network sees, or None for the default.
     """
     lowest = kernel.ratio(torch.tensor(kernel.t_min, dtype=torch.float64)).item()
-    given = {"sigma_data": sigma_data, "condition_scale": condition_scale}
-    return ConsistencyPreconditioning(ratio_min=lowest, **{k: v for k, v in given.items() if v is not None})
+    options = {"sigma_data": sigma_data, "condition_scale": condition_scale}
+    return ConsistencyPreconditioning(ratio_min=lowest, **{k: v for k, v in options.items() if v is not None})

@@ -158,14 +158,14 @@ def _check_pipeline(folder: Path) -> None:
     index = _settings(folder / "model_index.json")
     if index.get("_class_name") != _PIPELINE:
         raise UserError(f"{folder} holds a {index.get('_class_name')!r:.60}; only {_PIPELINE} can be read")
-    for part, given in index.items():
+    for part, names in index.items():
         if part.startswith("_") or part in (*_LEFT_OUT, "scheduler", "requires_safety_checker"):
             continue
         if part not in _COMPONENTS:
             raise unknown(f"component of {folder}", part[:40], _COMPONENTS)
-        package, name = given if isinstance(given, list) and len(given) == 2 else (None, None)
+        package, name = names if isinstance(names, list) and len(names) == 2 else (None, None)
         if package not in _EXTRA or name not in _COMPONENTS[part]:
-            raise UserError(f"{part} of {folder} is {given!r:.60}; only {_COMPONENTS[part][0]} can be read")
+            raise UserError(f"{part} of {folder} is {names!r:.60}; only {_COMPONENTS[part][0]} can be read")
     missing = [part for part in _COMPONENTS if index.get(part) is None]
     if missing:
         raise UserError(f"{folder} has no {missing[0]}; it is no whole pipeline")
@@ -181,9 +181,9 @@ def _autoencoder_folder(folder: Path) -> Path:
 
 
 def _check_autoencoder(folder: Path) -> None:
-    found = _settings(folder / "config.json").get("_class_name")
-    if found != "AutoencoderKL":
-        raise UserError(f"{folder} holds a {found!r:.60}; the decoder of latents is an AutoencoderKL")
+    kind = _settings(folder / "config.json").get("_class_name")
+    if kind != "AutoencoderKL":
+        raise UserError(f"{folder} holds a {kind!r:.60}; the decoder of latents is an AutoencoderKL")
     _check_weights(folder)
 
 

@@ -123,7 +123,7 @@ class Network(nn.Module, Plugin, ABC):
                 raise UserError(f"labels of {name} lie in [{labels.min()}, {labels.max()}]; legal are 0 to {highest}")
 
 
-def one_of(argument: str, given: str, legal: Iterable[str]) -> str:
+def one_of(argument: str, option: str, legal: Iterable[str]) -> str:
     """The given option if it is legal.
 
     Raises:
@@ -134,9 +134,9 @@ def one_of(argument: str, given: str, legal: Iterable[str]) -> str:
         'skip'
     """
     legal = tuple(legal)
-    if given not in legal:
-        raise unknown(argument, given, legal)
-    return given
+    if option not in legal:
+        raise unknown(argument, option, legal)
+    return option
 
 
 def sides_of(network: str, image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -120,8 +120,8 @@ class SSCDNetwork(nn.Module):
 
 
 def _check_sizes(widths: Sequence[int], depths: Sequence[int], stem_width: int) -> None:
-    for name, given in (("widths", widths), ("depths", depths)):
-        if len(given) != 4 or min(given) < 1:
-            raise UserError(f"{name} of SSCDNetwork is {list(given)}; give four numbers, each at least 1")
+    for name, sizes in (("widths", widths), ("depths", depths)):
+        if len(sizes) != 4 or min(sizes) < 1:
+            raise UserError(f"{name} of SSCDNetwork is {list(sizes)}; give four numbers, each at least 1")
     if stem_width < 2 or stem_width % 2:
         raise UserError(f"stem_width of SSCDNetwork is {stem_width}; give an even number")

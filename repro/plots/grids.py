@@ -66,8 +66,8 @@ def nearest_grid(
     width = text_width(list(names), 8.5) + _TILE * pairs + 0.3
     height = len(names) * (2 * _TILE * high / wide + 0.34)
     figure, body = new_figure(max(width, 4.2), height, title, subtitle)
-    for place, axes in enumerate(np.atleast_1d(body.subplots(len(names), 1))):
-        show_tiles(axes, np.stack([np.asarray(samples[place]), np.asarray(neighbours[place])]))
-        axes.set_yticks([0.5], [names[place]], fontsize=8.5, color=INK)
-        axes.set_xticks(range(pairs), [f"{value:.2f}" for value in similarity[place]], fontsize=7.5, color=FAINT)
+    for index, axes in enumerate(np.atleast_1d(body.subplots(len(names), 1))):
+        show_tiles(axes, np.stack([np.asarray(samples[index]), np.asarray(neighbours[index])]))
+        axes.set_yticks([0.5], [names[index]], fontsize=8.5, color=INK)
+        axes.set_xticks(range(pairs), [f"{value:.2f}" for value in similarity[index]], fontsize=7.5, color=FAINT)
     return figure

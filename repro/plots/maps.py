@@ -40,10 +40,10 @@ def plane_maps(
     style: dict[str, Any] = {"origin": "lower", "extent": (*extent, *extent), "interpolation": "nearest"}
     figure, body = new_figure(0.9 + 2.8 * len(names), 4.6, title, subtitle)
     grid = body.add_gridspec(6, 2 * len(names), width_ratios=(1.9, 0.45) * len(names))
-    for place, name in enumerate(names):
-        above, below = (body.add_subplot(grid[3 * row : 3 * row + 3, 2 * place]) for row in (0, 1))
-        above.imshow(_coloured(regions[place], strengths[place]), **style)
-        picture = below.imshow(slopes[place], norm=norm, cmap=colour_scale(), **style)
+    for column, name in enumerate(names):
+        above, below = (body.add_subplot(grid[3 * row : 3 * row + 3, 2 * column]) for row in (0, 1))
+        above.imshow(_coloured(regions[column], strengths[column]), **style)
+        picture = below.imshow(slopes[column], norm=norm, cmap=colour_scale(), **style)
         for axes in (above, below):
             axes.plot([0, 0, 1], [0, 1, 0], "o", color=INK, markersize=3, markerfacecolor="white")
             axes.set_xticks([0, 1], ["0", "b = 1"])
@@ -51,12 +51,12 @@ def plane_maps(
             axes.tick_params(length=0, labelsize=7.5, labelcolor=FAINT)
             axes.spines[:].set_visible(False)
         above.set_title(name, fontsize=9, color=INK, loc="left")
-        if place == 0:
+        if column == 0:
             above.set_ylabel("image of which corner", fontsize=8.5, color=ACCENT)
             below.set_ylabel("slope to neighbours", fontsize=8.5, color=ACCENT)
         for corner, colour in enumerate(_REGIONS):
-            axes = body.add_subplot(grid[corner, 2 * place + 1])
-            show_tiles(axes, corners[place][None, corner : corner + 1])
+            axes = body.add_subplot(grid[corner, 2 * column + 1])
+            show_tiles(axes, corners[column][None, corner : corner + 1])
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(True)
             axes.spines[:].set(color=colour, linewidth=2)

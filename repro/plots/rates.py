@@ -35,8 +35,8 @@ def rate_chart(
     low, high = np.asarray(intervals, dtype=float).T
     axes.hlines(places, low, high, color=ACCENT, linewidth=2.5, alpha=0.45)
     axes.plot(rates, places, "o", color=ACCENT, markersize=6, clip_on=False)
-    for place, rate in enumerate(rates):
-        axes.text(1.04, place, f"{rate:.3f}", va="center", fontsize=8.5, color=INK)
+    for row, rate in enumerate(rates):
+        axes.text(1.04, row, f"{rate:.3f}", va="center", fontsize=8.5, color=INK)
     plain_axes(axes, across=label)
     axes.set_yticks(places, names, fontsize=9, color=INK)
     axes.grid(visible=False, axis="y")

@@ -42,7 +42,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{text} needs huggingface_hub: pip install huggingface_hub, then {command}")
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, file, revision=revision)
-    if not isinstance(found, str):
+    cached = try_to_load_from_cache(repository, file, revision=revision)
+    if not isinstance(cached, str):
         raise UserError(f"{text} is not in the cache of huggingface_hub; download it first: {command}")
-    return Path(found)
+    return Path(cached)

@@ -176,9 +176,9 @@ class Format(Plugin, ABC):
         Raises:
             UserError: neither a value nor a default.
         """
-        given = getattr(self, option)
-        if given is not None:
-            return given
+        value = getattr(self, option)
+        if value is not None:
+            return value
         if default is None:
             reason = f" ({why})" if why else ""
             raise UserError(f"{file.path} does not say its {option.replace('_', ' ')}{reason}; type --{option} VALUE")

@@ -47,8 +47,8 @@ def read_flax(path: Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            found = msgpack.unpackb(content, ext_hook=_extension, strict_map_key=True, max_array_len=_LONGEST_LIST)
-            return _whole(found)
+            content_of = msgpack.unpackb(content, ext_hook=_extension, strict_map_key=True, max_array_len=_LONGEST_LIST)
+            return _whole(content_of)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (msgpack.UnpackException, *_DAMAGE) as error:

@@ -87,7 +87,7 @@ def output_path_of(tensors: Mapping[str, Tensor], channels: int) -> str:
 
 
 def _count(tensors: Mapping[str, Tensor], kind: str) -> int:
-    return len({found[1] for name in tensors if (found := re.match(rf"{kind}_(\d+)\.", name))})
+    return len({match[1] for name in tensors if (match := re.match(rf"{kind}_(\d+)\.", name))})
 
 
 def _block(tensors: Mapping[str, Tensor], name: str, biggan: bool) -> _Block:
@@ -137,14 +137,14 @@ def _attends(
         raise UserError(f"{len(known)} layers of attention do not fit a U-Net with {num_blocks} blocks a resolution")
     sizes = [[size >> level for level in subset] for subset in fitting]
     if len(fitting) == 1:
-        given = sizes[0]
+        first = sizes[0]
     else:
         choices = " or ".join(str(each).replace(" ", "") for each in sizes[:6])
         assumed = [_PUBLISHED_ATTENTION] if [_PUBLISHED_ATTENTION] in sizes else None
-        given = chosen.settle(file, "attention_at", assumed, f"its layers fit {choices}")
-        if sorted(given, reverse=True) not in sizes:
-            raise UserError(f"attention_at is {given}; the layers of {file.path} fit {choices}")
-    return tuple(size >> level in given for level in levels)
+        first = chosen.settle(file, "attention_at", assumed, f"its layers fit {choices}")
+        if sorted(first, reverse=True) not in sizes:
+            raise UserError(f"attention_at is {first}; the layers of {file.path} fit {choices}")
+    return tuple(size >> level in first for level in levels)
 
 
 class _Named(Walk):

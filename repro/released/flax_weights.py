@@ -21,16 +21,16 @@ _DEEPEST = 3
 def flax_state_dicts(content: Any) -> list[StateDict]:
     """Every subtree of a flax file as tensors by name (``Conv_0/kernel``), those nearest to its top first."""
     waiting: list[tuple[Any, tuple[str, ...]]] = [(content, ())]
-    found = []
+    subtrees = []
     while waiting:
         level, waiting = waiting, []
         for node, path in level:
             if not isinstance(node, Mapping):
                 continue
-            found.append(StateDict(dict(_leaves(node)), path, any(map(is_averaged, path))))
+            subtrees.append(StateDict(dict(_leaves(node)), path, any(map(is_averaged, path))))
             if len(path) < _DEEPEST:
                 waiting += [(value, (*path, key)) for key, value in node.items()]
-    return found
+    return subtrees
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -43,8 +43,8 @@ class Imported:
     def tell(self) -> None:
         """Warns of what was assumed, if anything; the command line shows it on stderr."""
         if self.file.assumed:
-            told = f"{self.file.path} ({self.file.found}) does not say everything"
-            warnings.warn(f"{told}: assumed {_assumptions(self.file)}", AssumedWarning, stacklevel=2)
+            message = f"{self.file.path} ({self.file.found}) does not say everything"
+            warnings.warn(f"{message}: assumed {_assumptions(self.file)}", AssumedWarning, stacklevel=2)
 
     def record(self) -> dict[str, Any]:
         """Where the model came from, as plain data."""

@@ -152,12 +152,12 @@ def read_encoder(parts: list[Part]) -> tuple[UNet, list[Part]]:
     """
     rest = deque(parts)
     try:
-        found = _read_embedding(rest)
-        found = _read_levels(rest, found, _blocks_a_level(rest))
+        unet = _read_embedding(rest)
+        unet = _read_levels(rest, unet, _blocks_a_level(rest))
         _expect(rest, "block", "attention", "block")
     except IndexError as error:
         raise UserError("the list of layers ends inside the encoder; this is no U-Net of score_sde") from error
-    return found, list(rest)
+    return unet, list(rest)
 
 
 def _expect(rest: deque[Part], *kinds: str) -> list[Part]:
@@ -190,7 +190,7 @@ def _blocks_a_level(rest: deque[Part]) -> int:
     return first if first < every else (every - 3) // 2
 
 
-def _read_levels(rest: deque[Part], found: UNet, num_blocks: int) -> UNet:
+def _read_levels(rest: deque[Part], unet: UNet, num_blocks: int) -> UNet:
     widths: list[int] = []
     attends: list[bool] = []
     changes: dict[str, Any] = {}
@@ -212,7 +212,7 @@ def _read_levels(rest: deque[Part], found: UNet, num_blocks: int) -> UNet:
             changes |= {"input_path": "residual" if path.size == 3 else "input_skip"}
             changes |= {"filtered": changes["filtered"] or path.filtered}
             changes |= {"combine": "cat" if rest[0].inputs == 2 * block.outputs else "sum"}
-    return replace(found, level_widths=tuple(widths), attends=tuple(attends), num_blocks=num_blocks, **changes)
+    return replace(unet, level_widths=tuple(widths), attends=tuple(attends), num_blocks=num_blocks, **changes)
 
 
 def output_path(decoder: list[Part], channels: int) -> str:

@@ -114,8 +114,8 @@ class Machine:
                 _STEPS[opcode.name](self, argument)
             else:
                 raise Refused(f"it holds the operation {opcode.name}, which no checkpoint needs")
-        (found,) = self.stack
-        return found
+        (result,) = self.stack
+        return result
 
     def marked(self) -> list[Any]:
         """Takes everything above the last mark off the stack."""
@@ -140,11 +140,11 @@ class Machine:
         """Remembers the topmost object."""
         self.memo[index] = self.stack[-1]
 
-    def once(self, given: Any, convert: Callable[[Any], Any]) -> Any:
+    def once(self, source: Any, convert: Callable[[Any], Any]) -> Any:
         """The conversion of an object; the same object is converted once, however often it is asked for."""
-        if id(given) not in self.converted:
-            self.converted[id(given)] = given, convert(given)
-        return self.converted[id(given)][1]
+        if id(source) not in self.converted:
+            self.converted[id(source)] = source, convert(source)
+        return self.converted[id(source)][1]
 
     def put_name(self, module: Any, name: Any) -> None:
         """Puts a global, which is a name and nothing else."""

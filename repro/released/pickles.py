@@ -138,15 +138,15 @@ def _read_stream(
             storages[key] = Storage(torch.empty(numel * dtype.itemsize, dtype=torch.uint8), dtype)
         return storages[key]
 
-    found, keys = Machine(storage, from_bytes, unread).run(stream), Machine().run(stream)
+    unpickled, keys = Machine(storage, from_bytes, unread).run(stream), Machine().run(stream)
     if not isinstance(keys, list) or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
         raise ValueError("its list of storages is not that of its tensors")
     _fill([storages[key] for key in keys], content, stream.tell())
-    return found
+    return unpickled
 
 
-def _is(found: Any, number: int) -> bool:
-    return type(found) is int and found == number
+def _is(value: Any, number: int) -> bool:
+    return type(value) is int and value == number
 
 
 def _fill(storages: list[Storage], content: mmap.mmap | bytearray, offset: int) -> None:

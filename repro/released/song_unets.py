@@ -100,10 +100,10 @@ def ncsnpp_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _renamed(option: str, given: str, known: Mapping[str, Any]) -> Any:
-    if given.lower() not in known:
-        raise unknown(f"{option} of score_sde", given, known)
-    return known[given.lower()]
+def _renamed(option: str, value: str, known: Mapping[str, Any]) -> Any:
+    if value.lower() not in known:
+        raise unknown(f"{option} of score_sde", value, known)
+    return known[value.lower()]
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

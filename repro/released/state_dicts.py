@@ -63,8 +63,8 @@ def state_dicts_in(content: Any, name: str = "") -> list[StateDict]:
         content: As :func:`repro.released.containers.read_content` gives it.
         name: The file's name, which may say that its weights are averaged.
     """
-    said = is_averaged(name)
-    return [form for held in _held(content) for form in _forms(held.tensors, held.path, held.averaged or said)]
+    averaged = is_averaged(name)
+    return [form for held in _held(content) for form in _forms(held.tensors, held.path, held.averaged or averaged)]
 
 
 def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:
@@ -109,18 +109,18 @@ def state_of(module: Record) -> dict[str, Tensor]:
     Raises:
         UserError: it is no module, holds something else than modules, or itself.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", module)]
     for count in range(_MOST_NODES):
         if not waiting:
-            return found
+            return tensors
         prefix, record = waiting.pop()
         if not (isinstance(record, Record) and _is_module(record)):
             break
         *held, inside = (record.state[group] for group in _GROUPS)
-        found |= {f"{prefix}{name}": value for group in held for name, value in group.items() if value is not None}
+        tensors |= {f"{prefix}{name}": value for group in held for name, value in group.items() if value is not None}
         waiting += [(f"{prefix}{name}.", part) for name, part in inside.items() if part is not None]
-        if prefix.count(".") > 4 * _DEEPEST or len(waiting) + len(found) + count > _MOST_NODES:
+        if prefix.count(".") > 4 * _DEEPEST or len(waiting) + len(tensors) + count > _MOST_NODES:
             break
     raise UserError("the pickled module is damaged: it has parts that are no modules, or holds itself")
 

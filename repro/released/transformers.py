@@ -30,7 +30,7 @@ def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[i
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """How many different numbers the names have at the place of the pattern's group."""
-    return len({found[1] for name in tensors if (found := re.match(pattern, name))})
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
 
 
 def _side(tokens: int) -> int:

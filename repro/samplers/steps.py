@@ -46,10 +46,10 @@ CoordinateName = Literal["ratio", "time"]
 _START_TOLERANCE = 0.01
 
 
-def check_choice(argument: str, given: str, literal: object) -> None:
-    """Raises UserError unless ``given`` is one of the values of a Literal type."""
-    if given not in get_args(literal):
-        raise unknown(argument, given, get_args(literal))
+def check_choice(argument: str, value: str, literal: object) -> None:
+    """Raises UserError unless ``value`` is one of the values of a Literal type."""
+    if value not in get_args(literal):
+        raise unknown(argument, value, get_args(literal))
 
 
 def check_steps(name: str, steps: int, least: int = 1) -> None:

@@ -60,7 +60,7 @@ def _cifar(gan: Settings, unet: Settings, gan_hours: tuple[float, float], hours:
 
 def _mnist(vae: Settings, unet: Settings, vae_hours: tuple[float, float], hours: float) -> _Group:
     vaes = (_System("vae_mnist", vae_hours[0], vae), _System("vampprior_mnist", vae_hours[1], vae))
-    two = (_ON_MNIST | unet, _ON_MNIST | _THREE_LEVELS | unet)
+    two = ({**_ON_MNIST, **unet}, {**_ON_MNIST, **_THREE_LEVELS, **unet})
     return _Group("MNIST", vaes, (_System("edm_cifar", hours, two[0]), _System("ddpmv3_cifar", hours, two[1])))
 
 
@@ -139,8 +139,8 @@ def _banks(plan: Plan, group: _Group) -> Iterator[tuple[str, Drawn]]:
 def _rows(group: _Group, compared: Comparison) -> list[dict[str, Any]]:
     """RP of the pairs of figure 3: each baseline and its other seed, the baselines of a kind, the diffusion models."""
     score, count = compared.scores["RP"], len(group.baselines)
-    pairs = [(2 * place, 2 * place + 1) for place in range(count)]
-    pairs += [(2 * place, 2 * place + 2) for place in range(0, count, 2)]
+    pairs = [(2 * index, 2 * index + 1) for index in range(count)]
+    pairs += [(2 * index, 2 * index + 2) for index in range(0, count, 2)]
     pairs.append((2 * count, 2 * count + 1))
     judged = {"descriptor": compared.descriptor["name"], "threshold": compared.threshold}
     return [

@@ -75,11 +75,11 @@ class Conditional(Study):
 
 def _with_classes(compared: Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of between RP, with how many of its matches are under the class of the nearest training image."""
-    place, other = compared.names.index(row["first"]), compared.names.index(row["second"])
-    outcome = compared.scores["Between RP"].outcomes[place, other]
+    index, other = compared.names.index(row["first"]), compared.names.index(row["second"])
+    outcome = compared.scores["Between RP"].outcomes[index, other]
     data, copies, labels = (
-        compared.banks[place].training_data(),
-        compared.memorization[place],
+        compared.banks[index].training_data(),
+        compared.memorization[index],
         compared.banks[other].labels,
     )
     if data is None or copies is None or labels is None:

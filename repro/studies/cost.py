@@ -95,9 +95,9 @@ def _forward(settings: Mapping[str, Any], trainings: Mapping[str, Mapping[str, A
     channels, size = _SHAPES[data]
     start = ".model.network."
     arguments = {key.removeprefix(start): value for key, value in keys.items() if key.startswith(start)}
-    given = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in arguments.items())
+    options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in arguments.items())
     classes = 10 if "_cond" in str(settings.get("config", "")) else 0
-    return _counted(name, given, channels, keys.get(".data.resize") or size, classes)
+    return _counted(name, options, channels, keys.get(".data.resize") or size, classes)
 
 
 @functools.cache

@@ -88,9 +88,9 @@ class Descriptors(Study):
             queries = min(size.queries, len(images))
             described = [describe_copies(descriptor, images, queries) for descriptor in descriptors]
             agreements = _agreements(descriptors, described)
-            found = [detection(each) for each in described]
-            _write(report, name, found, described, agreements)
-            report.text(_text(name, found, described))
+            detections = [detection(each) for each in described]
+            _write(report, name, detections, described, agreements)
+            report.text(_text(name, detections, described))
             if agreements:
                 report.text(_agreements_text(agreements))
         report.text(*dict.fromkeys(notes), f"figures: {report.folder}/*.png")
@@ -128,35 +128,41 @@ class Descriptors(Study):
 
 def _agreements(descriptors: Sequence[Descriptor], described: Sequence[Described]) -> list[Agreement]:
     """Of every other descriptor with SSCD, where SSCD is among them."""
-    judge = next((place for place, each in enumerate(descriptors) if isinstance(each, SSCD)), None)
+    judge = next((index for index, each in enumerate(descriptors) if isinstance(each, SSCD)), None)
     if judge is None:
         return []
-    return [agreement(described[judge], each) for place, each in enumerate(described) if place != judge]
+    return [agreement(described[judge], each) for index, each in enumerate(described) if index != judge]
 
 
 def _write(
-    report: Report, name: str, found: list[Detection], described: Sequence[Described], agreements: Sequence[Agreement]
+    report: Report,
+    name: str,
+    detections: list[Detection],
+    described: Sequence[Described],
+    agreements: Sequence[Agreement],
 ) -> None:
     stem = name.lower().replace(" ", "_")
     speeds = [each.images_per_second for each in described]
     rows = [
-        row | {"images_per_second": speed} for each, speed in zip(found, speeds, strict=True) for row in each.rows()
+        row | {"images_per_second": speed}
+        for each, speed in zip(detections, speeds, strict=True)
+        for row in each.rows()
     ]
     if agreements:
         report.table(f"{stem}_agreement", [each.row() for each in agreements])
     report.table(stem, rows)
     write_text(report.folder / f"{stem}.json", json.dumps(rows, indent=1))
-    save_figure(_figure(name, found), report.folder / f"{stem}.png")
+    save_figure(_figure(name, detections), report.folder / f"{stem}.png")
 
 
-def _figure(name: str, found: list[Detection]) -> Any:
+def _figure(name: str, detections: list[Detection]) -> Any:
     names, rates, intervals = [], [], []
-    for place, edit in enumerate(EDITS):
-        for each in found:
+    for index, edit in enumerate(EDITS):
+        for each in detections:
             names.append(f"{edit}: {each.descriptor}")
-            rates.append(each.found_strictly[place] / each.queries)
-            intervals.append(wilson_interval(each.found_strictly[place], each.queries))
-    first = found[0]
+            rates.append(each.found_strictly[index] / each.queries)
+            intervals.append(wilson_interval(each.found_strictly[index], each.queries))
+    first = detections[0]
     return rate_chart(
         rates,
         intervals,
@@ -183,18 +189,18 @@ def _agreements_text(agreements: Sequence[Agreement]) -> str:
     return "\n".join(lines)
 
 
-def _text(name: str, found: list[Detection], described: Sequence[Described]) -> str:
+def _text(name: str, detections: list[Detection], described: Sequence[Described]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    first = found[0]
+    first = detections[0]
     table = Table(
         title=f"{name}: {first.queries:,} copies an edit, searched in {first.references:,} images", title_justify="left"
     )
     columns = ("descriptor", "", *EDITS, "all", "threshold", "false positives", "images/s")
     for column in columns:
         table.add_column(column, justify="left" if column in ("descriptor", "") else "right")
-    for each, own in zip(found, described, strict=True):
+    for each, own in zip(detections, described, strict=True):
         rows = each.rows()
         speed = f"{own.images_per_second:,.0f}"
         table.add_row(each.descriptor, "micro-AP", *(f"{row['micro_ap']:.3f}" for row in rows), "", "", speed)

@@ -143,26 +143,26 @@ def _row(count: int, score: str, of: str, hits: int, n: int, control: float | No
     }
 
 
-def _rp_rows(found: Comparison, count: int) -> Iterator[dict[str, Any]]:
-    score = found.scores["RP"]
-    for of, place in _PAIRS.items():
-        yield _row(count, "RP", of, int(score.counts[place]), score.n, float(controls_of(score)[place]))
+def _rp_rows(compared: Comparison, count: int) -> Iterator[dict[str, Any]]:
+    score = compared.scores["RP"]
+    for of, index in _PAIRS.items():
+        yield _row(count, "RP", of, int(score.counts[index]), score.n, float(controls_of(score)[index]))
 
 
-def _gl_rows(found: Comparison, count: int) -> Iterator[dict[str, Any]]:
-    for (mode, seed), memorized in zip(_TRAININGS, found.memorization, strict=False):
+def _gl_rows(compared: Comparison, count: int) -> Iterator[dict[str, Any]]:
+    for (mode, seed), memorized in zip(_TRAININGS, compared.memorization, strict=False):
         if memorized is not None:
-            yield _row(count, "GL", f"{_MODES[mode]}, seed {seed + 1}", memorized.count, found.n)
+            yield _row(count, "GL", f"{_MODES[mode]}, seed {seed + 1}", memorized.count, compared.n)
 
 
-def _share_rows(found: Mapping[int, Comparison], judge: Judge) -> Iterator[dict[str, Any]]:
+def _share_rows(compared: Mapping[int, Comparison], judge: Judge) -> Iterator[dict[str, Any]]:
     """Samples that are nearer to the whole second set than to the first."""
-    last = found[max(found)]
+    last = compared[max(compared)]
     descriptor = judge.descriptor(last.banks[0].manifest.image_shape)
-    first, second = (descriptor.features(last.banks[place].training_images()) for place in (-1, 0))
-    for count, each in found.items():
-        for place, of in ((0, _TUNED), (2, _SCRATCH), (4, _START)):
-            features = features_of_bank(each.banks[place], descriptor)
+    first, second = (descriptor.features(last.banks[index].training_images()) for index in (-1, 0))
+    for count, each in compared.items():
+        for index, of in ((0, _TUNED), (2, _SCRATCH), (4, _START)):
+            features = features_of_bank(each.banks[index], descriptor)
             nearer = nearest(features, second)[0] > nearest(features, first)[0]
             yield _row(count, "share of the second set", of, int(nearer.sum()), len(nearer))
 
@@ -173,10 +173,10 @@ def _of(rows: Sequence[Mapping[str, Any]], score: str, of: str, **style: Any) ->
     return Curve(of.removesuffix(", seed 1"), places, values, low, high, **style)
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) -> Figure:
-    some, axis = next(iter(found.values())), "images N of the second set"
-    control = [max(row["control"] for row in rows if row["N"] == count and row["score"] == "RP") for count in found]
-    rp = [_of(rows, "RP", of) for of in _PAIRS] + [Curve("highest control", list(found), control, dashed=True)]
+def _chart(rows: Sequence[Mapping[str, Any]], compared: Mapping[int, Comparison]) -> Figure:
+    some, axis = next(iter(compared.values())), "images N of the second set"
+    control = [max(row["control"] for row in rows if row["N"] == count and row["score"] == "RP") for count in compared]
+    rp = [_of(rows, "RP", of) for of in _PAIRS] + [Curve("highest control", list(compared), control, dashed=True)]
     gl = [_of(rows, "GL", f"{kind}, seed 1") for kind in (_TUNED, _SCRATCH)]
     share = [_of(rows, "share of the second set", of, dashed=of == _START) for of in (_TUNED, _SCRATCH, _START)]
     panels = [
@@ -191,22 +191,22 @@ def _chart(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) -
     return line_chart(panels, "Attention layers fine-tuned on N images, and training from scratch", condition)
 
 
-def _grid(found: Mapping[int, Comparison]) -> Figure:
-    banks = {_START: next(iter(found.values())).banks[-1]}
-    for place, kind in ((0, "tuned"), (2, "scratch")):
-        banks |= {f"{kind} {count:,}": each.banks[place] for count, each in found.items()}
+def _grid(compared: Mapping[int, Comparison]) -> Figure:
+    banks = {_START: next(iter(compared.values())).banks[-1]}
+    for index, kind in ((0, "tuned"), (2, "scratch")):
+        banks |= {f"{kind} {count:,}": each.banks[index] for count, each in compared.items()}
     images = torch.stack([bank.images[:_GRID_ROWS] for bank in banks.values()], dim=1)
     seeds = [f"noise {seed}" for seed in banks[_START].seeds[:_GRID_ROWS].tolist()]
     return image_grid(images, list(banks), seeds, "What they draw", "one row a noise, one column a model and its N")
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Comparison]) -> Iterator[str]:
-    some = next(iter(found.values()))
+def _lines(rows: Sequence[Mapping[str, Any]], compared: Mapping[int, Comparison]) -> Iterator[str]:
+    some = next(iter(compared.values()))
     yield (
         f"Attention layers fine-tuned on N images, against training from scratch; {some.descriptor['name']} > "
         f"{some.threshold:g}, n = {some.n:,} noises; in brackets Wilson 95 % intervals; control: shuffled noises"
     )
-    for count in found:
+    for count in compared:
         yield ""
         yield f"N = {count:,}"
         for row in rows:

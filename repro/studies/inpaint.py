@@ -176,24 +176,24 @@ def _truths(bank: Bank, problem: _Problem, seeds: Sequence[int]) -> Tensor:
     return PosteriorSampler(DPMSolver(), problem.mask(), data, problem.observation).truths(seeds)
 
 
-def _pair_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
-    score, rows = found.scores["RP"], []
+def _pair_rows(compared: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
+    score, rows = compared.scores["RP"], []
     for kind, (i, j) in kinds.pairs:
-        row = {"problem": problem.name, "first": found.names[i], "second": found.names[j], "class": kind}
+        row = {"problem": problem.name, "first": compared.names[i], "second": compared.names[j], "class": kind}
         rows.append(row | rate_cells(score, i, j))
     return rows
 
 
-def _class_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
+def _class_rows(compared: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
     """RP of each class, its pairs pooled, and how far the classes' own pairs are above those between them."""
-    score = found.scores["RP"]
+    score = compared.scores["RP"]
     ahead, error = _difference(score, kinds)
     rows = []
     for kind in (UNET, TRANSFORMER, BETWEEN):
-        places = [place for named, place in kinds.pairs if named == kind]
+        places = [pair for named, pair in kinds.pairs if named == kind]
         n = score.n * len(places)
-        hits = sum(int(score.counts[place]) for place in places)
-        controls = sum(round(float(controls_of(score)[place]) * score.n) for place in places)
+        hits = sum(int(score.counts[pair]) for pair in places)
+        controls = sum(round(float(controls_of(score)[pair]) * score.n) for pair in places)
         low, high = wilson_interval(hits, n)
         row = {"problem": problem.name, "title": problem.title, "class": kind, "pairs": len(places), "n": n}
         row |= {"rp": hits / n, "low": low, "high": high, "control": controls / n}
@@ -205,28 +205,31 @@ def _difference(score: PairCounts, kinds: _Kinds) -> tuple[float, float]:
     """Mean RP of pairs within a class minus that of pairs between them, and its standard error over the noises."""
     within: list[Any] = []
     between: list[Any] = []
-    for kind, place in kinds.pairs:
-        (between if kind == BETWEEN else within).append(score.outcomes[place].matches)
+    for kind, pair in kinds.pairs:
+        (between if kind == BETWEEN else within).append(score.outcomes[pair].matches)
     each = np.mean(within, axis=0) - np.mean(between, axis=0)
     return float(each.mean()), float(each.std() / len(each) ** 0.5)
 
 
-def _restored_rows(found: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
+def _restored_rows(compared: Comparison, problem: _Problem, kinds: _Kinds) -> list[dict[str, Any]]:
     """How near each system comes to the truth and its measurements."""
     if problem.side is None:
         return []
-    score, last, rows = found.scores["RP"], len(found.names) - 1, []
-    psnr, residual = (found.values[name].values[:, last] for name in ("PeakSignalNoiseRatio", "Residual"))
-    for place, name in enumerate(kinds.systems):
-        row = {"problem": problem.name, "system": name, "psnr": float(psnr[place]), "residual": float(residual[place])}
-        rows.append(row | rate_cells(score, place, last, "truth"))
+    score, last, rows = compared.scores["RP"], len(compared.names) - 1, []
+    psnr, residual = (compared.values[name].values[:, last] for name in ("PeakSignalNoiseRatio", "Residual"))
+    for index, name in enumerate(kinds.systems):
+        row = {"problem": problem.name, "system": name, "psnr": float(psnr[index]), "residual": float(residual[index])}
+        rows.append(row | rate_cells(score, index, last, "truth"))
     return rows
 
 
-def _lines(classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]], found: Comparison) -> Iterator[str]:
+def _lines(
+    classes: Sequence[dict[str, Any]], restored: Sequence[dict[str, Any]], compared: Comparison
+) -> Iterator[str]:
     yield (
-        f"Images alike from the same noise: {found.descriptor['name']} > {found.threshold:g}, n = {found.n:,} noises; "
-        "in brackets Wilson 95 % intervals, the pairs of a class pooled as if independent; control: shuffled noises"
+        f"Images alike from the same noise: {compared.descriptor['name']} > {compared.threshold:g}, "
+        f"n = {compared.n:,} noises; in brackets Wilson 95 % intervals, the pairs of a class "
+        "pooled as if independent; control: shuffled noises"
     )
     for row in classes:
         if row["class"] == UNET:
@@ -262,10 +265,10 @@ def _chart(classes: Sequence[dict[str, Any]]) -> Figure:
     )
 
 
-def _pictures(found: Comparison, problem: _Problem, kinds: _Kinds) -> Iterator[Figure]:
-    names, score = kinds.systems, found.scores["RP"]
-    seeds = found.banks[0].seeds[:_GRID_ROWS].tolist()
-    columns = {name: bank.images[: len(seeds)] for name, bank in zip(found.names, found.banks, strict=True)}
+def _pictures(compared: Comparison, problem: _Problem, kinds: _Kinds) -> Iterator[Figure]:
+    names, score = kinds.systems, compared.scores["RP"]
+    seeds = compared.banks[0].seeds[:_GRID_ROWS].tolist()
+    columns = {name: bank.images[: len(seeds)] for name, bank in zip(compared.names, compared.banks, strict=True)}
     truth = columns.pop(_TRUTH, None)
     if truth is not None:
         seen = to_uint8(problem.mask()(to_float(truth)))
@@ -273,7 +276,7 @@ def _pictures(found: Comparison, problem: _Problem, kinds: _Kinds) -> Iterator[F
     images, rows = torch.stack([*columns.values()], dim=1), [f"noise {seed}" for seed in seeds]
     yield image_grid(images, list(columns), rows, problem.title, "one row a noise, one column a system")
     condition = (
-        f"{found.descriptor['name']} > {found.threshold:g}, n = {score.n:,}; below the diagonal: shuffled noises"
+        f"{compared.descriptor['name']} > {compared.threshold:g}, n = {score.n:,}; below the diagonal: shuffled noises"
     )
     shown, control = (rates[: len(names), : len(names)] for rates in (score.rates, controls_of(score)))
     yield heat_map(shown, names, f"RP, {problem.title}", condition, control)

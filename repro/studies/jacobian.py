@@ -108,8 +108,8 @@ def _ranks(system: _System, size: _Size) -> Mapping[str, Any]:
     """Ranks of one system at every step."""
     denoiser, rows = _denoiser(system), []
     for step in _steps(denoiser, size):
-        found = spectrum(denoiser, step.x_t, step.t, chunk=size.chunk)
-        rows.append({"ratio": found.ratio, "ranks": found.rank.tolist(), "trace": found.trace.mean().item()})
+        measured = spectrum(denoiser, step.x_t, step.t, chunk=size.chunk)
+        rows.append({"ratio": measured.ratio, "ranks": measured.rank.tolist(), "trace": measured.trace.mean().item()})
     return {"levels": rows}
 
 

@@ -134,16 +134,16 @@ def _plane(run: Trained, corners: Measured, scale: Scale) -> Mapping[str, Any]:
     }
 
 
-def _map(found: Mapping[str, Any]) -> RegionMap:
-    return RegionMap(_tensor(found["regions"]), _tensor(found["similarity"]), found["threshold"])
+def _map(measured: Mapping[str, Any]) -> RegionMap:
+    return RegionMap(_tensor(measured["regions"]), _tensor(measured["similarity"]), measured["threshold"])
 
 
 def _tensor(values: Any) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-def _row(name: str, found: RegionMap, slopes: np.ndarray) -> dict[str, Any]:
-    shares = dict(zip(("corner_1", "corner_2", "corner_3", "none"), found.shares, strict=True))
+def _row(name: str, region: RegionMap, slopes: np.ndarray) -> dict[str, Any]:
+    shares = dict(zip(("corner_1", "corner_2", "corner_3", "none"), region.shares, strict=True))
     steep = {"slope_median": np.median(slopes), "slope_95": np.quantile(slopes, 0.95), "slope_highest": slopes.max()}
     return {"system": name, **shares, **{key: float(value) for key, value in steep.items()}, "points": slopes.size}
 

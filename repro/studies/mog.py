@@ -63,9 +63,9 @@ class Mog(Study):
         """``mog.csv`` with the score error for each d and N, ``samples.csv``, and the figure."""
         errors = {rank: {count: each.read() for count, each in part.errors.items()} for rank, part in parts.items()}
         rows = [
-            {"d": rank, "N": count, "score_error": found["score_error"], "n": found["samples"]}
+            {"d": rank, "N": count, "score_error": measured["score_error"], "n": measured["samples"]}
             for rank, counts in errors.items()
-            for count, found in counts.items()
+            for count, measured in counts.items()
         ]
         samples = [_agreement(rank, max(part.errors), part.drawn, part.exact) for rank, part in parts.items()]
         report.table("mog", rows)
@@ -148,8 +148,8 @@ def _agreement(rank: int, count: int, trained_bank: Drawn, exact_bank: Drawn) ->
     }
 
 
-def _relative(given: Tensor, right: Tensor) -> float:
-    return ((given - right).norm(dim=1) / right.norm(dim=1)).median().item()
+def _relative(answer: Tensor, right: Tensor) -> float:
+    return ((answer - right).norm(dim=1) / right.norm(dim=1)).median().item()
 
 
 def _lines(errors: Mapping[int, Mapping[int, Any]], samples: Sequence[Mapping[str, Any]]) -> Iterator[str]:

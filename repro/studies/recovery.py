@@ -134,19 +134,19 @@ def _trainings(plan: Plan, size: _Size, system: _System) -> dict[str, _Part]:
     return {role: parts[role] for role in roles}
 
 
-def _rows(name: str, found: Comparison) -> list[dict[str, Any]]:
+def _rows(name: str, compared: Comparison) -> list[dict[str, Any]]:
     """The teacher with each of the others: RP and MAE with intervals and shuffled noises, and GL on its own images."""
     rows = []
-    for other, role in enumerate(found.names[1:], 1):
+    for other, role in enumerate(compared.names[1:], 1):
         row: dict[str, Any] = {"system": name, "with": role}
         for key in ("RP", "MAE"):
-            score, label = found.scores[key], key.lower()
+            score, label = compared.scores[key], key.lower()
             low, high = score.interval(0, other)
             row |= {label: float(score.rates[0, other]), f"{label}_low": low, f"{label}_high": high}
             row[f"{label}_control"] = float(controls_of(score)[0, other])
-        test = None if role == _STUDENT else found.paired_test(_TEACHER, _STUDENT, role)
-        memory = found.memorization[other]
-        row |= {"n": found.n, "p_value_to_student": test and test.p_value}
+        test = None if role == _STUDENT else compared.paired_test(_TEACHER, _STUDENT, role)
+        memory = compared.memorization[other]
+        row |= {"n": compared.n, "p_value_to_student": test and test.p_value}
         rows.append(row | {"images": memory and memory.train_size, "gl": memory and memory.rate})
     return rows
 
@@ -173,7 +173,7 @@ def _chart(rows: list[dict[str, Any]]) -> Figure:
     )
 
 
-def _grid(name: str, found: Comparison) -> Figure:
-    images = torch.stack([bank.images[:8] for bank in found.banks], dim=1)
-    seeds = [str(seed) for seed in found.banks[0].seeds[:8].tolist()]
-    return image_grid(images, found.names, seeds, name, "one row a noise, one column a training")
+def _grid(name: str, compared: Comparison) -> Figure:
+    images = torch.stack([bank.images[:8] for bank in compared.banks], dim=1)
+    seeds = [str(seed) for seed in compared.banks[0].seeds[:8].tolist()]
+    return image_grid(images, compared.names, seeds, name, "one row a noise, one column a training")

@@ -116,14 +116,14 @@ class Regimes(Study):
 
     def report(self, report: Report, parts: dict[int, dict[str, Part]]) -> None:
         """``regimes.csv`` with RP and MAE of every pair at each N, ``memorization.csv`` with GL, and the figure."""
-        found, scale = {}, report.scale
+        compared, scale = {}, report.scale
         for count, systems in parts.items():
             train = scale.build_data(subset=count).images()
-            found[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
-            report.comparison(f"results_n{count}", found[count], figures=False)
-        first, trained = found[min(found)], [name for name in parts[min(parts)] if name != OPTIMUM]
-        pairs = [row for count, each in found.items() for row in _pair_rows(count, each)]
-        copies = [row for count, each in found.items() for row in _copy_rows(count, each)]
+            compared[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
+            report.comparison(f"results_n{count}", compared[count], figures=False)
+        first, trained = compared[min(compared)], [name for name in parts[min(parts)] if name != OPTIMUM]
+        pairs = [row for count, each in compared.items() for row in _pair_rows(count, each)]
+        copies = [row for count, each in compared.items() for row in _copy_rows(count, each)]
         report.table("regimes", pairs, first)
         report.table("memorization", copies, first)
         condition = f"{first.descriptor['name']} > {first.threshold:g}, n = {first.n:,} noises, 95 % intervals"
@@ -131,20 +131,20 @@ class Regimes(Study):
         values = {f"rp/{row['first']}_{row['second']}_n{row['N']}": row["rp"] for row in pairs}
         values |= {f"gl/{row['system']}_n{row['N']}": row["gl"] for row in copies}
         chart = line_chart(_panels(trained, [*parts], pairs, copies), title, condition)
-        report.figure([chart], [_grid(found)], values=values)
+        report.figure([chart], [_grid(compared)], values=values)
         report.text(f"RP, MAE and GL on {condition}", "", _text(trained, [*parts], pairs, copies))
 
 
-def _pair_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
-    rp, mae = found.scores["RP"], found.scores["MAE"]
+def _pair_rows(count: int, compared: Comparison) -> Iterator[dict[str, Any]]:
+    rp, mae = compared.scores["RP"], compared.scores["MAE"]
     for one, other in rp.pairs():
-        row = {"N": count, "first": found.names[one], "second": found.names[other], **rate_cells(rp, one, other)}
+        row = {"N": count, "first": compared.names[one], "second": compared.names[other], **rate_cells(rp, one, other)}
         likeness = {"mae": mae.rates, "mae_control": controls_of(mae)}
         yield row | {key: float(rates[one, other]) for key, rates in likeness.items()}
 
 
-def _copy_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
-    for name, each in zip(found.names, found.memorization, strict=True):
+def _copy_rows(count: int, compared: Comparison) -> Iterator[dict[str, Any]]:
+    for name, each in zip(compared.names, compared.memorization, strict=True):
         if each is None:
             continue
         cells = counted(each.count, len(each.copies))
@@ -154,7 +154,7 @@ def _copy_rows(count: int, found: Comparison) -> Iterator[dict[str, Any]]:
             "gl": cells["rate"],
             "low": cells["low"],
             "high": cells["high"],
-            "n": found.n,
+            "n": compared.n,
         }
 
 
@@ -195,13 +195,13 @@ def _panels(
     ]
 
 
-def _grid(found: Mapping[int, Comparison]) -> Figure:
+def _grid(compared: Mapping[int, Comparison]) -> Figure:
     """Images of the same noises at the smallest, a middle and the largest N."""
-    counts = [[*found][place] for place in (0, len(found) // 2, -1)]
+    counts = [[*compared][index] for index in (0, len(compared) // 2, -1)]
     banks = [
         (f"{name}, N = {count:,}", bank)
         for count in counts
-        for name, bank in zip(found[count].names, found[count].banks, strict=True)
+        for name, bank in zip(compared[count].names, compared[count].banks, strict=True)
     ]
     images = torch.stack([bank.images[:_GRID_ROWS] for _, bank in banks], dim=1)
     seeds = [str(seed) for seed in banks[0][1].seeds[:_GRID_ROWS].tolist()]

@@ -74,11 +74,11 @@ def facts_of(bank: Bank, run: Trained | None, drawn: Drawn | Path, folder: Path)
 
 def _classes(settings: Mapping[str, Any]) -> dict[str, str]:
     """The outermost class under each argument's name."""
-    found: dict[str, str] = {}
+    classes: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, str):
-            found.setdefault(key.rpartition(".")[2], value)
-    return found
+            classes.setdefault(key.rpartition(".")[2], value)
+    return classes
 
 
 def _sampler(record: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _parameters(record: Mapping[str, Any]) -> int | None:
 def _network(record: Any) -> Mapping[str, Any] | None:
     if not isinstance(record, Mapping) or record.get("group") == "networks":
         return record if isinstance(record, Mapping) else None
-    return next((found for value in record.values() if (found := _network(value)) is not None), None)
+    return next((network for value in record.values() if (network := _network(value)) is not None), None)
 
 
 def _of_run(run: Path, key: str) -> Any:
@@ -113,25 +113,25 @@ def _seconds(folder: Path, job: str | None) -> float | None:
     return None
 
 
-def system_rows(found: Comparison, facts: Sequence[Facts]) -> list[dict[str, Any]]:
+def system_rows(compared: Comparison, facts: Sequence[Facts]) -> list[dict[str, Any]]:
     """One row a system: its facts, and RP, its control, MAE and GL.
 
     RP and MAE are means over the other systems; the lowest and the highest RP stand with the other system's name and
     the Wilson interval.
     """
-    rp, mae, rows = found.scores["RP"], found.scores["MAE"], []
-    for place, (name, known) in enumerate(zip(found.names, facts, strict=True)):
-        others = [other for other in range(len(found.names)) if other != place]
-        low, high = (pick(others, key=lambda other: rp.rates[place, other]) for pick in (min, max))
-        memorized = found.memorization[place]
+    rp, mae, rows = compared.scores["RP"], compared.scores["MAE"], []
+    for index, (name, known) in enumerate(zip(compared.names, facts, strict=True)):
+        others = [other for other in range(len(compared.names)) if other != index]
+        low, high = (pick(others, key=lambda other: rp.rates[index, other]) for pick in (min, max))
+        memorized = compared.memorization[index]
         rows.append(
             {"system": name}
             | vars(known)
-            | {"n": rp.n, "rp_mean": float(np.mean(rp.rates[place, others]))}
-            | _end("rp_lowest", rp, place, low, found.names[low])
-            | _end("rp_highest", rp, place, high, found.names[high])
-            | {"rp_control_highest": None if rp.control_rates is None else float(rp.control_rates[place, others].max())}
-            | {"mae_mean": float(np.mean(mae.rates[place, others]))}
+            | {"n": rp.n, "rp_mean": float(np.mean(rp.rates[index, others]))}
+            | _end("rp_lowest", rp, index, low, compared.names[low])
+            | _end("rp_highest", rp, index, high, compared.names[high])
+            | {"rp_control_highest": None if rp.control_rates is None else float(rp.control_rates[index, others].max())}
+            | {"mae_mean": float(np.mean(mae.rates[index, others]))}
             | {"gl": None if memorized is None else memorized.rate}
         )
     return rows
@@ -143,15 +143,14 @@ def _end(key: str, score: Any, first: int, second: int, name: str) -> dict[str, 
     return {key: count / score.n, f"{key}_with": name, f"{key}_from": low, f"{key}_to": high}
 
 
-def as_text(found: Comparison, rows: Sequence[Mapping[str, Any]]) -> str:
+def as_text(compared: Comparison, rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table for a terminal of any width, with what they were measured with."""
     from rich.console import Console
     from rich.table import Table
 
     control = max((row["rp_control_highest"] for row in rows if row["rp_control_highest"] is not None), default=None)
-    title = (
-        f"Images alike from the same noise: {found.descriptor['name']} > {found.threshold:g}, n = {found.n:,} noises"
-    )
+    judged = f"{compared.descriptor['name']} > {compared.threshold:g}, n = {compared.n:,} noises"
+    title = f"Images alike from the same noise: {judged}"
     table = Table(title=title, title_justify="left")
     heads = (
         "system",

@@ -67,22 +67,22 @@ def _losses_of(run: Trained) -> Mapping[str, Any]:
     """Losses of one training and of the optimum of its images, level by level."""
     module = load_training(run.run)
     data = rebuild(module.model.data_record)
-    found = list(losses_by_level(module, optimum_of(module, data), data, _LEVELS, _IMAGES))
-    trained, optimal = (sum(getattr(each, key) for each in found) / _LEVELS for key in ("trained", "optimal"))
-    return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in found]}
+    levels = list(losses_by_level(module, optimum_of(module, data), data, _LEVELS, _IMAGES))
+    trained, optimal = (sum(getattr(each, key) for each in levels) / _LEVELS for key in ("trained", "optimal"))
+    return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in levels]}
 
 
 _SUBTITLE = "RP with what the optimum draws; losses of the averaged weights on training images at fixed noises"
 
 
-def _losses(found: Mapping[str, Any]) -> dict[str, Any]:
+def _losses(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Losses over all levels, and the part by which the trained one is larger, over all and in the worst level."""
-    excess = [each["trained"] / each["optimal"] - 1 for each in found["levels"]]
+    excess = [each["trained"] / each["optimal"] - 1 for each in measured["levels"]]
     return {
-        "trained_loss": found["trained"],
-        "optimal_loss": found["optimal"],
-        "excess": found["trained"] / found["optimal"] - 1,
-        "largest_gap": max(each["trained"] - each["optimal"] for each in found["levels"]),
+        "trained_loss": measured["trained"],
+        "optimal_loss": measured["optimal"],
+        "excess": measured["trained"] / measured["optimal"] - 1,
+        "largest_gap": max(each["trained"] - each["optimal"] for each in measured["levels"]),
         "levels_within_tenth": sum(each <= 0.1 for each in excess),
         "levels": len(excess),
     }

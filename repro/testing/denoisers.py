@@ -37,8 +37,8 @@ def check_denoiser(denoiser: Denoiser, labels: Tensor | None = None, batch_toler
             assert x_0.shape == x_t.shape, f"{name}: x_0 is {tuple(x_0.shape)} for images {tuple(x_t.shape)}"
             assert bool(x_0.isfinite().all()), f"{name}: x_0 is not finite at time {t:g}"
             for dtype in (torch.float64, torch.float32):
-                given = denoiser.denoise(x_t.to(dtype), t, labels).dtype
-                assert given == dtype, f"{name}: x_0 is {given} for images of {dtype}"
+                dtype_of_answer = denoiser.denoise(x_t.to(dtype), t, labels).dtype
+                assert dtype_of_answer == dtype, f"{name}: x_0 is {dtype_of_answer} for images of {dtype}"
             _close(denoiser.denoise(x_t, t, labels), x_0, 0, f"{name}: two calls differ")
             _close(denoiser.denoise(x_t, t.expand(5), labels), x_0, 1e-6, f"{name}: t of shape () and (B,) differ")
             eps = (x_t - alpha * x_0) / sigma
@@ -50,7 +50,7 @@ def check_denoiser(denoiser: Denoiser, labels: Tensor | None = None, batch_toler
             _close(alone, x_0, batch_tolerance, f"{name}: an image depends on its batch mates")
 
 
-def _close(given: Tensor, right: Tensor, tolerance: float, message: str) -> None:
-    error = (given - right).abs().max().item()
+def _close(answer: Tensor, right: Tensor, tolerance: float, message: str) -> None:
+    error = (answer - right).abs().max().item()
     limit = tolerance * (1 + right.abs().max().item())
     assert error <= limit, f"{message}: largest difference {error:.1e}, allowed {limit:.1e}"

@@ -37,16 +37,18 @@ class WithoutWaiting(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
-        here = [tensor for tensor in tensors if tensor.device.type == "cpu" and tensor.ndim]
+        on_device = [tensor for tensor in tensors if tensor.device.type != "cpu"]
+        on_host = [tensor for tensor in tensors if tensor.device.type == "cpu" and tensor.ndim]
         packet = func.overloadpacket
-        assert not (there and packet in _WAITS), f"the host waits for the device: {_WAITS[packet]}"
+        assert not (on_device and packet in _WAITS), f"the host waits for the device: {_WAITS[packet]}"
         to = kwargs.get("device")
         if packet in (_aten._to_copy, _aten.copy_):
-            moves = (here and (there or (to is not None and torch.device(to).type != "cpu"))) or (
-                there and to is not None and torch.device(to).type == "cpu"
+            moves = (on_host and (on_device or (to is not None and torch.device(to).type != "cpu"))) or (
+                on_device and to is not None and torch.device(to).type == "cpu"
             )
             assert not moves, "the host waits for the device: a copy between pageable memory and the device"
         else:
-            assert not (there and here), f"{func}: a tensor of shape {tuple(here[0].shape)} was left on the CPU"
+            assert not (on_device and on_host), (
+                f"{func}: a tensor of shape {tuple(on_host[0].shape)} was left on the CPU"
+            )
         return func(*args, **kwargs)

@@ -48,8 +48,8 @@ def check_format(name: str, path: Path, others: Iterable[Path], **options: Any) 
     _check_model(name, imported)
     again = import_file(path, name, **options).model
     assert again.fingerprint() == imported.model.fingerprint(), f"{name} reads one file in two ways"
-    given = imported.file.assumed | options
-    settled = import_file(path, name, **given)
+    options_used = imported.file.assumed | options
+    settled = import_file(path, name, **options_used)
     assert not settled.file.assumed, f"{name} still assumes {settled.file.assumed} when it is told"
     assert settled.model.fingerprint() == again.fingerprint(), f"{name}: what it assumes is not what it says"
     return imported

@@ -61,10 +61,10 @@ def _check_derivatives(kernel: Kernel, t: torch.Tensor) -> None:
         ("log_alpha_dot", kernel.log_alpha, kernel.log_alpha_dot),
         ("sigma_dot", kernel.sigma, kernel.sigma_dot),
     ):
-        here = function(t)
-        sides = torch.stack([(function(t + h) - here) / h, (here - function(t - h)) / h])
-        given, low, high = derivative(t), sides.amin(0), sides.amax(0)
-        outside = torch.maximum(low - given, given - high).clamp(min=0)
+        value = function(t)
+        sides = torch.stack([(function(t + h) - value) / h, (value - function(t - h)) / h])
+        slope, low, high = derivative(t), sides.amin(0), sides.amax(0)
+        outside = torch.maximum(low - slope, slope - high).clamp(min=0)
         error = (outside / (sides.abs().amax(0) + 1e-4 * sides.abs().max() + 1e-12)).max().item()
         assert error < 1e-4, f"{name}: {label} differs from the one-sided differences by {error:.1e} of itself"
 

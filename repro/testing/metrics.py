@@ -80,8 +80,8 @@ def check_batches(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
             value = batched(*batch)
             alone = _filled(metric, batch)
             assert _same(value, alone.compute()), f"forward gives {value} on a batch whose counts are {alone.counts()}"
-        found = _plain(batched.counts())
-        assert found == whole, f"batches of {size} count {found}, one batch {whole}"
+        counts = _plain(batched.counts())
+        assert counts == whole, f"batches of {size} count {counts}, one batch {whole}"
         assert _same(batched.compute(), _filled(metric, inputs).compute()), f"batches of {size} change the value"
         if isinstance(metric, RateMetric):
             assert float(batched.compute()) == whole[0] / whole[1], "compute is not the ratio of the counts"
@@ -95,8 +95,8 @@ def check_seeds(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     repeated = metric.clone()
     for part in order.split(11):
         repeated.update(*[item[part] for item in inputs], seeds=part + 100)
-    found = _plain(repeated.counts())
-    assert found == whole, f"with every seed three times it counts {found}, once {whole}"
+    counts = _plain(repeated.counts())
+    assert counts == whole, f"with every seed three times it counts {counts}, once {whole}"
 
 
 def check_conflict(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
@@ -116,8 +116,8 @@ def check_lifecycle(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     filled = metric.clone()
     filled.update(*inputs, seeds=range(len(inputs[0])))
     for copy in (filled.clone(), pickle.loads(pickle.dumps(filled))):
-        found = _plain(copy.counts())
-        assert found == whole, f"a copy counts {found}, the original {whole}"
+        counted = _plain(copy.counts())
+        assert counted == whole, f"a copy counts {counted}, the original {whole}"
     hits, total = (torch.as_tensor(counts, dtype=torch.float64) for counts in whole)
     low, high = filled.intervals().unbind(-1)
     rates = (hits / total)[(hits * 0 + total) > 0]
@@ -130,8 +130,8 @@ def check_lifecycle(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
     assert not list(filled.parameters()), "a metric has no parameters"
     filled.reset()
     filled.update(*[item[:1] for item in inputs], seeds=[0])
-    found, alone = _plain(filled.counts()), _counts(metric, [item[:1] for item in inputs])
-    assert found == alone, f"after a reset one sample counts {found}, alone {alone}: something was left behind"
+    counted, alone = _plain(filled.counts()), _counts(metric, [item[:1] for item in inputs])
+    assert counted == alone, f"after a reset one sample counts {counted}, alone {alone}: something was left behind"
 
 
 def check_processes(metrics: Mapping[str, tuple[Metric, Sequence[Tensor]]], world_size: int) -> None:
@@ -159,9 +159,9 @@ def check_processes(metrics: Mapping[str, tuple[Metric, Sequence[Tensor]]], worl
         for rank, answer in enumerate(answers):
             assert answer["world_size"] == world_size, f"process {rank} saw {answer['world_size']} processes"
             for way in ("padded", "uneven", "one has all", "no seeds"):
-                found = answer[name][way]
-                assert found == whole, (
-                    f"{name}, {way}: process {rank} of {world_size} counts {found}, one alone {whole}"
+                counts = answer[name][way]
+                assert counts == whole, (
+                    f"{name}, {way}: process {rank} of {world_size} counts {counts}, one alone {whole}"
                 )
             assert answer[name]["local"] < len(inputs[0]), f"{name}: process {rank} saw every sample; nothing was split"
 
@@ -182,8 +182,8 @@ def check_set_metric(metric: SetMetric, inputs: tuple[Tensor, Tensor]) -> None:
         fresh = metric.clone()
         for rows, seeds in parts:
             fresh.update(*[item[rows] for item in inputs], seeds=seeds)
-        found = float(fresh.compute())
-        assert abs(found - whole) <= 1e-9 * max(1, abs(whole)), f"{way}: distance {found}, of whole sets {whole}"
+        value = float(fresh.compute())
+        assert abs(value - whole) <= 1e-9 * max(1, abs(whole)), f"{way}: distance {value}, of whole sets {whole}"
     filled = _filled(metric, inputs)
     for copy in (filled.clone(), pickle.loads(pickle.dumps(filled))):
         assert float(copy.compute()) == whole, "a copy has another distance"
@@ -245,7 +245,7 @@ def _process(rank: int, world_size: int, folder: str) -> None:
             rows = torch.arange(len(inputs[0]))
             sampler = DistributedSamplerWrapper(SequentialSampler(rows), world_size, rank, shuffle=False)
             padded = torch.tensor(list(sampler))
-            cuts = [len(rows) * (place + 1) ** 2 // world_size**2 for place in range(world_size - 1)]
+            cuts = [len(rows) * (number + 1) ** 2 // world_size**2 for number in range(world_size - 1)]
             uneven = rows.tensor_split(cuts)[rank]
             answer[name] = {
                 "local": len(padded),

@@ -163,7 +163,7 @@ def check_attention(build: Callable[[], nn.Module], noise_levels: Sequence[float
 
 
 @contextlib.contextmanager
-def _attention_calls(network: nn.Module, found: set[str]) -> Iterator[None]:
+def _attention_calls(network: nn.Module, called: set[str]) -> Iterator[None]:
     """Adds the names of the modules that attend meanwhile."""
     running, hooks, attend = [""], [], F.scaled_dot_product_attention
 
@@ -175,7 +175,7 @@ def _attention_calls(network: nn.Module, found: set[str]) -> Iterator[None]:
         hooks.append(module.register_forward_hook(left))
 
     def seen(*arguments: Any, **options: Any) -> Tensor:
-        found.add(running[-1])
+        called.add(running[-1])
         return attend(*arguments, **options)
 
     try:
@@ -271,8 +271,8 @@ def _assert_rows_differ(outputs: Tensor, cause: str) -> None:
     assert gaps.min() > 1e-5 * rows.norm(dim=1).max(), f"two different {cause} give the same output"
 
 
-def _assert_close(given: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
-    error = (given - expected).abs().max() / expected.abs().max()
+def _assert_close(answer: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    error = (answer - expected).abs().max() / expected.abs().max()
     assert error < tolerance, f"{message}: relative error {error:.1e}, at most {tolerance:.0e} is allowed"
 
 

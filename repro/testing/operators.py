@@ -48,8 +48,8 @@ def _check_linear(operator: Operator, x: torch.Tensor, y: torch.Tensor, generato
     apart = 2 * y - 3 * operator(other)
     assert torch.allclose(together, apart, rtol=1e-9, atol=1e-9), f"{name} is not linear"
     w = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-    there, back = (y * w).sum(), (x * operator.adjoint(w, shape)).sum()
-    assert abs(there - back) <= 1e-9 * max(abs(there), 1), f"{name}: <Ax, y> is {there:.9g}, <x, A'y> is {back:.9g}"
+    forth, back = (y * w).sum(), (x * operator.adjoint(w, shape)).sum()
+    assert abs(forth - back) <= 1e-9 * max(abs(forth), 1), f"{name}: <Ax, y> is {forth:.9g}, <x, A'y> is {back:.9g}"
     projected = operator.project(other, y)
     worst = (operator(projected) - y).abs().max().item()
     assert worst < 1e-4, f"{name}: projected images miss their measurements by {worst:.3g}"

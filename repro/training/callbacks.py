@@ -87,11 +87,11 @@ class RunCheckpoint(ModelCheckpoint):
             self._heed(trainer)
 
     def _heed(self, trainer: L.Trainer) -> None:
-        wish = _STOP if signals.pending() else _SAVE if self._is_late() else _GO_ON
-        wish = _largest(trainer, wish)
-        if wish != _GO_ON and self._last_global_step_saved != trainer.global_step:
+        decision = _STOP if signals.pending() else _SAVE if self._is_late() else _GO_ON
+        decision = _largest(trainer, decision)
+        if decision != _GO_ON and self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-        if wish == _STOP:
+        if decision == _STOP:
             raise signals.Interrupted(signals.pending() or signal.SIGTERM)
 
     def _is_late(self) -> bool:
@@ -128,16 +128,16 @@ class RunCheckpoint(ModelCheckpoint):
         signals.release()
 
 
-def _largest(trainer: L.Trainer, wish: int) -> int:
+def _largest(trainer: L.Trainer, decision: int) -> int:
     """The largest wish of all processes, so that they save and stop at the same step.
 
     It is asked for where reading it costs nothing: on a processor after every step, else after those that are logged.
     """
     if trainer.world_size == 1:
-        return wish
+        return decision
     if trainer.strategy.root_device.type != "cpu" and trainer.global_step % trainer.log_every_n_steps:
         return _GO_ON
-    wishes = torch.tensor(float(wish), device=trainer.strategy.root_device)
+    wishes = torch.tensor(float(decision), device=trainer.strategy.root_device)
     return int(trainer.strategy.reduce(wishes, reduce_op="max"))
 
 

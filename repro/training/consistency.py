@@ -177,8 +177,8 @@ class ConsistencyModule(LossModule):
         x_0 = to_float(images)
         eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(batch_idx)).to(x_0)
         t, s = self.pairs(torch.arange(len(x_0), device=x_0.device) * (self.levels_now - 1) // len(x_0))
-        given = labels if self.num_classes else None
-        loss = self.loss_at(self.average, self.average, x_0, eps, t, s, given).mean()
+        classes = labels if self.num_classes else None
+        loss = self.loss_at(self.average, self.average, x_0, eps, t, s, classes).mean()
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(images))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -120,8 +120,8 @@ def losses_by_level(
         for first in range(0, len(chosen), _BATCH):
             part = slice(first, first + _BATCH)
             x_0, eps = to_float(chosen[part]).to(device), noise[part].to(device)
-            given = (x_0, eps, t.to(device), None if labels is None else labels[part])
-            trained = module.loss_at(module.average, *given).double()
-            losses.append(torch.stack([trained, optimal_loss(optimum, module.trained.parameterization, *given)]))
+            draws = (x_0, eps, t.to(device), None if labels is None else labels[part])
+            trained = module.loss_at(module.average, *draws).double()
+            losses.append(torch.stack([trained, optimal_loss(optimum, module.trained.parameterization, *draws)]))
         means = torch.cat(losses, 1).mean(1).tolist()
         yield LevelLoss(kernel.ratio(t.double()).item(), *means)

@@ -46,7 +46,7 @@ _QUANTA = (
 )
 
 
-def checked(given: Mapping[str, float] | None) -> dict[str, float]:
+def checked(options: Mapping[str, float] | None) -> dict[str, float]:
     """:data:`DEFAULTS` with some of them replaced.
 
     Raises:
@@ -56,14 +56,14 @@ def checked(given: Mapping[str, float] | None) -> dict[str, float]:
         >>> checked({"flip": 0.0})["flip"]
         0.0
     """
-    for name, value in (given or {}).items():
+    for name, value in (options or {}).items():
         if name not in DEFAULTS:
             raise unknown("view", name, DEFAULTS)
         most = 180.0 if name == "rotation" else 1.0
         least = 0.01 if name == "area" else 0.0
         if not least <= value <= most:
             raise UserError(f"views.{name} is {value}; give a number from {least:g} to {most:g}")
-    return DEFAULTS | dict(given or {})
+    return DEFAULTS | dict(options or {})
 
 
 def edited(images: Tensor, settings: Mapping[str, float]) -> Tensor:
@@ -116,10 +116,10 @@ def overlay(images: Tensor, others: Tensor) -> Tensor:
     height, width = images.shape[2:]
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
 
-    def inside(place: Tensor, length: int) -> Tensor:
+    def inside(corner: Tensor, length: int) -> Tensor:
         size = _uniform(images, 0.25, 0.5) * length
         start = _uniform(images, 0.0, 1.0) * (length - size)
-        return (place >= start) & (place < start + size)
+        return (corner >= start) & (corner < start + size)
 
     return torch.where(inside(rows[:, None], height) & inside(columns, width), others, images)
 
@@ -157,8 +157,8 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
         sigma: Standard deviation for each image, in pixels, B numbers.
     """
     batch, channels, height, width = images.shape
-    place = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (place / sigma.reshape(-1, 1)) ** 2)
+    offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma.reshape(-1, 1)) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     x = F.pad(images, [_BLUR_RADIUS] * 4, mode="replicate").reshape(
         1, batch * channels, *(2 * _BLUR_RADIUS + n for n in (height, width))
@@ -179,8 +179,8 @@ def compress(images: Tensor, strength: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     x = F.pad(images * 127.5, [0, -width % 8, 0, -height % 8], mode="replicate")
-    place = torch.arange(8, dtype=torch.float64)
-    waves = torch.cos(math.pi / 8 * (place + 0.5) * place[:, None]) * math.sqrt(2 / 8)
+    index = torch.arange(8, dtype=torch.float64)
+    waves = torch.cos(math.pi / 8 * (index + 0.5) * index[:, None]) * math.sqrt(2 / 8)
     waves[0] /= math.sqrt(2)
     waves, quanta = waves.to(x), x.new_tensor(_QUANTA) * strength.reshape(-1, 1, 1, 1, 1, 1)
     blocks = x.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)

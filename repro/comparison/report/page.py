@@ -135,7 +135,7 @@ def _data(results: Results, sheets: Sheets) -> dict[str, Any]:
         "remarks": remarks(results),
         "gl": list(_memorization(results, sheets)),
         "gl_condition": f"Share of samples that are no copy of a training image: {gl_condition(results)}.",
-        "banks": [_bank(results, place) for place in range(len(results.names))],
+        "banks": [_bank(results, index) for index in range(len(results.names))],
     }
 
 
@@ -145,15 +145,15 @@ def _plain(values: np.ndarray) -> Any:
 
 
 def _scores(results: Results, sheets: Sheets) -> list[dict[str, Any]]:
-    place = {name: number for number, name in enumerate(results.names)}
+    index_of = {name: number for number, name in enumerate(results.names)}
     pairs, classes, tests = (
         [
-            {key: place[value] if key in ("system", "first", "second") else value for key, value in row.items()}
+            {key: index_of[value] if key in ("system", "first", "second") else value for key, value in row.items()}
             for row in rows
         ]
         for rows in (tables.pairs(results), tables.conditional(results), tables.paired(results))
     )
-    found = []
+    entries = []
     for score in results.scores.values():
         cells = []
         for row in pairs:
@@ -162,10 +162,10 @@ def _scores(results: Results, sheets: Sheets) -> list[dict[str, Any]]:
                 own = {"first": pair[0], "second": pair[1], "score": score.name}
                 by_class = [each for each in classes if own.items() <= each.items()]
                 cells.append(row | {"classes": by_class} | _cell(results, score, pair, sheets))
-        found.append(
+        entries.append(
             _facts(results, score) | {"cells": cells, "tests": [row for row in tests if row["score"] == score.name]}
         )
-    return found
+    return entries
 
 
 def _facts(results: Results, score: PairCounts) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _cell(results: Results, score: PairCounts, pair: tuple[int, int], sheets: Sh
 def _pair(results: Results, score: PairCounts, pair: tuple[int, int], row: int) -> dict[str, Any]:
     outcome = score.outcomes[pair]
     places = outcome.rows(row)
-    banks = [results.banks[place] for place in pair]
+    banks = [results.banks[index] for index in pair]
     labels = {int(bank.labels[at]) for bank, at in zip(banks, places, strict=True) if bank.labels is not None}
     return {
         "rows": places,
@@ -212,32 +212,32 @@ def _pair(results: Results, score: PairCounts, pair: tuple[int, int], row: int) 
 
 def _memorization(results: Results, sheets: Sheets) -> Iterator[dict[str, Any]]:
     rows = {row["system"]: row for row in tables.gl(results)}
-    for place, (name, found) in enumerate(zip(results.names, results.memorization, strict=True)):
-        if found is not None:
+    for index, (name, copies) in enumerate(zip(results.names, results.memorization, strict=True)):
+        if copies is not None:
             yield rows[name] | {
-                "system": place,
-                "train": sheets.train_of[place],
-                "thresholds": found.thresholds(),
-                "curve": found.curve(),
-                "most": [_nearest(results, place, found, row) for row in sheets.nearest[place][0]],
-                "least": [_nearest(results, place, found, row) for row in sheets.nearest[place][1]],
+                "system": index,
+                "train": sheets.train_of[index],
+                "thresholds": copies.thresholds(),
+                "curve": copies.curve(),
+                "most": [_nearest(results, index, copies, row) for row in sheets.nearest[index][0]],
+                "least": [_nearest(results, index, copies, row) for row in sheets.nearest[index][1]],
             }
 
 
-def _nearest(results: Results, place: int, found: Memorization, row: int) -> dict[str, Any]:
-    bank = results.banks[place]
+def _nearest(results: Results, index: int, copies: Memorization, row: int) -> dict[str, Any]:
+    bank = results.banks[index]
     label = "" if bank.labels is None else f"class {int(bank.labels[row])}, "
     return {
-        "rows": [int(row), int(found.index[row])],
-        "value": float(found.similarity[row]),
-        "copy": bool(found.copies[row]),
+        "rows": [int(row), int(copies.index[row])],
+        "value": float(copies.similarity[row]),
+        "copy": bool(copies.copies[row]),
         "who": f"seed {int(bank.seeds[row])}",
-        "of": f"{label}image {int(found.index[row])}",
+        "of": f"{label}image {int(copies.index[row])}",
     }
 
 
-def _bank(results: Results, place: int) -> dict[str, Any]:
-    bank = results.banks[place]
+def _bank(results: Results, index: int) -> dict[str, Any]:
+    bank = results.banks[index]
     manifest = bank.manifest.record()
     named = {key: (manifest[key] or {}).get("name", "") for key in ("model", "sampler", "kernel", "data")}
     facts = {
@@ -251,7 +251,7 @@ def _bank(results: Results, place: int) -> dict[str, Any]:
         "weights": manifest["model_fingerprint"],
     }
     return {
-        "name": results.names[place],
+        "name": results.names[index],
         "line": ", ".join(value for value in (*named.values(), manifest["task"]) if value),
         "facts": {key: str(value) for key, value in facts.items() if value},
         "manifest": manifest,

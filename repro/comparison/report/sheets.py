@@ -95,32 +95,32 @@ def _chosen(results: Results, count: int) -> Sheets:
 
     def show(name: str, images: Tensor, places: Sequence[int]) -> None:
         sheets.images[name] = images
-        rows.setdefault(name, set()).update(int(place) for place in places)
+        rows.setdefault(name, set()).update(int(row) for row in places)
 
     for score in results.scores.values():
         for pair in score.pairs():
             ends = _ends(_order(score, pair), count)
             sheets.pairs[score.name, pair] = ends
             for row in (row for part in ends for row in part):
-                for place, of_bank in zip(pair, score.outcomes[pair].rows(row), strict=True):
-                    show(f"s{place}", results.banks[place].images, [of_bank])
+                for index, of_bank in zip(pair, score.outcomes[pair].rows(row), strict=True):
+                    show(f"s{index}", results.banks[index].images, [of_bank])
     training: dict[int, str] = {}
-    for place, (copies, images) in enumerate(zip(results.memorization, results.train, strict=True)):
+    for index, (copies, images) in enumerate(zip(results.memorization, results.train, strict=True)):
         if copies is not None and images is not None:
             ends = _ends(np.argsort(-copies.similarity, kind="stable"), count)
-            sheets.nearest[place] = ends
-            sheets.train_of[place] = training.setdefault(id(images), f"t{place}")
+            sheets.nearest[index] = ends
+            sheets.train_of[index] = training.setdefault(id(images), f"t{index}")
             shown = [row for part in ends for row in part]
-            show(f"s{place}", results.banks[place].images, shown)
-            show(sheets.train_of[place], images, copies.index[shown].tolist())
+            show(f"s{index}", results.banks[index].images, shown)
+            show(sheets.train_of[index], images, copies.index[shown].tolist())
     sheets.rows = {name: sorted(places) for name, places in rows.items()}
     return sheets
 
 
 def _order(score: PairCounts, pair: tuple[int, int]) -> np.ndarray:
     """Outcomes from the most alike to the least."""
-    found = score.outcomes[pair]
-    worth = found.matches if found.values is None else found.values
+    outcomes = score.outcomes[pair]
+    worth = outcomes.matches if outcomes.values is None else outcomes.values
     return np.argsort(worth if score.sense == "<" else -worth.astype(np.float64), kind="stable")
 
 

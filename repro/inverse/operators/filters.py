@@ -84,9 +84,9 @@ class GaussianBlur(Blur):
 
     def kernel(self) -> Tensor:
         reach = int(_TRUNCATE * self.std + 0.5)
-        place = torch.arange(-reach, reach + 1)
-        weights = (-(place.double() ** 2) / (2 * self.std**2)).exp()
-        folded = (place + self.size // 2) % (2 * self.size)
+        offsets = torch.arange(-reach, reach + 1)
+        weights = (-(offsets.double() ** 2) / (2 * self.std**2)).exp()
+        folded = (offsets + self.size // 2) % (2 * self.size)
         folded = torch.where(folded < self.size, folded, 2 * self.size - 1 - folded)
         line = torch.zeros(self.size, dtype=torch.float64).index_add(0, folded, weights / weights.sum())
         return torch.outer(line, line)
@@ -108,10 +108,10 @@ class MotionBlur(Blur):
         self.size, self.angle = size, angle
 
     def kernel(self) -> Tensor:
-        place = torch.linspace(-1, 1, 8 * self.size + 1, dtype=torch.float64) * (self.size // 2)
+        offsets = torch.linspace(-1, 1, 8 * self.size + 1, dtype=torch.float64) * (self.size // 2)
         turned = math.radians(self.angle)
         kernel = torch.zeros(self.size, self.size, dtype=torch.float64)
-        rows, columns = (-place * math.sin(turned)) + self.size // 2, (place * math.cos(turned)) + self.size // 2
+        rows, columns = (-offsets * math.sin(turned)) + self.size // 2, (offsets * math.cos(turned)) + self.size // 2
         for row_shift in (0, 1):
             for column_shift in (0, 1):
                 row, column = rows.floor() + row_shift, columns.floor() + column_shift

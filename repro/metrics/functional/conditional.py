@@ -39,17 +39,17 @@ def check_labels(labels: Any, count: int, num_classes: int) -> Tensor:
     Raises:
         UserError: another number of labels, labels that are no integers, or a class outside 0 .. num_classes - 1.
     """
-    given = torch.as_tensor(labels)
+    classes = torch.as_tensor(labels)
     if int(num_classes) < 1:
         raise UserError(f"num_classes is {num_classes}; give the number of classes, at least 1")
-    if given.ndim != 1 or len(given) != count or given.is_floating_point() or given.dtype == torch.bool:
+    if classes.ndim != 1 or len(classes) != count or classes.is_floating_point() or classes.dtype == torch.bool:
         raise UserError(
-            f"labels are {given.dtype} of shape {tuple(given.shape)} for {count} samples; give each one an integer"
+            f"labels are {classes.dtype} of shape {tuple(classes.shape)} for {count} samples; give each one an integer"
         )
-    outside = (given < 0) | (given >= num_classes)
+    outside = (classes < 0) | (classes >= num_classes)
     if bool(outside.any()):
-        raise UserError(f"label {int(given[outside][0])} is outside the {num_classes} classes 0 .. {num_classes - 1}")
-    return given.to(torch.int64)
+        raise UserError(f"label {int(classes[outside][0])} is outside the {num_classes} classes 0 .. {num_classes - 1}")
+    return classes.to(torch.int64)
 
 
 def conditional_counts(matches: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -123,19 +123,20 @@ def between_matches(uncond: Any, cond: Any, threshold: float = 0.6) -> tuple[Ten
             outside [-1, 1].
     """
     threshold = check_threshold(threshold)
-    first, given = as_features(uncond, "uncond"), torch.as_tensor(cond)
-    if given.ndim not in (3, 5):
+    first, labelled = as_features(uncond, "uncond"), torch.as_tensor(cond)
+    if labelled.ndim not in (3, 5):
         raise UserError(
-            f"cond has shape {tuple(given.shape)}; give the features of each noise under every class, (n, classes, d)"
+            f"cond has shape {tuple(labelled.shape)}; give the features of each noise under every class, "
+            "(n, classes, d)"
         )
-    second = as_features(given.flatten(0, 1), "cond").unflatten(0, tuple(given.shape[:2]))
+    second = as_features(labelled.flatten(0, 1), "cond").unflatten(0, tuple(labelled.shape[:2]))
     if (len(first), first.shape[1]) != (len(second), second.shape[2]):
         raise UserError(
             f"uncond has shape {tuple(first.shape)}, cond {tuple(second.shape)}; "
             "compare the same noises under one descriptor: (n, d) and (n, classes, d)"
         )
-    similarity, place = paired_cosine(first, second).max(1)
-    return exceeds(similarity, threshold), similarity, place
+    similarity, best = paired_cosine(first, second).max(1)
+    return exceeds(similarity, threshold), similarity, best
 
 
 def between_reproducibility_score(uncond: Any, cond: Any, threshold: float = 0.6) -> float:

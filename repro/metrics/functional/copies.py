@@ -84,7 +84,7 @@ def have_copies(features: Any, train_features: Any, threshold: float = 0.6) -> T
 
 
 def _of_rows(samples: Tensor, train: Tensor, threshold: float, basis: _Basis) -> Tensor:
-    found = torch.zeros(len(samples), dtype=torch.bool, device=samples.device)
+    copies = torch.zeros(len(samples), dtype=torch.bool, device=samples.device)
     lengths = row_lengths(samples)
     unit = unit_rows(samples, lengths)
     whole = _Basis(None, _error(samples.shape[1]))
@@ -108,17 +108,17 @@ def _of_rows(samples: Tensor, train: Tensor, threshold: float, basis: _Basis) ->
             if len(pairs) > _CROWDED * len(open_rows) * len(part):
                 products = samples[chosen].double() @ part.double().T
                 exact = divided(products, lengths[chosen, None] * part_lengths).to(compared_dtype(samples, part))
-                found[chosen] |= exceeds(exact, threshold).any(1)
+                copies[chosen] |= exceeds(exact, threshold).any(1)
             else:
                 first = chosen[pairs[:, 0]]
-                found[first[exceeds(cosine(samples[first], part[pairs[:, 1]]), threshold)]] = True
-        keep = ~found[left]
+                copies[first[exceeds(cosine(samples[first], part[pairs[:, 1]]), threshold)]] = True
+        keep = ~copies[left]
         left, coordinates = left[keep], coordinates[keep]
         if not len(left):
             break
         if basis.directions is not None and crowded > len(left) / 4:
             basis, coordinates = whole, unit[left]
-    return found
+    return copies
 
 
 def _chosen_basis(features: Tensor, train: Tensor, threshold: float) -> _Basis:

@@ -70,8 +70,8 @@ def nearest_other(train_features: Any, most: int = 1000) -> Tensor:
     for first in range(0, len(train), TRAIN_AT_ONCE):
         similarity = cosine_matrix(train[chosen][None], train[first : first + TRAIN_AT_ONCE][None])[0]
         own = chosen - first
-        here = ((own >= 0) & (own < similarity.shape[1])).nonzero().flatten()
-        similarity[here, own[here]] = -1.0  # each with itself
+        inside = ((own >= 0) & (own < similarity.shape[1])).nonzero().flatten()
+        similarity[inside, own[inside]] = -1.0  # each with itself
         best = torch.maximum(best, similarity.amax(1))
     return best
 

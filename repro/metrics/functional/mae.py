@@ -30,8 +30,8 @@ def stays_below(difference: Tensor, threshold: float | Tensor) -> Tensor:
     return difference < threshold
 
 
-def _as_images(given: Any, name: str) -> Tensor:
-    images = torch.as_tensor(given)
+def _as_images(value: Any, name: str) -> Tensor:
+    images = torch.as_tensor(value)
     if images.ndim != 4 or images.dtype != torch.uint8 or images.numel() == 0:
         raise UserError(
             f"{name} are {images.dtype} of shape {tuple(images.shape)}; the MAE score takes uint8 images in [0, 255], "

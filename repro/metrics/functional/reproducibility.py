@@ -65,19 +65,19 @@ def reproducibility_score(a: Any, b: Any, threshold: float = 0.6) -> float:
     return int(matches.sum()) / len(matches)
 
 
-def stacked_features(given: Any) -> Tensor:
+def stacked_features(value: Any) -> Tensor:
     """Features of K systems on n noises, (n, K, d): from such a tensor, K of shape (n, d), or images in either form.
 
     Raises:
         UserError: as :func:`~repro.metrics.functional.similarity.as_features`, or systems of different sizes.
     """
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        parts = [as_features(part, f"the features of system {place}") for place, part in enumerate(given, 1)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        parts = [as_features(part, f"the features of system {number}") for number, part in enumerate(value, 1)]
         if len({part.shape for part in parts}) != 1:
             shapes = ", ".join(str(tuple(part.shape)) for part in parts) or "none"
             raise UserError(f"the systems' features have shapes {shapes}; compare the same noises under one descriptor")
         return torch.stack(parts, dim=1)
-    tensor = torch.as_tensor(given)
+    tensor = torch.as_tensor(value)
     if tensor.ndim not in (3, 5):
         raise UserError(
             f"features have shape {tuple(tensor.shape)}; give (n, K, d), uint8 images (n, K, C, H, W), or a list of K"

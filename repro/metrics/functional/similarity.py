@@ -39,11 +39,11 @@ _TIE = 1e-12
 _PAIR_ELEMENTS = 1 << 22
 
 
-def as_features(given: Any, name: str) -> Tensor:
+def as_features(value: Any, name: str) -> Tensor:
     """Features as they are, or those of :class:`~repro.descriptors.pixels.Pixels` when uint8 images are given.
 
     Args:
-        given: Floating (n, d) features, or uint8 (n, C, H, W) images; tensors or arrays.
+        value: Floating (n, d) features, or uint8 (n, C, H, W) images; tensors or arrays.
         name: What they are called in messages.
 
     Raises:
@@ -51,7 +51,7 @@ def as_features(given: Any, name: str) -> Tensor:
     """
     with warnings.catch_warnings():  # a file that is mapped to be read only is never written here
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        tensor = torch.as_tensor(given).detach()
+        tensor = torch.as_tensor(value).detach()
     if tensor.ndim == 4 and tensor.dtype == torch.uint8 and tensor.numel():
         from repro.descriptors.pixels import Pixels
 
@@ -274,7 +274,7 @@ def _refine(
 ) -> tuple[Tensor, Tensor]:
     """Exact maximum and its first place over the blocks that may hold it, in float64."""
     best = x.new_full((len(x),), -2.0, dtype=torch.float64)
-    place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     block_of, row_of = candidates.T.nonzero(as_tuple=True)
     counts = torch.bincount(block_of, minlength=candidates.shape[1]).tolist()
     start = 0
@@ -291,5 +291,5 @@ def _refine(
         first = torch.where(exact >= top[:, None] - _TIE, ordinal, BLOCK).amin(1)
         better = top > best[rows] + _TIE
         best[rows] = torch.where(better, top, best[rows])
-        place[rows] = torch.where(better, first + block * BLOCK, place[rows])
-    return best, place
+        index[rows] = torch.where(better, first + block * BLOCK, index[rows])
+    return best, index

@@ -62,8 +62,8 @@ class ConsistencyFormat(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.require(_NAMES)
         tensors = weights.tensors
-        given = self._record(file, tensors)
-        record = consistency.settings(given)
+        unet = self._record(file, tensors)
+        record = consistency.settings(unet)
         shape = outline(file, record, tensors.values())
         state = consistency.state_dict(tensors, shape)
         raw = None if weights.raw is None else consistency.state_dict(weights.raw, shape)
@@ -76,7 +76,7 @@ class ConsistencyFormat(Format):
             model = self.diffusion(record, EDM(), meaning, Consistency())
         fill(model, state, raw, file)
         what = f"as a {use}{' function' * (use == 'consistency')}"
-        file.found = f"U-Net of width {given['model_channels']}, {what}, {weights.kind}"
+        file.found = f"U-Net of width {unet['model_channels']}, {what}, {weights.kind}"
         return model
 
     def _record(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class ConsistencyFormat(Format):
 
 
 def _numbers(tensors: Mapping[str, Tensor], pattern: str) -> set[int]:
-    return {int(found[1]) for name in tensors if (found := re.match(pattern, name))}
+    return {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
 
 
 def _levels(tensors: Mapping[str, Tensor]) -> tuple[list[int], list[bool], int, str]:

@@ -60,28 +60,28 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in _REQUIRED:
         if argument not in record:
             raise UserError(f"the UNetModel record has no {argument!r}; give all of {', '.join(_REQUIRED)}")
-    given: dict[str, Any] = _OPTIONS | dict(record)
-    if given["dims"] != 2:
-        raise UserError(f"this UNetModel has dims={given['dims']}; only networks for images (dims=2) can be read")
-    per_head, upper = given["num_head_channels"], given["num_heads_upsample"]
-    heads = {"num_heads": given["num_heads"]} if per_head == -1 else {"channels_per_head": per_head}
+    unet: dict[str, Any] = _OPTIONS | dict(record)
+    if unet["dims"] != 2:
+        raise UserError(f"this UNetModel has dims={unet['dims']}; only networks for images (dims=2) can be read")
+    per_head, upper = unet["num_head_channels"], unet["num_heads_upsample"]
+    heads = {"num_heads": unet["num_heads"]} if per_head == -1 else {"channels_per_head": per_head}
     if per_head == -1 and upper != -1:
         heads["num_heads_up"] = upper
     return {
         "name": "ADM",
         "args": {
-            "image_size": given["image_size"],
-            "channels": given["in_channels"],
-            "num_classes": given["num_classes"] or 0,
-            "width": given["model_channels"],
-            "channel_mult": list(given["channel_mult"]),
-            "num_blocks": given["num_res_blocks"],
-            "attention_at": [given["image_size"] // factor for factor in given["attention_resolutions"]],
-            "dropout": given["dropout"],
-            "adaptive_scale": given["use_scale_shift_norm"],
-            "resample": "block" if given["resblock_updown"] else "conv" if given["conv_resample"] else "plain",
+            "image_size": unet["image_size"],
+            "channels": unet["in_channels"],
+            "num_classes": unet["num_classes"] or 0,
+            "width": unet["model_channels"],
+            "channel_mult": list(unet["channel_mult"]),
+            "num_blocks": unet["num_res_blocks"],
+            "attention_at": [unet["image_size"] // factor for factor in unet["attention_resolutions"]],
+            "dropout": unet["dropout"],
+            "adaptive_scale": unet["use_scale_shift_norm"],
+            "resample": "block" if unet["resblock_updown"] else "conv" if unet["conv_resample"] else "plain",
             "min_group": 1,
-            "out_channels": given["out_channels"],
+            "out_channels": unet["out_channels"],
             **heads,
         },
     }

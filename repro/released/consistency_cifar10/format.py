@@ -61,8 +61,8 @@ class ConsistencyCIFAR10Format(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.require(is_unet)
         tensors = as_torch(weights.tensors)
-        _, given = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
-        record = layout.settings(given)
+        _, config = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
+        record = layout.settings(config)
         shape = outline(file, record, tensors.values())
         state = layout.state_dict(tensors, shape)
         raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)

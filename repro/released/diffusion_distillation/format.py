@@ -69,28 +69,28 @@ class DiffusionDistillationFormat(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.require(_NAMES)
         tensors = as_torch(weights.tensors)
-        given = _record(tensors) | {"image_size": self.settle(file, "image_size", _IMAGE_SIZE)}
-        given["attn_resolutions"] = [given["image_size"] >> level for level in given["attn_resolutions"]]
-        record = layout.settings(given)
+        unet = _record(tensors) | {"image_size": self.settle(file, "image_size", _IMAGE_SIZE)}
+        unet["attn_resolutions"] = [unet["image_size"] >> level for level in unet["attn_resolutions"]]
+        record = layout.settings(unet)
         shape = outline(file, record, tensors.values())
         state = layout.state_dict(tensors, shape)
         raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)
-        model = self.diffusion(record, kernel(), self._meaning(file, given), ddim(self._steps(file)))
+        model = self.diffusion(record, kernel(), self._meaning(file, unet), ddim(self._steps(file)))
         fill(model, state, raw, file)
-        file.found = f"U-Net of width {given['ch']}, {weights.kind}"
+        file.found = f"U-Net of width {unet['ch']}, {weights.kind}"
         return model
 
-    def _meaning(self, file: ForeignFile, given: Mapping[str, Any]) -> Parameterization:
-        both = given["out_ch"] == 2 * given["channels"]
+    def _meaning(self, file: ForeignFile, unet: Mapping[str, Any]) -> Parameterization:
+        both = unet["out_ch"] == 2 * unet["channels"]
         if self.mean_type is not None and both != (self.mean_type == "both"):
-            raise UserError(f"mean_type is {self.mean_type}; {file.path} has {given['out_ch']} outputs")
+            raise UserError(f"mean_type is {self.mean_type}; {file.path} has {unet['out_ch']} outputs")
         name = "both" if both else self.settle(file, "mean_type", "x")
         return _MEANINGS[name](condition="time", condition_scale=_CONDITION_SCALE)
 
     def _steps(self, file: ForeignFile) -> int:
-        said = file.content.get("num_sample_steps")
-        if self.steps is None and isinstance(said, int | Tensor) and int(said) > 0:
-            return int(said)
+        recorded = file.content.get("num_sample_steps")
+        if self.steps is None and isinstance(recorded, int | Tensor) and int(recorded) > 0:
+            return int(recorded)
         return self.settle(file, "steps", _STEPS)
 
 
@@ -127,4 +127,4 @@ def _record(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """How many different numbers the names have at the place of the pattern's group."""
-    return len({found[1] for name in tensors if (found := re.match(pattern, name))})
+    return len({match[1] for name in tensors if (match := re.match(pattern, name))})

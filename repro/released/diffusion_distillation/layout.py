@@ -48,26 +48,26 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in _REQUIRED:
         if argument not in record:
             raise UserError(f"the UNet record has no {argument!r}; give all of {', '.join(_REQUIRED)}")
-    given = _OPTIONS | dict(record)
-    heads = {"num_heads": given["num_heads"]}
-    if given["head_dim"] is not None:
-        heads = {"channels_per_head": given["head_dim"]}
+    unet = _OPTIONS | dict(record)
+    heads = {"num_heads": unet["num_heads"]}
+    if unet["head_dim"] is not None:
+        heads = {"channels_per_head": unet["head_dim"]}
     return {
         "name": "ADM",
         "args": {
-            "image_size": given["image_size"],
-            "channels": given["channels"],
-            "num_classes": given["num_classes"] if given["num_classes"] > 1 else 0,
-            "width": given["ch"],
-            "channel_mult": list(given["ch_mult"]),
-            "num_blocks": given["num_res_blocks"],
-            "attention_at": list(given["attn_resolutions"]),
-            "dropout": given["dropout"],
-            "hidden_mult": given["emb_ch"] / given["ch"],
-            "resample": "block" if given["resblock_resample"] else "conv",
+            "image_size": unet["image_size"],
+            "channels": unet["channels"],
+            "num_classes": unet["num_classes"] if unet["num_classes"] > 1 else 0,
+            "width": unet["ch"],
+            "channel_mult": list(unet["ch_mult"]),
+            "num_blocks": unet["num_res_blocks"],
+            "attention_at": list(unet["attn_resolutions"]),
+            "dropout": unet["dropout"],
+            "hidden_mult": unet["emb_ch"] / unet["ch"],
+            "resample": "block" if unet["resblock_resample"] else "conv",
             "min_group": 1,
-            "out_channels": given["out_ch"],
-            "stem_width": given["ch"],
+            "out_channels": unet["out_ch"],
+            "stem_width": unet["ch"],
             "eps": 1e-6,
             "symmetric_stride": False,
             "ddpm_embedding": True,

@@ -58,8 +58,8 @@ class DiTFormat(Format):
         rows = len(tensors["y_embedder.embedding_table.weight"])
         why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
         null = self.settle(file, "null_class", None if rows in _UNCLEAR_ROWS else True, why)
-        given = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
-        record = dit.settings(given)
+        arguments = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
+        record = dit.settings(arguments)
         shape = outline(file, record, tensors.values())
         averaged = dit.state_dict(tensors, shape)
         raw = None if weights.raw is None else dit.state_dict(weights.raw, shape)
@@ -67,6 +67,6 @@ class DiTFormat(Format):
         t_end = 1e-3 if self.kernel == "VP" else None
         model = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
         fill(model, averaged, raw, file)
-        what = "" if given["in_channels"] in (1, 3) else f" on latents of {given['in_channels']} channels"
-        file.found = f"DiT of width {given['hidden_size']}{what}, {weights.kind}"
+        what = "" if arguments["in_channels"] in (1, 3) else f" on latents of {arguments['in_channels']} channels"
+        file.found = f"DiT of width {arguments['hidden_size']}{what}, {weights.kind}"
         return model

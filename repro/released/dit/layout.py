@@ -44,23 +44,28 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in record:
         if argument not in _DEFAULTS:
             raise unknown("argument of DiT", argument, _DEFAULTS)
-    given = _DEFAULTS | dict(record)
-    dropout = given["class_dropout_prob"]
-    labels = {"num_classes": given["num_classes"], "null_class": dropout > 0, "label_dropout": dropout, "gelu": "tanh"}
-    return {"name": "DiT", "args": shared_arguments(given) | labels}
+    arguments = _DEFAULTS | dict(record)
+    dropout = arguments["class_dropout_prob"]
+    labels = {
+        "num_classes": arguments["num_classes"],
+        "null_class": dropout > 0,
+        "label_dropout": dropout,
+        "gelu": "tanh",
+    }
+    return {"name": "DiT", "args": shared_arguments(arguments) | labels}
 
 
-def shared_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Our arguments for those that DiT has in all its code bases; those about labels are not among them."""
     return {
-        "image_size": given["input_size"],
-        "channels": given["in_channels"],
-        "patch_size": given["patch_size"],
-        "width": given["hidden_size"],
-        "depth": given["depth"],
-        "heads": given["num_heads"],
-        "mlp_ratio": given["mlp_ratio"],
-        "learn_sigma": given["learn_sigma"],
+        "image_size": arguments["input_size"],
+        "channels": arguments["in_channels"],
+        "patch_size": arguments["patch_size"],
+        "width": arguments["hidden_size"],
+        "depth": arguments["depth"],
+        "heads": arguments["num_heads"],
+        "mlp_ratio": arguments["mlp_ratio"],
+        "learn_sigma": arguments["learn_sigma"],
     }
 
 

@@ -23,25 +23,25 @@ __all__ = ["EDMFormat", "inner_name", "read_wrapper", "wrapper_of"]
 _Parts = tuple[Kernel, Parameterization, TimeDistribution]
 
 
-def _edm_parts(given: Mapping[str, Any]) -> _Parts:
-    return EDM(), EDMPreconditioning(given.get("sigma_data", 0.5)), LogNormalTimes()
+def _edm_parts(arguments: Mapping[str, Any]) -> _Parts:
+    return EDM(), EDMPreconditioning(arguments.get("sigma_data", 0.5)), LogNormalTimes()
 
 
-def _vp_parts(given: Mapping[str, Any]) -> _Parts:
-    slope, rate = given.get("beta_d", 19.9), given.get("beta_min", 0.1)
-    kernel = VP(rate, rate + slope, t_min=given.get("epsilon_t", 1e-5))
-    return kernel, Eps(condition_scale=float(given.get("M", 1000) - 1)), UniformTimes()
+def _vp_parts(arguments: Mapping[str, Any]) -> _Parts:
+    slope, rate = arguments.get("beta_d", 19.9), arguments.get("beta_min", 0.1)
+    kernel = VP(rate, rate + slope, t_min=arguments.get("epsilon_t", 1e-5))
+    return kernel, Eps(condition_scale=float(arguments.get("M", 1000) - 1)), UniformTimes()
 
 
-def _ve_parts(given: Mapping[str, Any]) -> _Parts:
-    kernel = EDM(given.get("sigma_min", 0.02), given.get("sigma_max", 100.0))
+def _ve_parts(arguments: Mapping[str, Any]) -> _Parts:
+    kernel = EDM(arguments.get("sigma_min", 0.02), arguments.get("sigma_max", 100.0))
     return kernel, Eps("log_ratio", condition_scale=1.0, condition_shift=math.log(0.5)), LogNormalTimes()
 
 
-def _iddpm_parts(given: Mapping[str, Any]) -> _Parts:
-    if (given.get("C_1", 0.001), given.get("C_2", 0.008)) != (0.001, 0.008):
+def _iddpm_parts(arguments: Mapping[str, Any]) -> _Parts:
+    if (arguments.get("C_1", 0.001), arguments.get("C_2", 0.008)) != (0.001, 0.008):
         raise UserError("the iDDPM wrapper has C_1 or C_2 other than 0.001 and 0.008, which no kernel here has")
-    kernel = DiscreteVP("cosine", given.get("M", 1000))
+    kernel = DiscreteVP("cosine", arguments.get("M", 1000))
     return kernel, Eps(condition_scale=float(kernel.steps), condition_shift=-1.0), UniformTimes()
 
 
@@ -98,15 +98,15 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Denoi
     wrapper = wrapper_of(file.content)
     if wrapper is None:
         raise UserError(f"{file.path} holds no network of EDM; leave the format out")
-    given = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
+    arguments = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
     tensors = state_of(wrapper)
-    record = layout.settings(given)
+    record = layout.settings(arguments)
     # The code answers without a label whether or not that was trained; only a trained answer is worth drawing.
-    record["args"]["null_class"] = given.get("label_dropout", 0) > 0
+    record["args"]["null_class"] = arguments.get("label_dropout", 0) > 0
     state = layout.state_dict(tensors, outline(file, record, tensors.values()))
     if wrapper.name == "VEPrecond":
         state = negated(state)
-    kernel, parameterization, times = _WRAPPERS[wrapper.name](given)
+    kernel, parameterization, times = _WRAPPERS[wrapper.name](arguments)
     model = chosen.diffusion(record, kernel, parameterization, Heun(), times)
     fill(model, state, None, file)
     which = "averaged weights" if "ema" in file.content else "weights of the last step"
@@ -115,11 +115,11 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Denoi
 
 
 def _constructor_arguments(wrapper: Record) -> dict[str, Any]:
-    given = wrapper.state.get("_init_kwargs")
-    given = given.items if isinstance(given, Record) else given
-    if wrapper.state.get("_init_args") or not isinstance(given, dict):
+    arguments = wrapper.state.get("_init_kwargs")
+    arguments = arguments.items if isinstance(arguments, Record) else arguments
+    if wrapper.state.get("_init_args") or not isinstance(arguments, dict):
         raise UserError(f"the {wrapper.name} in this pickle does not tell its arguments by their names")
-    return {name: _plain(value) for name, value in given.items()}
+    return {name: _plain(value) for name, value in arguments.items()}
 
 
 def _plain(value: Any, depth: int = 4) -> Any:

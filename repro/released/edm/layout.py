@@ -77,8 +77,8 @@ def _arguments(record: Mapping[str, Any], names: Mapping[str, str], defaults: Ma
     for argument in record:
         if argument not in names and argument not in _WRAPPER:
             raise unknown("argument of an EDM network", argument, sorted({*names, *_WRAPPER}))
-    given = dict(defaults) | {argument: value for argument, value in record.items() if argument in names}
-    return _wrapper_arguments(record) | {names[argument]: value for argument, value in given.items()}
+    known = dict(defaults) | {argument: value for argument, value in record.items() if argument in names}
+    return _wrapper_arguments(record) | {names[argument]: value for argument, value in known.items()}
 
 
 def _wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:

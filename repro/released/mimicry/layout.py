@@ -43,10 +43,10 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: unknown class.
     """
-    found = _CLASS.fullmatch(str(record.get("class")))
-    if found is None:
+    match = _CLASS.fullmatch(str(record.get("class")))
+    if match is None:
         raise unknown("GAN of mimicry", str(record.get("class")), ["SNGANGenerator32", "WGANGPDiscriminator32"])
-    family, part, size = found.groups()
+    family, part, size = match.groups()
     squash = "sigmoid" if size == "CIFAR" else "tanh"
     size = "32" if size == "CIFAR" else size
     generator_width, discriminator_width = _WIDTHS[size]

@@ -71,8 +71,8 @@ class MultistageFormat(Format):
             return read_wrapper(self, file, multistage)
         weights = file.weights(_has_decoders) or file.require(named("pos_embed"))
         tensors = weights.tensors
-        layout, given = self._settings(file, tensors)
-        record = layout.settings(given)
+        layout, config = self._settings(file, tensors)
+        record = layout.settings(config)
         shape = outline(file, record, tensors.values())
         averaged, raw, kind = layout.state_dict(tensors, shape), None, weights.kind
         if file.shadow is not None:
@@ -81,8 +81,8 @@ class MultistageFormat(Format):
         parts = variance_preserving("VP")
         model = self.diffusion(record, *parts[:2], DPMSolver(t_end=1e-4), parts[2])
         fill(model, averaged, raw, file)
-        stages = len(given["model"].get("de_nfs", [0]))
-        file.found = f"{given['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {kind}"
+        stages = len(config["model"].get("de_nfs", [0]))
+        file.found = f"{config['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {kind}"
         return model
 
     def _settings(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> tuple[ModuleType, dict[str, Any]]:
@@ -134,4 +134,4 @@ def _has_decoders(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _stages(tensors: Mapping[str, Tensor]) -> int:
-    return len({found[1] for name in tensors if (found := re.match(r"de_modules\.(\d+)\.", name))})
+    return len({match[1] for name in tensors if (match := re.match(r"de_modules\.(\d+)\.", name))})

@@ -72,9 +72,9 @@ class ScoreSDEFormat(Format):
         tensors = weights.tensors
         unet, decoder = read_encoder(parts_of(tensors, "all_modules"))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
-        given = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
+        config = self._model(file, unet) | {"progressive": output_path(decoder, unet.channels)}
         data = {"image_size": image_size_of(self, file, unet), "num_channels": unet.channels, "centered": True}
-        record = score_sde.settings({"model": given, "data": data})
+        record = score_sde.settings({"model": config, "data": data})
         if kernel == "VE":
             record["args"] |= {"log_noise_level": False}
         parts = self._variance_exploding(file, tensors, unet) if kernel == "VE" else variance_preserving(kernel)
@@ -88,7 +88,7 @@ class ScoreSDEFormat(Format):
             raw, averaged = None if raw is None else negated(raw), negated(averaged)
         model = self.diffusion(record, *parts[:2], usual_sampler(kernel), parts[2])
         fill(model, averaged, raw, file)
-        file.found = f"{given['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
+        file.found = f"{config['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
         return model
 
     def _model(self, file: ForeignFile, unet: UNet) -> dict[str, Any]:

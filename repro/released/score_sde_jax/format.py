@@ -59,9 +59,9 @@ class ScoreSDEJAXFormat(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.require(is_unet)
         tensors = as_torch(weights.tensors)
-        unet, given = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
+        unet, config = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
-        record = layout.settings(given)
+        record = layout.settings(config)
         if kernel == "VE":
             record["args"] |= {"log_noise_level": False}
             levels = _SIGMA_MIN, self.settle(file, "sigma_max", _SIGMA_MAX), _LEVELS
@@ -75,5 +75,5 @@ class ScoreSDEJAXFormat(Format):
             averaged, raw = negated(averaged), None if raw is None else negated(raw)
         model = self.diffusion(record, *parts[:2], usual_sampler(kernel), parts[2])
         fill(model, averaged, raw, file)
-        file.found = f"{given['model']['name']}, {weights.kind}"
+        file.found = f"{config['model']['name']}, {weights.kind}"
         return model

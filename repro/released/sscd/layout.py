@@ -28,12 +28,12 @@ def _torchvision(ours: str) -> str:
 
 def _classy(ours: str) -> str:
     """ClassyVision's name of one of our tensors."""
-    found = _BLOCK.fullmatch(ours)
-    if found is None:
+    match = _BLOCK.fullmatch(ours)
+    if match is None:
         stem = ours.replace("backbone.conv1", "backbone.initial_block._module.0")
         stem = stem.replace("backbone.bn1", "backbone.initial_block._module.1")
         return stem.replace("head.", "embeddings.1.")
-    stage, block, part = int(found[1]) - 1, found[2], found[3]
+    stage, block, part = int(match[1]) - 1, match[2], match[3]
     layer, _, tensor = part.partition(".")
     if layer in _INSIDE:
         part = f"convolutional_block.{_INSIDE[layer]}.{tensor}"

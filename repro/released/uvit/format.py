@@ -59,8 +59,8 @@ class UViTFormat(Format):
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = file.require(_NAMES)
         tensors = weights.tensors
-        given = uvit_record(self, file, tensors)
-        record, latents = uvit.settings(given), given["in_chans"] == 4
+        arguments = uvit_record(self, file, tensors)
+        record, latents = uvit.settings(arguments), arguments["in_chans"] == 4
         if rows := record["args"]["num_classes"]:
             why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
             if self.settle(file, "null_class", _NULL_CLASS.get(rows, False), why):
@@ -72,7 +72,7 @@ class UViTFormat(Format):
         model = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
         fill(model, state, raw, file)
         what = " on latents of 4 channels" if latents else ""
-        file.found = f"U-ViT of width {given['embed_dim']}{what}, {weights.kind}"
+        file.found = f"U-ViT of width {arguments['embed_dim']}{what}, {weights.kind}"
         return model
 
 

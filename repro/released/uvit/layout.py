@@ -60,35 +60,35 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     for argument in record:
         if argument not in _DEFAULTS and argument not in _WITHOUT_EFFECT:
             raise unknown("argument of U-ViT", argument, [*_DEFAULTS, *_WITHOUT_EFFECT])
-    given = _DEFAULTS | dict(record)
-    return {"name": "UViT", "args": {"image_size": given["img_size"]} | shared_arguments(given)}
+    arguments = _DEFAULTS | dict(record)
+    return {"name": "UViT", "args": {"image_size": arguments["img_size"]} | shared_arguments(arguments)}
 
 
-def shared_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Our arguments for those that U-ViT has in all its code bases; the image size is not among them."""
-    norm, norm_eps = _norm(str(given["norm_layer"]))
+    norm, norm_eps = _norm(str(arguments["norm_layer"]))
     return {
-        "channels": given["in_chans"],
-        "num_classes": max(given["num_classes"], 0),
-        "patch_size": given["patch_size"],
-        "width": given["embed_dim"],
-        "depth": given["depth"],
-        "heads": given["num_heads"],
-        "mlp_ratio": given["mlp_ratio"],
-        "qkv_bias": given["qkv_bias"],
-        "time_mlp": given["mlp_time_embed"],
-        "long_skips": given["skip"],
-        "final_conv": given["conv"],
+        "channels": arguments["in_chans"],
+        "num_classes": max(arguments["num_classes"], 0),
+        "patch_size": arguments["patch_size"],
+        "width": arguments["embed_dim"],
+        "depth": arguments["depth"],
+        "heads": arguments["num_heads"],
+        "mlp_ratio": arguments["mlp_ratio"],
+        "qkv_bias": arguments["qkv_bias"],
+        "time_mlp": arguments["mlp_time_embed"],
+        "long_skips": arguments["skip"],
+        "final_conv": arguments["conv"],
         "norm": norm,
         "norm_eps": norm_eps,
     }
 
 
 def _norm(layer: str) -> tuple[str, float | None]:
-    found = next((name for name in _NORMS if name in layer), None)
-    if found is None:
+    kind = next((name for name in _NORMS if name in layer), None)
+    if kind is None:
         raise unknown("norm_layer of U-ViT", layer, _NORMS)
-    norm, norm_eps = _NORMS[found]
+    norm, norm_eps = _NORMS[kind]
     stated = re.search(r"eps\W+([0-9.]+(?:e-?[0-9]+)?)", layer)
     return norm, float(stated[1]) if stated else norm_eps
 

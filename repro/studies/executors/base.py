@@ -71,7 +71,7 @@ class Ready:
 
     def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
         self._named, self._folder = {job.name: job for job in jobs}, folder
-        self._places = {name: place for place, name in enumerate(self._named)}
+        self._places = {name: index for index, name in enumerate(self._named)}
         self._order = TopologicalSorter({job.name: job.after for job in jobs})
         self._order.prepare()
         self._waiting: list[Job] = []
