@@ -344,6 +344,8 @@ class CommandLine(LightningCLI):
             within = f"  95 % interval {interval[0]:.4f}-{interval[1]:.4f}, n = {count:,}" if interval else ""
             chance = f", chance {chances[name]:.4f}" if name in chances else ""
             lines.append(f"{name}: {value:.4f}{within}{chance}")
+        if scores.warning is not None:
+            lines.append(f"warning: {scores.warning}")
         if scores.written is not None:
             lines.append(f"scores: {scores.written}")
         if scores.picture is not None:

@@ -20,7 +20,9 @@ from repro.metrics import (
     ReproducibilityScore,
 )
 from repro.metrics.base import RateMetric
+from repro.metrics.functional.generalization import nearest_other
 from repro.metrics.functional.intervals import wilson_interval
+from repro.metrics.functional.similarity import exceeds
 from repro.metrics.protocol import feed, is_paired, pair_metrics, pick
 
 __all__ = ["Scores"]
@@ -45,6 +47,7 @@ class Scores:
 
     Attributes:
         written: Where the scores were written to, or None.
+        warning: That the images are of another kind than the descriptor was made for, one line, or None.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Scores:
         unseen: Tensor | None = None,
     ) -> None:
         self.written: Path | None = None
+        self.warning: str | None = None
+        self.gl_by_chance: float | None = None
         self.controls: dict[str, RateMetric] = {}
         self.references, self.descriptor, self.device = dict(references), descriptor, device
         self.picture: Path | None = None
@@ -101,6 +106,8 @@ class Scores:
         """GL, and metrics of whole sets, against the training images; every process has them, each counts once."""
         features = self.descriptor.features(train, device=self.device, title="train").to(self.place)
         self._add("gl", GeneralizationScore(features, threshold))
+        if len(features) > 1:
+            self.gl_by_chance = 1 - float(exceeds(nearest_other(features), threshold).double().mean())
         for kind, metric in metrics.items():
             if not is_paired(metric):
                 name = f"{kind}/training images"
@@ -110,6 +117,7 @@ class Scores:
     def update(self, seeds: Tensor, images: Tensor, labels: Tensor | None) -> None:
         """Adds a batch: seeds (n,), uint8 images (n k, C, H, W), labels (n k,) or None, k images a seed."""
         keys = seeds.repeat_interleave(len(images) // len(seeds))
+        self.warning = self.warning or self.descriptor.warning(images)
         pairs = [(int(seed), None if labels is None else int(labels[i])) for i, seed in enumerate(keys)]
         numbers = keys if labels is None else keys * 2**20 + labels.cpu()
         features = self.descriptor.features(images, device=self.device).to(self.place)
@@ -142,9 +150,12 @@ class Scores:
 
     def chances(self) -> dict[str, float]:
         """The chance level of every rate that has one: each image beside that of the reference's next noise (and of the
-        same class), or, for GL, images that nobody was trained on.
+        same class), or, for GL, images that nobody was trained on; where there are none, 1,000 training images beside
+        the others.
         """
-        return {name: hits / total for name, metric in self.controls.items() for hits, total in [metric.counts()]}
+        by_others = {} if self.gl_by_chance is None else {"gl": self.gl_by_chance}
+        counts = {name: metric.counts() for name, metric in self.controls.items()}
+        return by_others | {name: hits / total for name, (hits, total) in counts.items()}
 
     def _rows(self, reference: str, pairs: list[tuple[int, int | None]]) -> Tensor:
         rows = self.rows[reference]

@@ -9,8 +9,10 @@ import torch
 from trainings import trainer
 
 from repro.banks import Bank
+from repro.cli.main import main
 from repro.data.digits import Digits
 from repro.descriptors.pixels import Pixels
+from repro.descriptors.small import SmallSSCD
 from repro.drawing import draw, score
 from repro.drawing.scores import Scores
 from repro.kernels import EDM
@@ -65,3 +67,28 @@ def test_a_single_seed_is_its_own_next(run):
     scores = Scores({"a": bank}, Pixels(), 0.9)
     scores.update(torch.tensor([5]), bank.images, None)
     assert scores.chances()["rp/a"] == 1.0
+
+
+def test_gl_without_unseen_images_has_the_chance_level_of_other_training_images(run):
+    train, bank = Digits(subset=60).images(), draw(run, "0-4")
+    scores = Scores({}, Pixels(), 0.9, train=train)
+    scores.update(torch.arange(5), bank.images, None)
+    features = Pixels().features(train)
+    nearest = (features @ features.T).fill_diagonal_(-1).amax(1)
+    assert scores.chances() == {"gl": pytest.approx((nearest <= 0.9).double().mean().item())}
+    assert 0 < scores.chances()["gl"] < 1
+
+
+def test_images_that_the_descriptor_was_not_made_for_are_told(run, capsys):
+    noise = torch.randint(0, 256, (5, 1, 16, 16), dtype=torch.uint8)
+    lines = []
+    for images in (Digits(subset=5).images(), noise):
+        scores = Scores({}, SmallSSCD("digits"), 0.86, train=images)
+        scores.update(torch.arange(5), images, None)
+        lines.append(scores.warning)
+    assert lines[0] is None
+    assert lines[1].startswith("SmallSSCD(digits) was made for")
+    assert "16 x 16" in lines[1]
+    options = ["--descriptor", "SmallSSCD", "--descriptor.weights", "cifar", "--seeds", "0-4"]
+    assert main(["test", "--ckpt_path", str(run), *options, "--trainer.accelerator", "cpu"]) == 0
+    assert "warning: SmallSSCD(cifar) was made for" in capsys.readouterr().out
