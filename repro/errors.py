@@ -33,7 +33,7 @@ def nearest(wanted: str, known: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, wanted: str, known: Iterable[str], hint: str = "") -> UserError:
-    """The error for a name that is not among the known ones.
+    """Makes the error for a name that is not among the known ones, with the nearest of them.
 
     Args:
         kind: What the name stands for, in the singular ("kernel").

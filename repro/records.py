@@ -166,7 +166,7 @@ def _described(hint: Any) -> str:
 
 
 def settle(built: Any, **arguments: Any) -> None:
-    """Records what an object itself put in place of constructor arguments that were left open (None).
+    """Records the values that an object took for constructor arguments that were left out (None).
 
     So its record names everything that it needs, and :func:`rebuild` need not find it out again. Arguments that its
     constructor does not have are left out.

@@ -72,7 +72,7 @@ class Group:
 
     @property
     def one(self) -> str:
-        """What one of them is called."""
+        """Name of one part of the group, in the singular."""
         return self.kind or self.name.removesuffix("s")
 
     def holds(self, cls: type) -> bool:

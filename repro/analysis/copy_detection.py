@@ -85,7 +85,7 @@ with black corners."""
 
 
 def edited_copies(images: Tensor, edit: str, seed: int = 0) -> Tensor:
-    """A copy of each image under an edit.
+    """Makes an edited copy of each image: uint8, shape of the images.
 
     Args:
         images: uint8, shape (n, C, H, W) with C of 1 or 3.
@@ -224,7 +224,7 @@ def detect_copies(
     seed: int = 0,
     device: str = "cpu",
 ) -> Detection:
-    """Searches edited copies of some images in all of them.
+    """Measures how well a descriptor finds the originals of edited copies among all images.
 
     Args:
         descriptor: The descriptor.
@@ -242,7 +242,7 @@ def detect_copies(
 
 
 def detection(described: Described) -> Detection:
-    """Searches described copies among the described images."""
+    """Measures how well described copies find their originals among the described images."""
     references, threshold = described.references, described.threshold
     false_positives, strict = _unrelated(references, threshold)
     precision, hits, found_strictly, similarities = [], [], [], []

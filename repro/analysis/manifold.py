@@ -50,20 +50,20 @@ class NoisePlane(NoiseStream):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """How many values of a and of b there are."""
+        """Numbers of values of a and of b, the sides of the grid."""
         return len(self.a), len(self.b)
 
     def __len__(self) -> int:
         return len(range(len(self.a) * len(self.b))[self._rows])
 
     def part(self, first: int, count: int) -> NoisePlane:
-        """Some points of the plane, counted row by row, as a stream of its own."""
+        """Cuts out some points of the plane, counted row by row, as a noise stream of their own."""
         chosen = NoisePlane(self.seeds, self.a, self.b)
         chosen._rows = slice(first, first + count)
         return chosen
 
     def draw(self, shape: Sequence[int]) -> Tensor:
-        r"""The noises, float32 (points, \*shape), row by row; once."""
+        r"""Draws the noises of all points, float32 (points, \*shape), row by row; only once."""
         if self._drawn:
             raise UserError("a point of a noise plane has one noise; take a deterministic sampler")
         self._drawn = True
@@ -89,13 +89,13 @@ class RegionMap:
 
     @property
     def shares(self) -> list[float]:
-        """Part of the plane that each corner holds; the last is no corner's."""
+        """Shares of the plane that give each corner's image; the last one is the share that gives none of them."""
         corners = self.similarity.shape[2]
         return [(self.regions == region).double().mean().item() for region in [*range(corners), -1]]
 
 
 def region_map(features: Tensor, anchors: Tensor, grid: tuple[int, int], threshold: float) -> RegionMap:
-    """The map of a plane, from descriptors of its images.
+    """Maps each point of a plane to the corner whose image it gives, from descriptors of the images.
 
     Args:
         features: Descriptors of the images of the plane, row by row, (A B, n).

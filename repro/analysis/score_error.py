@@ -15,7 +15,7 @@ __all__ = ["RatioError", "score_error", "score_error_by_ratio", "seen_under"]
 
 
 def seen_under(denoiser: Denoiser, kernel: Kernel) -> Denoiser:
-    """The denoiser through a kernel; itself when the kernel is its own."""
+    """Sees a denoiser through a kernel; returns it unchanged when the kernel is its own."""
     return denoiser if denoiser.kernel is kernel else UnderKernel(denoiser, kernel)
 
 

@@ -73,7 +73,7 @@ class Bank:
     def from_images(
         cls, images: Tensor, seeds: Iterable[int] | None = None, labels: Tensor | None = None, **manifest: Any
     ) -> Bank:
-        """A bank in memory.
+        """Makes a bank in memory of uint8 images and their seeds.
 
         Args:
             images: uint8, shape (n, C, H, W).
@@ -88,7 +88,7 @@ class Bank:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bank:
-        """The bank in a folder, checked against its manifest; images are read when they are first asked for.
+        """Opens the bank in a folder, checked against its manifest; its images are read when they are first used.
 
         Raises:
             UserError: no bank there, no image yet, or a damaged file.
@@ -114,7 +114,7 @@ class Bank:
 
     @classmethod
     def from_folder(cls, path: str | os.PathLike[str]) -> Bank:
-        """A bank in memory of samples that others released: see :func:`repro.banks.foreign.numbered_images`.
+        """Makes a bank in memory of samples that others released; see :func:`repro.banks.foreign.numbered_images`.
 
         Raises:
             UserError: nothing there, no image, images of several sizes, a broken file.
@@ -124,7 +124,7 @@ class Bank:
 
     @property
     def images(self) -> Tensor:
-        """uint8, shape (n, C, H, W)."""
+        """All images of the bank, uint8 (n, C, H, W)."""
         if self._images is None:
             images = torch.empty(len(self.seeds), *self.manifest.image_shape, dtype=torch.uint8)
             start = 0
@@ -136,7 +136,7 @@ class Bank:
         return self._images
 
     def read(self, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Some images by their row, uint8 (k, C, H, W); of a bank on the disk, only the files they lie in are read."""
+        """Reads some images by their row, uint8 (k, C, H, W), opening only the files that they lie in."""
         rows = np.asarray(rows, dtype=np.int64)
         if self._images is not None:
             return self._images[torch.from_numpy(rows)]
@@ -195,7 +195,7 @@ class Bank:
         return f"Bank({self.name!r}, {len(self)}{state} images of {size}, seeds {seeds})"
 
     def select(self, seeds: Sequence[int]) -> Bank:
-        """The images of some seeds only, in the order given, as a bank in memory.
+        """Makes a bank in memory of some seeds only, in the given order.
 
         Raises:
             UserError: a seed that the bank does not hold.

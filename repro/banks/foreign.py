@@ -68,7 +68,7 @@ def numbered_images(path: str | os.PathLike[str]) -> NumberedImages:
 
 
 def as_images(source: Tensor | np.ndarray, name: str) -> Tensor:
-    """Takes images in a usual form: uint8 (n, C, H, W) of them.
+    """Turns images in any usual form into uint8 (n, C, H, W).
 
     Args:
         source: uint8 in [0, 255], or floats in [0, 1] or, where one is negative, in [-1, 1]; of shape (n, C, H, W) or

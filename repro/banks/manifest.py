@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
-    """Seeds as text, in their order; :func:`repro.noise.parse_seeds` reads it back.
+    """Writes seeds as text such as ``0-9``, in their order; :func:`repro.noise.parse_seeds` reads it back.
 
     Example:
         >>> format_seeds([0, 1, 2, 3, 8, 5])
@@ -115,7 +115,7 @@ class Manifest:
         return (self.labels or {}).get("images_per_seed", 1)
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON data with the seeds as text, without checksums; :meth:`from_record` reads it."""
+        """Turns the manifest into plain JSON data, seeds as text, without checksums; :meth:`from_record` reads it."""
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "checksums"}
         plain |= {"seeds": format_seeds(self.seeds), "image_shape": list(self.image_shape)}
         try:
@@ -125,7 +125,7 @@ class Manifest:
 
     @classmethod
     def from_record(cls, record: Any) -> Manifest:
-        """The manifest of a record that may come from anybody.
+        """Makes a manifest of plain data that may come from anybody, checking every key.
 
         Raises:
             UserError: another format, a missing or unknown key, or a value that is not what the key stands for.
@@ -150,7 +150,7 @@ class Manifest:
         return cls(**values | {"seeds": _read_seeds(values["seeds"])})
 
     def differences(self, other: Manifest) -> list[str]:
-        """What keeps two manifests from holding the same samples: ``key is A there and B here``, one text a key."""
+        """Lists what keeps two banks from holding the same samples: ``key is A there and B here``, one text a key."""
         mine, theirs = self.record(), other.record()
         return [
             f"{where} is {_brief(there)} there and {_brief(here)} here"
@@ -213,7 +213,7 @@ def _read_seeds(text: Any) -> list[int]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bank in a folder, which may come from anybody.
+    """Reads the manifest of the bank in a folder, which may come from anybody.
 
     Raises:
         UserError: there is none, it is damaged, it was changed after it was written, or it says something that cannot

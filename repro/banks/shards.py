@@ -47,7 +47,7 @@ class Shards:
         return self.path / f"{kind}-{shard:08d}.npy"
 
     def present(self, checksums: dict[str, str] | None) -> list[int]:
-        """The shards that are there whole: of a bank with checksums, those that it has one of.
+        """Numbers of the shards that are complete on the disk; of a bank with checksums, those that have one.
 
         Args:
             checksums: SHA-256 by the name of the file, or None for a bank that an older version began.
@@ -60,7 +60,7 @@ class Shards:
         return len(self.seeds(shard)) * self.manifest.images_per_seed
 
     def images(self, shard: int, verify: bool = True) -> np.ndarray:
-        """The images of a shard: uint8 (rows, C, H, W), mapped from its file.
+        """Maps the images of a shard from its file: uint8 (rows, C, H, W).
 
         Args:
             shard: Which one.

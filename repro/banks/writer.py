@@ -74,7 +74,7 @@ class BankWriter:
         return len(self._present()) == self._shards.count
 
     def missing(self, rank: int = 0, world_size: int = 1) -> list[list[int]]:
-        """The seeds that are still to be drawn, one list a shard.
+        """Lists the seeds that are still to be drawn, one list a shard.
 
         Args:
             rank: Number of this process; shard s belongs to process ``s % world_size``, whatever is there already.

@@ -21,7 +21,7 @@ _MORE_TENSORS = 1000
 
 
 class Allowance(TorchFunctionMode):
-    """Within it, tensors may be made up to four times some weights, in bytes and in number, and a little beside.
+    """Limits the tensors that a record may make: about four times the file's own weights, in bytes and in number.
 
     So a record whose width or depth does not fit its weights ends in one line, before memory or patience is gone.
 

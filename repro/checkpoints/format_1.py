@@ -39,7 +39,7 @@ def in_format_2(checkpoint: dict[str, Any], averaged: str) -> None:
 
 
 def former_fingerprint(record: dict[str, Any], module: nn.Module, averaged: str) -> str:
-    """The hash by which banks of that time name a model: over its record and all weights, trained and averaged ones.
+    """Hashes a model as banks of the first format do: over its record and all weights, trained and averaged.
 
     Args:
         record: The record of the training module, as the checkpoint has it.

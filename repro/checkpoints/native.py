@@ -53,7 +53,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | os.PathLike[str], *rest: Any, **more: Any) -> dict[str, Any]:
-        """Reads a checkpoint whose bytes are those that were written."""
+        """Reads a checkpoint after checking that its bytes are those that were written."""
         check_bytes(path)
         return super().load_checkpoint(path, *rest, **more)
 
@@ -71,7 +71,7 @@ def check_bytes(path: str | os.PathLike[str]) -> None:
 
 
 def read_checkpoint(path: str | os.PathLike[str], verify: bool = True) -> dict[str, Any]:
-    """The content of a checkpoint of this project, on the CPU, read with ``weights_only=True``.
+    """Reads a checkpoint of this project to the CPU, with ``weights_only=True``, and checks its form.
 
     Args:
         path: The file, or the folder of a run.

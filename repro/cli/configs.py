@@ -145,7 +145,7 @@ def starts_from(path: Path, settings: Mapping[str, Any]) -> list[str]:
 
 
 def layers(wanted: str, named: dict[str, str], depth: int = 0) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-    """The settings that a config stands for: those of the configs that it starts from, then its own.
+    """Yields the settings that a config stands for: those of the configs that it starts from, then its own.
 
     A file with ``config: NAME`` or ``config: [NAME, ...]`` comes after those configs, which must not build on others
     in turn. A file with ``by_class: {Class: {argument: value}}`` is written out for the classes before it: where a
@@ -182,7 +182,7 @@ def layers(wanted: str, named: dict[str, str], depth: int = 0) -> Iterator[tuple
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings of a config file.
+    """Reads the settings of a config file: a mapping from keys to plain values.
 
     Raises:
         UserError: it is a folder, cannot be read, or holds something else than ``key: value``.

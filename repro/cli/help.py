@@ -17,7 +17,7 @@ _LEFT = 34
 
 
 def short_help(parser: Any, sections: Mapping[str, Mapping[str, str]], last: str) -> str:
-    """The help page of a command.
+    """Writes the help page of a command: its most used options in sections, and how to see the rest.
 
     Args:
         parser: Its parser.

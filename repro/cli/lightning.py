@@ -116,7 +116,7 @@ class CommandLine(LightningCLI):
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Trainer, model and data; only ``fit`` must have a model."""
+        """Adds the options of trainer, model and data; only ``fit`` must have a model."""
         fits = self.command == "fit"
         untyped = {"logger", "plugins"}
         hidden = {"default_root_dir", "model_registry", "enable_autolog_hparams"}
@@ -136,7 +136,7 @@ class CommandLine(LightningCLI):
                 parser.set_defaults({key: {"class_path": allow(default)}})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The command's own options."""
+        """Adds the options that only this command has, such as ``--seeds``."""
         skipped = {"model", "datamodule", "ckpt_path"} | _SKIPPED[self.command]
         if self.command in ("test", "predict"):
             self._own = parser.add_function_arguments(
@@ -194,7 +194,7 @@ class CommandLine(LightningCLI):
         return short_names(yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml", **options)))
 
     def instantiate_classes(self) -> None:
-        """Builds and runs."""
+        """Builds what the command needs and runs it."""
         getattr(self, f"_{self.command}")()
 
     def _settings(self, root: Path | None = None) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _indent(line: str) -> int:
 
 
 def one_line(parser: Any, message: str) -> UserError:
-    """The user's error that a message of jsonargparse stands for.
+    """Turns a message of jsonargparse into the user's error, in one line.
 
     Args:
         parser: The parser that refused.

@@ -23,7 +23,7 @@ _USUAL = "lightning_logs"
 
 
 def specs(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every ``{class_path, init_args}`` inside a parsed value, outermost first, with the key that leads to it."""
+    """Yields every ``{class_path, init_args}`` inside a parsed value, outermost first, with its key."""
     if isinstance(value, Mapping | Namespace):
         if "class_path" in value:
             yield where, value
@@ -36,7 +36,7 @@ def specs(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def short_names(plain: Any) -> Any:
-    """A dumped configuration with registered classes under their names instead of their import paths."""
+    """Replaces import paths of registered classes in a dumped configuration by their names."""
     if isinstance(plain, list):
         return [short_names(item) for item in plain]
     if not isinstance(plain, dict):
@@ -49,7 +49,7 @@ def short_names(plain: Any) -> Any:
 
 
 def build(value: Any, where: str) -> Any:
-    """The object that a parsed ``{class_path, init_args}`` describes, nested ones first; other values as they are.
+    """Builds the object that a parsed ``{class_path, init_args}`` describes, nested ones first.
 
     Args:
         value: The parsed value.
@@ -77,7 +77,7 @@ def build(value: Any, where: str) -> Any:
 
 
 def data(value: Any) -> Any:
-    """A parsed value as plain data, whatever its keys are."""
+    """Turns a parsed value into plain data without building anything."""
     if isinstance(value, Mapping | Namespace):
         return {key: data(value[key]) for key in _keys(value)}
     return [data(item) for item in value] if isinstance(value, list) else value
@@ -88,7 +88,7 @@ def _keys(value: Mapping[str, Any] | Namespace) -> list[str]:
 
 
 def fill(model: Any, data: ImageData, task: str | None) -> str:
-    """Settles ``image_size``, ``channels`` and ``num_classes`` that are None, wherever a class of the model takes them.
+    """Fills in ``image_size``, ``channels`` and ``num_classes`` of the model's classes from data and task.
 
     Args:
         model: The parsed model, changed in place.

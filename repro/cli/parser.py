@@ -54,7 +54,7 @@ class Word:
 
     @property
     def text(self) -> str:
-        """As one word of a command line."""
+        """The option and its value as one word of a command line."""
         if not self.option:
             return self.value or ""
         return self.option if self.value is None else f"{self.option}={self.value}"
@@ -131,7 +131,7 @@ class Settings:
         self._typed = True
 
     def read(self, words: Iterable[Word]) -> list[str]:
-        """The words for the parser: config files written out as JSON, classes by their import path.
+        """Makes the words for the parser: config files written out as JSON, classes by their import path.
 
         Raises:
             UserError: an option, key or class that does not exist, or a config file that cannot be read.
@@ -362,7 +362,7 @@ class Parser(LightningArgumentParser):
         return short_help(self, self.sections, _REST.format(prog=self.prog))
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
-        """Parses; a null read once on its way to a nested class stays a null."""
+        """Parses words as jsonargparse does, but keeps a null that it has read once already."""
         if args is not None:
             args = [f"{word.removesuffix('None')}null" if _NULL.fullmatch(word) else word for word in args]
         return super().parse_args(args, *rest, **more)

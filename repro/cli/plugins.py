@@ -35,7 +35,7 @@ class Row:
 
 
 def rows(group: str | None = None) -> list[Row]:
-    """The registered entries of one group, or of all of them; the configs are a group too.
+    """Lists the registered entries of one group, or of all of them; the configs are a group too.
 
     Raises:
         UserError: unknown group.

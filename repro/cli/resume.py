@@ -36,7 +36,7 @@ _LAST = Path("checkpoints") / "last.ckpt"
 
 
 def with_config_of_run(words: list[Word]) -> list[Word]:
-    """The words of ``fit``, with the config of the run that is resumed put first unless they name one.
+    """Puts the config of the run that is resumed before the words of ``fit``, unless they name one.
 
     That file may be a stranger's: it sets options, and names registered classes, but no others.
     """
@@ -176,7 +176,7 @@ def _unlike(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def checkpoint_that_fits(path: str, model: Any) -> Path:
-    """A checkpoint to draw from, refused when a model is given too and is another one."""
+    """Checks that the model of a checkpoint is the one that was asked for, and returns its path."""
     if model is not None:
         checkpoint = read_checkpoint(path)
         changed = _unlike(training_record(checkpoint) or checkpoint["repro"]["model"]["record"], model)

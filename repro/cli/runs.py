@@ -148,7 +148,7 @@ def is_held(folder: Path) -> bool:
 
 
 def status_of(folder: Path) -> dict[str, Any]:
-    """What a run's ``run.json`` says; empty where there is none."""
+    """Reads a run's ``run.json``; empty where there is none."""
     with contextlib.suppress(OSError, ValueError):
         status = json.loads((folder / "run.json").read_text())
         return status if isinstance(status, dict) else {}

@@ -26,7 +26,7 @@ __all__ = ["Slot", "allow", "class_of", "options_of", "settings_of", "slot_of"]
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A place where classes are legal.
+    """The classes that may stand for one setting: base classes, their groups, and whether text is legal too.
 
     Attributes:
         bases: The classes that the type hint declares.
@@ -39,7 +39,7 @@ class Slot:
     takes_text: bool
 
     def choose(self, name: str, where: str) -> type | None:
-        """The class of a registered name, of a name known to the base class, or of an import path.
+        """Finds the class of a registered name, of a name known to the base class, or of an import path.
 
         Args:
             name: As in a config or on a command line.

@@ -92,7 +92,7 @@ class _Module(ModuleType):
 
 
 def import_lightning() -> None:
-    """Imports Lightning in half of the time: the packages above wait until they are used.
+    """Imports Lightning in half of the time: scipy, torchvision and transformers wait until they are used.
 
     Example:
         >>> import_lightning()

@@ -59,7 +59,7 @@ class Conditions:
 
     @property
     def percent(self) -> str:
-        """The confidence for people, such as ``95 %``."""
+        """Coverage of the intervals as text, such as ``95 %``."""
         return f"{100 * self.confidence:g} %"
 
     def cells(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Conditions:
         return self.record() | {"descriptor": self.descriptor["name"]}
 
     def record(self) -> dict[str, Any]:
-        """All of it as plain JSON data."""
+        """Turns the conditions into plain JSON data."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
@@ -143,12 +143,12 @@ class PairCounts:
 
     @property
     def rates(self) -> np.ndarray:
-        """Counts over n, (K, K); NaN where nothing was compared."""
+        """Rates of every pair, counts over n, (K, K); NaN where nothing was compared."""
         return self._over(self.counts)
 
     @property
     def control_rates(self) -> np.ndarray | None:
-        """Control counts over n, (K, K)."""
+        """Rates of every pair on shuffled noises, counts over n, (K, K)."""
         return None if self.control is None else self._over(self.control)
 
     def _over(self, counts: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ class PairCounts:
         return wilson_interval(int(self.counts[first, second]), int(self.totals[first, second]), confidence)
 
     def thresholds(self) -> list[float]:
-        """Where :meth:`curve` is taken: evenly, with the score's own threshold among them; none without values."""
+        """Thresholds of :meth:`curve`: evenly spaced, the score's own among them; none for a score without values."""
         if self.threshold is None:
             return []
         scale = 1.0 if self.sense == ">" else 255.0
@@ -194,7 +194,7 @@ class PairValues:
 
     @classmethod
     def empty(cls, name: str, count: int, paired: bool) -> PairValues:
-        """Nothing yet, for K systems and a metric of pairs of images or of whole sets."""
+        """Makes the empty values of K systems for a metric of pairs of images or of whole sets."""
         blank = np.full((count, count), np.nan)
         return cls(name, blank, blank.copy() if paired else None, None if paired else np.full(count, np.nan))
 
@@ -223,12 +223,12 @@ class Memorization:
 
     @property
     def count(self) -> int:
-        """Samples that are no copy."""
+        """Number of samples that are no copy of a training image."""
         return int(len(self.copies) - self.copies.sum())
 
     @property
     def rate(self) -> float:
-        """GL score."""
+        """GL score: the share of samples that are no copy of a training image."""
         return self.count / len(self.copies)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
@@ -240,7 +240,7 @@ class Memorization:
         return int((~exceeds(torch.from_numpy(self.chance[kind]), self.threshold)).sum())
 
     def thresholds(self) -> list[float]:
-        """Where :meth:`curve` is taken: evenly from 0 to 1, with the own threshold among them."""
+        """Thresholds of :meth:`curve`: evenly spaced from 0 to 1, the comparison's own among them."""
         return sorted({*THRESHOLDS, self.threshold})
 
     def curve(self, chance: str = "") -> list[int]:
@@ -290,17 +290,17 @@ class Results:
 
     @property
     def threshold(self) -> float:
-        """Of RP and GL."""
+        """Similarity above which two images count as the same in RP and GL."""
         return self.conditions.threshold
 
     @property
     def mae_threshold(self) -> float:
-        """Of MAE."""
+        """Mean pixel difference below which two images count as alike in MAE, in [0, 255]."""
         return self.conditions.mae_threshold
 
     @property
     def noises(self) -> int:
-        """Number of noises."""
+        """Number of noises that every system drew from."""
         return len(self.banks[0].manifest.seeds)
 
     @property

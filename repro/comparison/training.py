@@ -90,7 +90,7 @@ class Training:
         self._chance: dict[int, dict[str, np.ndarray]] = {}
 
     def features(self, images: Tensor) -> Tensor:
-        """Of a training set, (N, d)."""
+        """Features of a training set, (N, d)."""
         if id(images) not in self._known:
             self._known[id(images)] = _train_features(images, self.descriptor, self.batch_size, self.device)
         return self._known[id(images)]

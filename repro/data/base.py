@@ -122,7 +122,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         """The images as they are stored; called once, on first use. A subclass writes only this method."""
 
     def facts(self) -> Facts:
-        """The cheapest way to :class:`Facts`; a subclass that knows them without opening anything overrides it."""
+        """Finds number, shape and classes of the images as cheaply as it can; a subclass may know them beforehand."""
         source = self._open()
         return Facts(len(source), source.image_shape, len(source.class_names))
 
@@ -137,7 +137,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images given out."""
+        """Shape (C, H, W) of the images, after resizing and turning grey."""
         channels, height, width = self._known.image_shape
         return (1 if self.grayscale else channels, self.resize or height, self.resize or width)
 
@@ -170,7 +170,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return f"{len(names)} class{'es' if len(names) > 1 else ''}: {shown}" if names else "no classes"
 
     def labels(self) -> Tensor:
-        """Their classes: int64 (N,); zeros when the images are unlabelled."""
+        """Classes of the images to train on: int64 (N,); zeros when they are unlabelled."""
         return (self._memory or self._chosen())[0].labels
 
     def held_out(self) -> Batch:

@@ -55,7 +55,7 @@ class DecodedCache:
         return folder / f"{self.key}.npy", folder / f"{self.key}.json"
 
     def load(self) -> tuple[Listing, NDArray[np.uint8]] | None:
-        """The listing and the images, uint8 (n, C, H, W) mapped from the file; None when there is no sound entry."""
+        """Reads the listing and maps the images, uint8 (n, C, H, W); None when there is no sound entry."""
         try:
             array_path, record_path = self._paths()
             record = read_json(record_path, "record", 2**30)

@@ -24,7 +24,7 @@ def is_label_file(name: str) -> bool:
 
 
 def labels_in_file(members: Members, names: list[str]) -> list[int] | None:
-    """The label of every image in ``dataset.json``; empty when it says null, None when there is no such file.
+    """Reads the label of every image from ``dataset.json``; empty when it says null, None without such a file.
 
     The file is ``{"labels": [[name, integer], ...]}``, its names relative to the folder that it lies in, which holds
     all images.

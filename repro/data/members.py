@@ -94,7 +94,7 @@ class Members(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes of a file of :attr:`names`.
+        """Reads the bytes of one of the files in :attr:`names`.
 
         Raises:
             UserError: it cannot be read.

@@ -24,7 +24,7 @@ def is_hidden(name: str) -> bool:
 
 
 def clean_name(name: str) -> str:
-    """A relative name with forward slashes, without ``./``, and its letters with accents as one character each.
+    """Normalises a relative name: forward slashes, no ``./``, letters with accents as one character each.
 
     Example:
         >>> clean_name("./cafe\\u0301\\\\1.png") == "caf\\u00e9/1.png"
@@ -35,7 +35,7 @@ def clean_name(name: str) -> str:
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
-    """A sorting key that takes the digits in a name as numbers.
+    """Makes a sorting key that takes the digits in a name as numbers.
 
     Example:
         >>> sorted(["10.png", "9.png"], key=natural_order)

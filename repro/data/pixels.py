@@ -41,12 +41,12 @@ _PNG_DEPTH = 24
 
 
 def to_picture(image: NDArray[np.uint8]) -> Image.Image:
-    """A uint8 array (C, H, W) of 1 or 3 channels as a Pillow image."""
+    """Turns a uint8 array (C, H, W) of 1 or 3 channels into a Pillow image."""
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
 
 
 def turn_of(picture: Image.Image) -> int:
-    """How a viewer turns or mirrors an image before it shows it: EXIF orientation 1 (not at all) to 8.
+    """EXIF orientation of an image, 1 (as stored) to 8: how a viewer turns or mirrors it.
 
     It is read from the header; the pixels are not decoded.
     """
@@ -101,7 +101,7 @@ def to_eight_bits(data: bytes) -> Image.Image:
 def fit_pixels(
     picture: Image.Image, channels: int, resize: int | None = None, background: int = 255
 ) -> NDArray[np.uint8]:
-    """A Pillow image as a uint8 array (C, H, W): as a viewer shows it, converted and scaled.
+    """Turns a Pillow image into a uint8 array (C, H, W): as a viewer shows it, converted and scaled.
 
     It is turned as its EXIF orientation says, and what is transparent shows the background. Grey is ITU-R 601 luma.
     Scaling crops the centre square first; down by a whole number it takes the mean of each block, down by another

@@ -22,7 +22,7 @@ _REFRESH = 0.1
 
 
 def line(what: str, done: float, total: float, seconds: float, *more: str) -> str:
-    """One line of progress for a log: what, how much, per cent, a second, what else there is to say, time left.
+    """Writes one line of progress for a log: what, how much, per cent, rate a second, remarks, time left.
 
     Example:
         >>> line("drawing", 250, 1000, 10.0)

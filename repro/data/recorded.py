@@ -13,7 +13,7 @@ __all__ = ["recorded_data"]
 
 
 def recorded_data(record: Any, whose: str, option: str = "--train") -> ImageData:
-    """The data set of a record that came with a file, unless it would read what that file has no right to.
+    """Builds the data set of a record that came with a file, unless it would read what that file has no right to.
 
     Data that need no file (``Digits``, ``LowRankMixture``) are built. Those that are read from a path are built only
     when this user trained on them here before (:mod:`repro.data.trust`). Well-known sets without a path of their own

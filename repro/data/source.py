@@ -78,7 +78,7 @@ class ArraySource(ImageSource):
         self.image_shape = tuple(images.shape[1:])
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """Copies them out of the array."""
+        """Copies the images with these numbers out of the array."""
         return self.images.index_select(0, torch.from_numpy(np.array(indices))).contiguous()
 
 
@@ -103,15 +103,15 @@ class FittedSource(ImageSource):
         self.image_shape = (1 if grayscale else channels, resize or height, resize or width)
 
     def prepare(self) -> None:
-        """Prepares the source."""
+        """Prepares the source that the images come from."""
         self.source.prepare()
 
     def check(self, indices: NDArray[np.int64]) -> None:
-        """Checks those of the source."""
+        """Checks the source's images with these numbers."""
         self.source.check(indices)
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
-        """Reads and fits them."""
+        """Reads the images with these numbers and scales them or turns them grey."""
         fitted: NDArray[np.uint8] = np.empty((len(indices), *self.image_shape), dtype=np.uint8)
         with slow_progress("scaling images", len(indices)) as done:
             for row, image in enumerate(self.source.read(indices).numpy()):
@@ -134,7 +134,7 @@ class SubsetSource(ImageSource):
         self.class_names, self.image_shape = source.class_names, source.image_shape
 
     def prepare(self) -> None:
-        """Prepares the source."""
+        """Prepares the source that the images come from."""
         self.source.prepare()
 
     def check(self, indices: NDArray[np.int64]) -> None:

@@ -112,7 +112,7 @@ class BatchStream:
             yield images, labels
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed run must share with this one: plain integers. The position is the module's to keep."""
+        """Plain integers that a resumed run must share with this one; the position is kept by the training module."""
         return {
             "images": len(self.batches.source),
             "batch_size": self.batches.batch_size,

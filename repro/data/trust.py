@@ -17,7 +17,7 @@ __all__ = ["remember", "was_trained_on"]
 
 
 def remember(data: Plugin) -> None:
-    """Keeps in mind that this user trained on these data, so that banks and checkpoints may name them."""
+    """Remembers that this user trained on these data, so that banks and checkpoints may name them."""
     with contextlib.suppress(UserError):
         record = record_of(data)
         write_text(cache_folder("trained_on") / _name(record), json.dumps(record))

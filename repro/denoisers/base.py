@@ -86,7 +86,7 @@ class UnderKernel(Denoiser):
 def training_set(
     images: ImageData | Tensor, labels: Tensor | None, conditional: bool
 ) -> tuple[ImageData | None, Tensor, Tensor | None]:
-    """Takes what a closed form is made of: the data if they are a plug-in, images (N, C, H, W), labels (N,) or None.
+    """Unpacks the training set of a closed form: its data plug-in or None, images (N, C, H, W), labels (N,) or None.
 
     Of a plug-in these are the images that a training is shown, mirrored copies included.
 

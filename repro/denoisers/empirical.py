@@ -109,7 +109,7 @@ class EmpiricalDenoiser(Denoiser):
         return mean, evidence.squeeze(1)
 
     def chunks(self, x: Tensor, precision: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        r"""The images a chunk at a time.
+        r"""Yields the images a chunk at a time, as points (chunk, d).
 
         Args:
             x: Noisy images divided by :math:`\alpha_t`, (B, d).
@@ -129,13 +129,13 @@ class EmpiricalDenoiser(Denoiser):
     def significant_chunks(
         self, x: Tensor, precision: Tensor, labels: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        r"""The images a chunk at a time, without those that cannot move a sum over all by its last bit.
+        r"""Yields the images a chunk at a time, leaving out those too far away to change the sum's last bit.
 
         An image is left out when for every row its weight is below :math:`\epsilon / 2 N` of a weight seen before:
         all that are left out weigh less than half a unit in the last place of the sum.
 
         Args:
-            x: Noisy images divided by :math:`lpha_t`, (B, d).
+            x: Noisy images divided by :math:`\alpha_t`, (B, d).
             precision: :math:`1 / r^2`, (B, 1).
             labels: Classes (B,), or None.
 

@@ -50,7 +50,7 @@ class GaussianDenoiser(Denoiser):
         return self.mean + gain * (x_t - alpha * self.mean)
 
     def transport(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        r"""Where the probability-flow equation carries ``x_t`` from time t to time s.
+        r"""Carries ``x_t`` along the probability-flow equation from time t to time s, shape of ``x_t``.
 
         .. math:: x_s = \alpha_s \mu + \sqrt{\frac{\alpha_s^2 c^2 + \sigma_s^2}{\alpha_t^2 c^2 + \sigma_t^2}}
                   (x_t - \alpha_t \mu)
@@ -123,7 +123,7 @@ class FittedGaussianDenoiser(Denoiser):
         return (mean + torch.einsum("bdk,bk->bd", axes, gain * along)).view(x_t.shape).to(x_t.dtype)
 
     def transport(self, x_t: Tensor, t: Tensor, s: Tensor, labels: Tensor | None = None) -> Tensor:
-        r"""Where the probability-flow equation carries ``x_t`` from time t to time s, shape of ``x_t``.
+        r"""Carries ``x_t`` along the probability-flow equation from time t to time s, shape of ``x_t``.
 
         .. math:: x_s = \alpha_s \mu + V \,\mathrm{diag}\sqrt{\frac{\alpha_s^2 \lambda + \sigma_s^2}
                   {\alpha_t^2 \lambda + \sigma_t^2}}\, V^T (x_t - \alpha_t \mu)

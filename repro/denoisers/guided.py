@@ -14,7 +14,7 @@ __all__ = ["GuidedDenoiser", "check_guidance"]
 
 
 def check_guidance(scale: float) -> float:
-    """The scale, if it is one.
+    """Returns the scale of guidance as a float, refusing one that is negative or not finite.
 
     Raises:
         UserError: a negative number, or none at all.

@@ -31,7 +31,7 @@ class Domain:
     roughness: tuple[float, float]
 
     def misfit(self, images: Tensor) -> str | None:
-        """How images differ from this kind, for people; None where they do not.
+        """Says in words how images differ from this kind; None where they do not.
 
         Args:
             images: uint8, shape (n, C, H, W); up to 1,000 of them, evenly spread, are looked at.

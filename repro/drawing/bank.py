@@ -85,7 +85,7 @@ def draw(
 
 
 def own_folder(drawing: Drawing, run: Path) -> Path:
-    """Where the bank of a drawing lies below a run's folder: not where one of another checkpoint or sampler is."""
+    """Folder of a drawing's bank below a run's: one that holds no bank of another checkpoint or sampler."""
     folder, wanted = drawing.folder(run), drawing.manifest()
     with suppress(UserError):
         if read_manifest(folder).differences(same_model(wanted, drawing.model, folder)):
@@ -168,7 +168,7 @@ def sample(model: Model, seeds: Iterable[int], labels: Tensor | None = None, bat
 
 
 def drawn_model(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "ema") -> Model:
-    """The model of a checkpoint, run or released file, refused when it is of a kind that draws no images."""
+    """Loads the model of a checkpoint, run or released file, refusing one that draws no images."""
     model = load_model(path, weights)
     if not isinstance(model, Model):
         use = model.next_command.format(run=path)
@@ -193,7 +193,7 @@ def _in_memory(drawing: Drawing, shard_size: int) -> Bank:
 
 
 def same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
-    """The manifest, naming the model as a bank that is there does, where that is this model under its former name.
+    """Renames the model of a manifest as the bank that is there does, where that is this model's former name.
 
     Banks of earlier versions name the training module that the model came from, and its hash; for a file of another
     project its source tells the bytes.

@@ -97,7 +97,7 @@ class Drawing:
         return run / "banks" / self.label
 
     def manifest(self) -> Manifest:
-        """What the bank says about itself."""
+        """Makes the manifest of the bank that this drawing fills."""
         model, plan = self.model, self.plan
         record = record_of(model)
         return Manifest(

@@ -10,7 +10,7 @@ __all__ = ["launch", "one_process"]
 
 
 def one_process(accelerator: str = "auto") -> Fabric:
-    """This process alone, on one device."""
+    """Makes the Fabric of this process alone, on one device."""
     return Fabric(accelerator=accelerator, devices=1)
 
 

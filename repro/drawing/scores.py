@@ -177,7 +177,7 @@ class Scores:
         return features, theirs
 
     def compute(self) -> dict[str, Tensor]:
-        """Every score by name."""
+        """Computes every score, by name."""
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def table(self) -> list[tuple[str, float, tuple[float, float] | None, int | None]]:

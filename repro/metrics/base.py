@@ -143,7 +143,7 @@ class CountMetric(Metric):
         return hits, total
 
     def counts(self) -> tuple[Any, Any]:
-        """How often it holds, and number of noises, over all processes: int64 tensors."""
+        """Numbers of noises for which it holds, and of all noises, over all processes: int64 tensors."""
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn,
             should_sync=self._to_sync and not self._is_synced,
@@ -205,7 +205,7 @@ class PairMetric(RateMetric):
         """Which pairs are alike: bool (n,), from row i of a and row i of b, both from noise i."""
 
     def update(self, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds pairs.
+        """Adds pairs of images, row i of both from noise i.
 
         Args:
             a: Of the first model, row i from noise i.

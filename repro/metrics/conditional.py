@@ -57,7 +57,7 @@ class ConditionalReproducibilityScore(CountMetric):
         self.threshold = check_threshold(threshold)
 
     def update(self, a: Tensor, b: Tensor, labels: Any, seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds pairs.
+        """Adds pairs of images with their classes, row i of both from noise i.
 
         Args:
             a: Of the first model: floating (n, d) features or uint8 (n, C, H, W) images, one row a noise and class.
@@ -110,7 +110,7 @@ class BetweenReproducibilityScore(RateMetric):
         self.threshold = check_threshold(threshold)
 
     def update(self, uncond: Tensor, cond: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds noises.
+        """Adds noises: one unconditional image and the images of every class.
 
         Args:
             uncond: Of the unconditional model, row i from noise i: floating (n, d) features or uint8 images.

@@ -52,7 +52,7 @@ class GeneralizationScore(RateMetric):
         self._train = as_features(self.look.features(train_features, self.device), "train_features")
 
     def update(self, features: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds samples.
+        """Adds samples of the model, one a seed.
 
         Args:
             features: Floating (n, d) features or uint8 (n, C, H, W) images.

@@ -18,7 +18,7 @@ __all__ = ["Look"]
 
 @dataclass(frozen=True)
 class Look:
-    """Takes what ``update`` is called with to what a metric compares.
+    """Turns the images or features that ``update`` is called with into what a metric compares.
 
     Args:
         descriptor: Gives the features of images; None leaves images to the metric, which takes ``Pixels``.
@@ -30,7 +30,7 @@ class Look:
 
     @classmethod
     def of(cls, descriptor: Descriptor | str | None, normalize: bool) -> Look:
-        """From a descriptor or its registered name."""
+        """Makes a look from a descriptor or its registered name."""
         return cls(build("descriptors", descriptor) if isinstance(descriptor, str) else descriptor, bool(normalize))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Look:
@@ -38,7 +38,7 @@ class Look:
         return self
 
     def images(self, value: Any) -> Any:
-        """uint8 images of float ones in [0, 1] where these are taken; everything else as it is.
+        """Turns float images in [0, 1] into uint8 where the metric takes them; leaves everything else as it is.
 
         Raises:
             UserError: a float image outside [0, 1].

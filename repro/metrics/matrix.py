@@ -49,7 +49,7 @@ class ReproducibilityMatrix(CountMetric):
         self.threshold = check_threshold(threshold)
 
     def update(self, features: Tensor | Sequence[Tensor], seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds noises.
+        """Adds noises: the images of all K systems from each.
 
         Args:
             features: Of the K systems: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
@@ -120,7 +120,7 @@ class ReproducibilityCurve(CountMetric):
         self.thresholds = tuple(limits.tolist())
 
     def update(self, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
-        """Adds pairs.
+        """Adds pairs of images, row i of both from noise i.
 
         Args:
             a: Of the first model, row i from noise i.
@@ -149,7 +149,7 @@ class ReproducibilityCurve(CountMetric):
 
 
 def axes_for(ax: Any) -> tuple[Any, Any]:
-    """The figure of axes and these, or new ones as matplotlib.pyplot makes them."""
+    """Returns the figure of some axes and the axes; without axes, new ones as matplotlib.pyplot makes them."""
     if ax is not None:
         return ax.get_figure(), ax
     from matplotlib import pyplot

@@ -95,7 +95,7 @@ def is_paired(metric: Metric) -> bool:
 
 
 def pick(metric: Metric, features: Any, images: Any) -> Any:
-    """What the metric looks at, of the two: features, or images, for which :func:`feed` takes the right dtype."""
+    """Chooses between features and images: what the metric looks at."""
     return features if getattr(metric, "inputs", None) == "features" else images
 
 

@@ -114,7 +114,7 @@ class TextToImage(Model):
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """The prompts."""
+        """Prompt and negative prompt, which two models must share to be compared."""
         return {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
 
     def sampler_record(self, sampler: Sampler | None = None) -> dict[str, Any]:

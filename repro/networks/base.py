@@ -124,7 +124,7 @@ class Network(nn.Module, Plugin, ABC):
 
 
 def one_of(argument: str, option: str, legal: Iterable[str]) -> str:
-    """The given option if it is legal.
+    """Returns an option if it is among the legal ones.
 
     Raises:
         UserError: it is not; the message names the nearest legal one.

@@ -150,7 +150,7 @@ class DiT(Network):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The prediction, without the learned variance.
+        """Predicts images (B, C, H, W), leaving out the channels of the learned variance.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W).

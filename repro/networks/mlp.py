@@ -88,7 +88,7 @@ class MLP(Network):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The network's answer for each image.
+        """Maps scaled noisy images (B, C, H, W) to images.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W).

@@ -186,7 +186,7 @@ class UViT(Network):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor | None = None, stage: int | None = None) -> Tensor:
-        """The network's answer for each image.
+        """Maps scaled noisy images (B, C, H, W) to images.
 
         Args:
             x: Scaled noisy images, shape (B, C, H, W).

@@ -73,7 +73,7 @@ class ForeignFile:
 
     @property
     def content(self) -> Any:
-        """What the file holds: plain data, tensors and records; read once, executing nothing of it.
+        """Content of the file: plain data, tensors and records; read once, executing nothing of it.
 
         Raises:
             UserError: as :func:`repro.released.containers.read_content`.
@@ -165,7 +165,7 @@ class Format(Plugin, ABC):
         """
 
     def settle(self, file: ForeignFile, option: str, default: Any, why: str = "") -> Any:
-        """The value of an option: as given, or the default, which is noted as assumed.
+        """Chooses the value of an option: as given, or the default, which is noted as assumed.
 
         Args:
             file: The file that does not say it.
@@ -207,7 +207,7 @@ class Format(Plugin, ABC):
 
 
 def outline(file: ForeignFile, record: Mapping[str, Any], tensors: Collection[Tensor]) -> nn.Module:
-    """The network of a record with shapes only, to translate the file's tensors for it before memory is taken.
+    """Builds the network of a record with shapes only, without memory for its weights.
 
     Args:
         file: The file, for messages.
@@ -267,7 +267,7 @@ def fill(
 
 
 def named(*names: str) -> Callable[[Mapping[str, Tensor]], bool]:
-    """Whether all of some names are there, for :meth:`ForeignFile.weights`."""
+    """Makes the test whether a state dict has all of some names, for :meth:`ForeignFile.weights`."""
     return lambda tensors: all(name in tensors for name in names)
 
 

@@ -28,12 +28,12 @@ def rms(images: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """x to a power, for x of at least 0; the same bits in any batch."""
+    """Raises x of at least 0 to a power, with the same bits in any batch."""
     return (x.log() * exponent).exp()
 
 
 def put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
-    """A copy of a batch with some of its rows replaced."""
+    """Replaces some rows of a batch in a copy of it."""
     return whole.index_copy(0, rows, part)
 
 

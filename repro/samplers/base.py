@@ -68,16 +68,16 @@ class Run:
         return self.denoiser.kernel
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """One evaluation of the denoiser: images (B, C, H, W) at one time, or at one each, shape (B, 1, 1, 1)."""
+        """Evaluates the denoiser once: images (B, C, H, W) at one time, or at one time each, (B, 1, 1, 1)."""
         x_0 = self.denoiser.denoise(x_t, t.flatten() if t.ndim else t, self.labels)
         return x_0.clamp(-1, 1) if self.clip else x_0
 
     def of_rows(self, rows: Tensor) -> Run:
-        """The run of some images of the batch; it has no noise stream."""
+        """Narrows the run to some images of the batch, without its noise stream."""
         return replace(self, labels=None if self.labels is None else self.labels[rows], stream=None)
 
     def draw(self, like: Tensor) -> Tensor:
-        """The next numbered noise of every image, with the shape, device and dtype of ``like``."""
+        """Draws the next numbered noise of every image, with the shape, device and dtype of ``like``."""
         assert self.stream is not None
         return self.stream.draw(like.shape[1:]).to(like)
 
@@ -106,7 +106,7 @@ class Sampler(Plugin, ABC):
     evaluations: int | None = None
 
     def sample(self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images from noise.
+        """Draws images (B, C, H, W) from numbered noise.
 
         Args:
             denoiser: Any denoiser.
@@ -129,7 +129,7 @@ class Sampler(Plugin, ABC):
     def trajectory(
         self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None
     ) -> Iterator[Step]:
-        """The steps of :meth:`sample`, one by one; the last one's ``x_s`` are the images.
+        """Yields the steps of :meth:`sample`, one by one; the last one's ``x_s`` are the images.
 
         Replacing ``step.x_s`` steers the walk, which is all that posterior sampling needs.
 

@@ -51,7 +51,7 @@ class Consistency(FixedSteps):
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
-        """Whether there is noise between steps."""
+        """True: the sampler has several steps, between which it draws noise."""
         return self.steps > 1
 
     def times(self, kernel: Kernel) -> Tensor:
@@ -60,7 +60,7 @@ class Consistency(FixedSteps):
         return time_grid(kernel, "edm", self.steps, kernel.t_max, kernel.t_min, self.rho)[:-1]
 
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One evaluation, and one noise unless it is the last."""
+        """Jumps to the image with one evaluation, then adds noise up to time s unless it is the last step."""
         kernel, x_0 = run.kernel, run.denoise(x_t, t)
         if s is None:
             return x_0, x_0

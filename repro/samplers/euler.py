@@ -58,7 +58,7 @@ class Euler(FixedSteps):
         self.coordinate = coordinate
 
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One evaluation, one straight line."""
+        """Steps from time t to time s along the slope at t: one evaluation."""
         along = COORDINATES[self.coordinate]
         x_0 = run.denoise(x_t, t)
         s = along.last_time(run.kernel) if s is None else s

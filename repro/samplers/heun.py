@@ -68,7 +68,7 @@ class Heun(Euler):
         return 2 * self.steps - self.final_denoise
 
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Two evaluations; one for the step to the clean image."""
+        """Steps from time t to time s with two evaluations; to the clean image with one."""
         if s is None:
             return super().step(run, x_t, t, s)
         along, kernel = COORDINATES[self.coordinate], run.kernel

@@ -59,7 +59,7 @@ def check_steps(name: str, steps: int, least: int = 1) -> None:
 
 
 def end_time(kernel: Kernel, t_end: float | None) -> float:
-    """Where a walk ends: ``t_end``, or the kernel's ``t_min``.
+    """Time at which a walk ends: ``t_end``, or the kernel's ``t_min``.
 
     Raises:
         UserError: ``t_end`` not between 0 and the kernel's ``t_max``.
@@ -144,15 +144,15 @@ class RatioCoordinate(Coordinate):
     r""":math:`x_t / \alpha_t` against :math:`r`; images depend on the ratios alone, so not on the kernel."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """The noise."""
+        """dx/dr in this coordinate: the predicted noise, shape of ``x_t``."""
         return noise_in(kernel, x_t, x_0, t)
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The DDIM step when the slope is the noise at time t."""
+        """Moves along the ratio at a constant slope: the DDIM step when the slope is the noise at time t."""
         return kernel.alpha(s) * (x_t / kernel.alpha(t) + (kernel.ratio(s) - kernel.ratio(t)) * slope)
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
-        """Part of the way between the two ratios."""
+        """Time whose ratio lies a part of the way between the two ratios."""
         return s if part == 1 else kernel.time_of_ratio(torch.lerp(kernel.ratio(t), kernel.ratio(s), part))
 
 
@@ -160,16 +160,16 @@ class TimeCoordinate(Coordinate):
     r""":math:`x_t` against :math:`t`, as the ablation sampler of EDM steps for its "vp" and "ve" settings."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """The velocity of the probability flow."""
+        """dx/dt: the velocity of the probability flow, shape of ``x_t``."""
         alpha_dot = kernel.log_alpha_dot(t) * kernel.alpha(t)
         return alpha_dot * x_0 + kernel.sigma_dot(t) * noise_in(kernel, x_t, x_0, t)
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """A straight line in time."""
+        """Moves along a straight line in time at a constant slope."""
         return x_t + (s - t) * slope
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
-        """Part of the way between the two times."""
+        """Time a part of the way between the two times."""
         return torch.lerp(t, s, part)
 
     def last_time(self, kernel: Kernel) -> Tensor | None:

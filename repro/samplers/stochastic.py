@@ -61,7 +61,7 @@ class Ancestral(FixedSteps):
         self.eta = eta
 
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One evaluation, one noise; neither noise nor scale for the clean image."""
+        """Steps from time t to time s with one evaluation and one fresh noise, none to the clean image."""
         kernel, x_0 = run.kernel, run.denoise(x_t, t)
         if s is None:
             return x_0, x_0

@@ -89,7 +89,7 @@ class Study(Plugin, ABC):
         command: Command,
         over: Mapping[str, Any] | None = None,
     ) -> str:
-        """Does what is missing, then reports.
+        """Runs the jobs of a folder that are not done, then writes the report.
 
         Args:
             folder: The study's folder.

@@ -75,7 +75,7 @@ class Descriptors(Study):
         self.data, self.descriptor = data, descriptor
 
     def plan(self, plan: Plan) -> None:
-        """Nothing: nothing is trained or drawn, and the report takes minutes."""
+        """Adds no job: nothing is trained or drawn, and the report takes minutes."""
 
     def report(self, report: Report, parts: None) -> None:
         """For each set of images a table (CSV, text) and a figure."""

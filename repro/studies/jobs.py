@@ -106,7 +106,7 @@ def is_done(job: Job, folder: Path) -> bool:
 
 
 def state_of(job: Job, folder: Path) -> str:
-    """``done``, ``failed`` (of a job that can be tried again) or nothing."""
+    """State of a job: ``done``, ``failed`` (it can be tried again) or empty."""
     return next((kind for kind in ("done", "failed") if file_of(folder, job, kind).is_file()), "")
 
 

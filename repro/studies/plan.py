@@ -72,7 +72,7 @@ class Measured:
     job: str
 
     def read(self) -> Any:
-        """What the measurement found, plain data."""
+        """Reads the result of the measurement, plain data."""
         return json.loads(self.json.read_text(encoding="utf-8"))
 
 

@@ -98,7 +98,7 @@ class RunCheckpoint(ModelCheckpoint):
         return time.monotonic() - self._saved_at > 60 * self.every_minutes
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Lets signals through again."""
+        """Lets signals stop the program again, after an error."""
         super().on_exception(trainer, pl_module, exception)
         signals.release()
 
@@ -309,7 +309,7 @@ class OptimalLoss(L.Callback):
         self._looked = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
-        """Takes the training images.
+        """Builds the empirical optimum of the training images.
 
         Raises:
             UserError: the model is no ``Diffusion``, whose loss has a known optimum.
@@ -337,7 +337,7 @@ class OptimalLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Diffusion, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs it."""
+        """Logs the optimum's loss and how far the model's is above it."""
         if self._optimal is not None:
             excess = outputs["loss"].item() * trainer.accumulate_grad_batches - self._optimal
             pl_module.log_dict({"train/optimal_loss": self._optimal, "train/excess_loss": excess})
@@ -366,7 +366,7 @@ class HyperParameters(L.Callback):
     """Logs the model's and the data's settings as hyper-parameters."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
-        """Logs them once, before the first step."""
+        """Logs the settings once, before the first step."""
         settings = flat(record_of(pl_module), "model")
         if trainer.datamodule is not None:
             settings |= flat(record_of(trainer.datamodule), "data")

@@ -17,7 +17,7 @@ _NAMED = 4
 
 
 def chosen_parameters(network: nn.Module, parameters: Sequence[str] | str) -> set[str]:
-    """Names of the parameters that are meant.
+    """Finds the names of the parameters that ``attention``, ``all`` or shell globs mean.
 
     Args:
         network: The network.

@@ -189,7 +189,7 @@ class ConsistencyModule(LossModule):
         self.steps += 1
 
     def take_progress(self, progress: dict[str, Any]) -> None:
-        """Takes progress back."""
+        """Restores the progress of a training, and with it the number of noise levels."""
         super().take_progress(progress)
         self.steps = progress["global_step"]
 

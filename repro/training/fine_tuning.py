@@ -121,7 +121,7 @@ class FineTuning(Diffusion):
 
 
 class Start(Part):
-    """Where a fine-tuning starts.
+    """The model that a fine-tuning starts from: gives its weights once, as training begins.
 
     Args:
         path: The file.
@@ -132,7 +132,7 @@ class Start(Part):
         self.path, self.started = path, not named
 
     def setup(self, module: FineTuning) -> None:
-        """Checks the data."""
+        """Checks that the data have the start's images and classes."""
         check_data("start", module, module.trainer.datamodule)
 
     def begin(self, module: FineTuning) -> None:

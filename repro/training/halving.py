@@ -27,7 +27,7 @@ Scales = tuple[Tensor, Tensor]
 
 
 def ddim_step(x_t: Tensor, x_0: Tensor, at_t: Scales, at_s: Scales) -> Tensor:
-    r"""The state after one DDIM step.
+    r"""Takes one DDIM step: the state at the lower noise level, shape of ``x_t``.
 
     Args:
         x_t: State before it, shape (B, C, H, W).
@@ -84,7 +84,7 @@ class Levels:
 
     @classmethod
     def of(cls, sampler: FixedSteps, kernel: Kernel) -> Levels:
-        """The levels of a sampler's own grid.
+        """Makes the levels of a sampler's own grid under a kernel.
 
         Raises:
             UserError: a level without signal or without noise, where a DDIM step has no meaning.
@@ -102,7 +102,7 @@ class Levels:
         return cls(times, alpha, sigma)
 
     def to(self, device: torch.device) -> Levels:
-        """The same levels on a device."""
+        """Moves the levels to a device."""
         return Levels(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def scales(self, index: Tensor) -> Scales:

@@ -23,7 +23,7 @@ def check_at_least(above: bool, **values: float | None) -> None:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are moved.
+    """Settings of the optimiser: which one, its learning rate and warm-up, how many bad gradients are borne.
 
     Args:
         optimizer: Name of a class in ``torch.optim``.

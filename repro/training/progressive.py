@@ -267,6 +267,6 @@ class ProgressiveDistillation(LossModule):
             )
 
     def take_progress(self, progress: dict[str, Any]) -> None:
-        """Takes progress back, and with it the stage."""
+        """Restores the progress of a training, and with it the stage."""
         super().take_progress(progress)
         self._enter_stage()

@@ -20,7 +20,7 @@ _OWNED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "
 
 
 class Interrupted(BaseException):
-    """The program was asked to stop, and may: nothing is half-done.
+    """Raised when the program was asked to stop at a point where nothing is half-done.
 
     It is no ``Exception`` and no ``KeyboardInterrupt``, which Lightning takes for a wish to leave with exit code 1.
 

@@ -84,11 +84,11 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over its settings and weights."""
+        """SHA-256 over the denoiser's settings and weights, 64 hexadecimal digits."""
         return fingerprint_of(self.denoiser)
 
     def under(self, kernel: Kernel) -> Denoiser:
-        """The denoiser seen through a kernel.
+        """Sees the denoiser through another kernel; the same object under its own.
 
         Raises:
             UserError: the kernel has noise levels that it does not know.
@@ -107,7 +107,7 @@ class Source:
 
     @property
     def parameterization(self) -> Parameterization:
-        """What its network's output means.
+        """Parameterisation of the source: what its network's output means.
 
         Raises:
             UserError: it is a formula.
@@ -126,7 +126,7 @@ class Source:
         return network
 
     def with_network(self, part: str) -> NetworkDenoiser:
-        """The denoiser, of which a part is taken over: ``network`` or ``parameterization``.
+        """Returns the denoiser if it has a network, of which ``network`` or ``parameterization`` is taken over.
 
         Raises:
             UserError: it is a formula.
@@ -152,7 +152,7 @@ def taken_over(
     kernel: Kernel | None,
     parameterization: Parameterization | None,
 ) -> NetworkDenoiser:
-    """What a module trains; what is left out (None) is the source's, and stands in the module's record.
+    """Builds the denoiser that a module trains; what is left out (None) is taken over from the source.
 
     Args:
         source: A teacher or a start.
@@ -184,7 +184,7 @@ def check_data(role: str, module: Any, data: ImageData | None) -> None:
 
 
 def sizes(shape: tuple[int, ...]) -> str:
-    """A shape as text.
+    """Writes a shape as text, such as ``3x32x32``.
 
     Example:
         >>> sizes((3, 32, 32))

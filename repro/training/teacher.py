@@ -30,7 +30,7 @@ class Teaching(Part):
         self._seen: tuple[torch.device, Denoiser] | None = None
 
     def of(self, module: TrainingModule) -> Denoiser:
-        """The teacher under the student's kernel, on the student's device.
+        """Gives the teacher under the student's kernel, on the student's device.
 
         Raises:
             UserError: it cannot be read, or knows fewer noise levels.
@@ -73,9 +73,9 @@ class Teaching(Part):
             )
 
     def progress(self) -> dict[str, Any]:
-        """Which teacher it is."""
+        """Fingerprint of the teacher, for the checkpoint."""
         return {"teacher_fingerprint": self.fingerprint}
 
     def take_progress(self, progress: dict[str, Any]) -> None:
-        """Remembers which teacher it was."""
+        """Restores the fingerprint of the teacher from a checkpoint."""
         self.fingerprint = progress["teacher_fingerprint"]

@@ -47,7 +47,7 @@ _QUANTA = (
 
 
 def checked(options: Mapping[str, float] | None) -> dict[str, float]:
-    """:data:`DEFAULTS` with some of them replaced.
+    """Checks the strengths of edits and fills in :data:`DEFAULTS` for those left out.
 
     Raises:
         UserError: an unknown name, or a value outside its range.
@@ -67,7 +67,7 @@ def checked(options: Mapping[str, float] | None) -> dict[str, float]:
 
 
 def edited(images: Tensor, settings: Mapping[str, float]) -> Tensor:
-    """One edited view of each image.
+    """Makes one edited view of each image, shape of the images.
 
     Args:
         images: In [-1, 1], shape (B, C, H, W).

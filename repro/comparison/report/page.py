@@ -43,7 +43,7 @@ _ENDS = {
 
 
 def check_report_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a report, in a folder that is there or can be made.
+    """Checks that a report can be written at a path, and returns the path.
 
     Raises:
         UserError: it is a folder, or it cannot be written.

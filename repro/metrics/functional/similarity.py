@@ -117,7 +117,7 @@ def exceeds(similarity: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def compared_dtype(*features: Tensor) -> torch.dtype:
-    """In which similarities of these features are compared: float64 when some are, else float32."""
+    """Dtype in which similarities of these features are compared: float64 when one of them is, else float32."""
     return torch.float64 if any(item.dtype == torch.float64 for item in features) else torch.float32
 
 
@@ -134,7 +134,7 @@ def divided(products: Tensor, lengths: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Similarity of row i with row i.
+    """Cosine of row i with row i, shape (n,).
 
     Args:
         a: Features, shape (n, d).

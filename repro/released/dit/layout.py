@@ -90,7 +90,7 @@ def _entries(network: nn.Module) -> Iterator[Entry]:
 
 
 def trunk_entries(network: nn.Module, conditions: list[Entry]) -> Iterator[Entry]:
-    """All entries, those of the class table given.
+    """Lists the entries of the whole network, with those of the class table as an argument.
 
     Args:
         network: Our network.

@@ -62,7 +62,7 @@ class Executor(Plugin, ABC):
 
 
 class Ready:
-    """The jobs that nothing holds up, in the order of the plan.
+    """Hands out the jobs that need no other job any more, in the order of the plan.
 
     Args:
         jobs: All jobs, in a legal order.
@@ -81,12 +81,12 @@ class Ready:
         self._waiting.append(job)
 
     def end(self, job: Job) -> None:
-        """Lets those that need a job go on, where it is done."""
+        """Notes that a job has ended, so that jobs that need it may run where it is done."""
         if is_done(job, self._folder):
             self._order.done(job.name)
 
     def take(self) -> Job | None:
-        """The next job to run; None while every other one waits for a job that runs or failed."""
+        """Takes the next job to run; None while every other one waits for a job that runs or failed."""
         while names := self._order.get_ready():
             for job in (self._named[name] for name in names):
                 if is_done(job, self._folder):
