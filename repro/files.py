@@ -239,7 +239,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_cell(column) for column in rows[0]])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    writer.writerows([_cell(row.get(column)) for column in rows[0]] for row in rows)
     return text.getvalue()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +18,7 @@ from repro.cli.parser import Parser, split
 from repro.data.base import ImageData
 from repro.drawing.encoding import encode
 from repro.errors import UserError
-from repro.files import make_folder, write_text, write_whole
+from repro.files import csv_text, make_folder, write_text, write_whole
 from repro.images import to_float
 from repro.metrics.functional.encoding import code_statistics, encoding_matches
 from repro.metrics.functional.intervals import wilson_interval
@@ -119,14 +117,6 @@ def _pair(names: tuple[str, str], a: Tensor, b: Tensor, threshold: float) -> dic
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _names(paths: list[str]) -> list[str]:
     names = [Path(path).name for path in paths]
     return names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, 1)]
@@ -165,10 +155,10 @@ def run(command: str, arguments: list[str]) -> int:
         with write_whole(folder / f"{name}.npy") as file:
             np.save(file, noises[name].numpy())
         rows.append(_row(name, model, images, classes, noises[name], settings))
-    write_text(folder / "encoding.csv", _table(rows))
+    write_text(folder / "encoding.csv", csv_text(rows))
     pairs = [_pair(two, noises[two[0]], noises[two[1]], config["threshold"]) for two in combinations(names, 2)]
     if pairs:
-        write_text(folder / "pairs.csv", _table(pairs))
+        write_text(folder / "pairs.csv", csv_text(pairs))
     record = {"data": record_of(data), "held_out": config["held_out"], "images": len(images), "systems": names}
     write_text(folder / "encoding.json", json.dumps(record, indent=1) + "\n")
     for row in [*rows, *pairs]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from repro import records, registry
+from repro import registry
 from repro.checkpoints.loading import load_training
 from repro.cli import resume, runs
-from repro.cli.configs import config_path
 from repro.cli.messages import one_line
 from repro.cli.objects import build, fill, leave_folder_open, put_into_folder, short_names, specs
 from repro.cli.parser import Parser, last, split
@@ -77,7 +76,6 @@ _FIRST = {
 }
 _SEVERAL = ("--reference", "--metric")
 _MOST_OTHERS = 3
-_READ = ("pipeline", "model")
 _NOT_SAVED = ("name", "output", "ckpt_path", "resume", "print_config")
 
 
@@ -296,30 +294,8 @@ class CommandLine(LightningCLI):
         )
 
     def _name(self) -> str:
-        """Name of the run: as given, or of the config file (of its run, for a saved one), or model and data.
-
-        A model that reads another one's files has their name in its own.
-        """
-        if self.config.get("name"):
-            if self.config.name != Path(self.config.name).name:
-                raise UserError(f"--name {self.config.name} is a path; type --output {self.config.name}")
-            return self.config.name
         configs = [word.value for word in self.words if word.option == "--config" and word.value]
-        if files := [config_path(each) for each in configs if not each.startswith("{")]:
-            saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
-            return files[0].absolute().parent.name if saved else files[0].stem
-        named = {key: value for key, value in self._names() if value != "None"}
-        parts = [named[key] for key in ("model.network", "model.denoiser") if key in named]
-        arguments = self.config.model.get("init_args") or {}
-        read = [Path(arguments[key]).name for key in _READ if isinstance(arguments.get(key), str)]
-        parts = parts or [named["model"], *read]
-        return "-".join([*parts, *([named["data"]] if "data" in named else [])])
-
-    def _names(self) -> Iterator[tuple[str, str]]:
-        plain = self.plain(skip_validation=True)
-        for top in ("model", "data"):
-            for key, value in records.flat(plain[top], top).items():
-                yield key, str(value).rpartition(".")[2]
+        return runs.name_of(self.config.get("name"), configs, self.plain(skip_validation=True))
 
     def _validate(self) -> None:
         module = load_training(self._checkpoint())

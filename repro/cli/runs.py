@@ -7,17 +7,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from repro.cli.configs import config_path
 from repro.errors import UserError
+from repro.records import flat
 
 __all__ = [
     "RUNS",
     "claim",
     "finished",
     "is_held",
+    "name_of",
     "run_folder",
     "run_of_checkpoint",
     "runs_named",
@@ -27,6 +30,7 @@ __all__ = [
 RUNS = Path("runs")
 _VARIABLE = "REPRO_RUN_FOLDER"
 _LOCK = ".lock"
+_FILES = ("pipeline", "model")  # arguments that may name a file of another model
 _LEFTOVER = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\..*|\..*\.part")
 
 
@@ -128,6 +132,36 @@ def _make(path: Path) -> bool:
         path.mkdir()
         return True
     return False
+
+
+def name_of(wanted: str | None, configs: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Names a run: as wanted, or after its first config (of a saved one its run), or after model and data.
+
+    Args:
+        wanted: The name that was typed, if any.
+        configs: Configs that were typed, by name or path, or as JSON.
+        settings: All settings, as plain data.
+
+    Raises:
+        UserError: the name is a path.
+    """
+    if wanted:
+        if wanted != Path(wanted).name:
+            raise UserError(f"--name {wanted} is a path; type --output {wanted}")
+        return wanted
+    if files := [config_path(each) for each in configs if not each.startswith("{")]:
+        saved = files[0].name == "config.yaml" and (files[0].parent / "run.json").exists()
+        return files[0].absolute().parent.name if saved else files[0].stem
+    named = {
+        key: str(value).rpartition(".")[2]
+        for top in ("model", "data")
+        for key, value in flat(settings[top], top).items()
+    }
+    parts = [named[key] for key in ("model.network", "model.denoiser") if named.get(key, "None") != "None"]
+    arguments = settings["model"].get("init_args") or {}
+    read = [Path(arguments[key]).name for key in _FILES if isinstance(arguments.get(key), str)]
+    parts = parts or [named["model"], *read]
+    return "-".join([*parts, *([named["data"]] if named.get("data", "None") != "None" else [])])
 
 
 def run_of_checkpoint(path: str | os.PathLike[str]) -> Path | None:

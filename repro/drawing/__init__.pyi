@@ -1,4 +1,4 @@
-from .bank import bank_of as bank_of, draw as draw, draw_bank as draw_bank, sample as sample
+from .bank import draw as draw, draw_bank as draw_bank, sample as sample
 from .drawing import Drawing as Drawing
 from .encoding import encode as encode
 from .processes import launch as launch

@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from repro.banks import Bank, BankWriter
-from repro.banks.manifest import MANIFEST_NAME, Manifest, read_manifest
+from repro.banks.manifest import Manifest, read_manifest
 from repro.checkpoints.loading import load_model
 from repro.data.progress import slow_progress
 from repro.drawing.drawing import Drawing
@@ -25,9 +25,8 @@ from repro.errors import UserError
 from repro.inverse.problem import Problem
 from repro.models.base import Model, Recorded
 from repro.samplers.base import Sampler
-from repro.tasks.base import Conditional
 
-__all__ = ["bank_of", "draw", "draw_bank", "run_folder_of", "sample"]
+__all__ = ["draw", "draw_bank", "run_folder_of", "sample"]
 
 SHARD = 250
 
@@ -114,37 +113,6 @@ def draw_bank(
             writer.write(seeds, images, labels)
             done(count := count + len(seeds))
     fabric.barrier()
-
-
-def bank_of(
-    path: str | os.PathLike[str],
-    seeds: str | Sequence[int] = "0-999",
-    task: str | None = None,
-    problem: Problem | None = None,
-    guidance: float = 1.0,
-    classes: str | None = None,
-    processes: Fabric | None = None,
-) -> Bank:
-    """The bank at a path, or the one drawn from the checkpoint or run there.
-
-    An unconditional model that is to stand beside conditional ones (``--task conditional``) draws what it can, images
-    without labels and guidance.
-
-    Raises:
-        UserError: as :func:`draw`, and a path that is neither.
-    """
-    if (Path(path) / MANIFEST_NAME).is_file():
-        return Bank.open(path)
-    model = drawn_model(path)
-    if not model.num_classes and task in (None, Conditional.name):
-        task, guidance, classes = None, 1.0, None
-    try:
-        drawing = Drawing(model=model, seeds=seeds, task=task, guidance=guidance, classes=classes, problem=problem)
-        folder = own_folder(drawing, run_folder_of(path))
-        draw_bank(drawing, folder, processes=processes)
-        return Bank.open(folder)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def sample(model: Model, seeds: Iterable[int], labels: Tensor | None = None, batch_size: int = SHARD) -> Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.banks import Bank
 from repro.comparison import Comparison, PairCounts
-from repro.files import write_text
+from repro.files import csv_text, write_text
 from repro.plots import above, beside, rendered, save_pixels
 from repro.studies.plan import Drawn
 from repro.studies.scales import Scale
@@ -62,13 +60,9 @@ class Report:
         """
         conditions = {} if under is None else under.conditions.cells() | {"data": self.scale.learned}
         cells = [{**conditions, **row} for row in rows]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(cells[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
         path = self.folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text.getvalue())
+        write_text(path, csv_text(cells))
         self._written.append(f"table: {path}")
 
     def comparison(self, name: str, compared: Comparison, figures: bool = True) -> None:

@@ -14,6 +14,7 @@ from repro.banks import Bank, format_seeds
 from repro.comparison import Comparison, compare
 from repro.descriptors.base import Descriptor
 from repro.descriptors.pixels import Pixels
+from repro.drawing import kind_of
 from repro.errors import UserError, nearest
 from repro.plots import heat_map, image_grid
 from repro.studies import SCALES, SYSTEMS, Drawn, Plan, Report, Study, Trained, draw, train
@@ -22,7 +23,6 @@ from repro.studies.system_table import as_text, facts_of, system_rows
 __all__ = ["Similarity"]
 
 _GRID_ROWS = 8
-_PACKED = (".npz", ".zip", ".tar", ".xz", ".gz", ".bz2")
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,7 @@ class Similarity(Study):
 
 def _kind(path: Path | None) -> str:
     """What is at a path: a ``bank``, a ``model`` (a run or checkpoint) or ``images``; ``system`` for no path."""
-    if path is None:
-        return "system"
-    if (path / "manifest.json").is_file():
-        return "bank"
-    is_run = (path / "checkpoints").is_dir() or (path / "run.json").is_file()
-    return "model" if is_run or (path.is_file() and path.suffix not in _PACKED) else "images"
+    return "system" if path is None else kind_of(path)
 
 
 def _inputs(words: list[str]) -> dict[str, Path | None]:
