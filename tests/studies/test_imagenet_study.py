@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from containers import foreign_shapes
 from study_runs import Here, options, rows
 
 from repro.banks import Bank
@@ -11,6 +13,8 @@ from repro.descriptors.pixels import Pixels
 from repro.errors import UserError
 from repro.metrics import functional
 from repro.registry import load
+from repro.released.dit import layout as dit
+from repro.released.uvit import layout as uvit
 from repro.studies import imagenet
 
 
@@ -102,3 +106,30 @@ def test_a_model_without_classes_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"num_classes": 0}')
     with pytest.raises(UserError, match="has no classes"):
         load("studies", "imagenet")([f"a={tmp_path}", f"b={tmp_path}"]).jobs(tmp_path / "out")
+
+
+def test_released_files_of_latents_are_decoded_and_compared(tmp_path, monkeypatch):
+    """Small files under the published names; guided, with the heads of the published networks of their widths."""
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
+    pytest.importorskip("transformers", reason="needs the extra diffusers")
+    from pipelines import autoencoder
+
+    layouts = {"DiT-XL-2": (dit, "DiT", 384, {"learn_sigma": True}), "UViT-H-2": (uvit, "UViT", 512, {})}
+    small = {"image_size": 8, "channels": 4, "patch_size": 4, "depth": 2, "num_classes": 1000, "null_class": True}
+    for name, (layout, network, width, more) in layouts.items():
+        args = small | more | {"width": width, "heads": width // 64}
+        shapes = foreign_shapes(layout, {"name": network, "args": args})
+        generator = torch.Generator().manual_seed(0)
+        tensors = {key: 0.05 * torch.randn(each.shape, generator=generator) for key, each in shapes.items()}
+        torch.save(tensors, tmp_path / imagenet._PAPER[name].file)
+    autoencoder().save_pretrained(tmp_path / "vae")
+    monkeypatch.setattr(imagenet, "_PAPER", {name: imagenet._PAPER[name] for name in layouts})
+    study = load("studies", "imagenet")(
+        classes="3,207", seeds="0-2", files=str(tmp_path), decoder=str(tmp_path / "vae"), descriptor=Pixels()
+    )
+    told = study.run(tmp_path / "out", "paper", Here(2), main)
+    assert "DiT-XL-2 - UViT-H-2: " in told
+    bank = Bank.open(tmp_path / "out" / "banks" / "UViT-H-2")
+    assert bank.images.shape == (6, 3, 32, 32)
+    assert bank.manifest.guidance == 1.5
+    assert bank.labels.tolist() == [3, 207] * 3
