@@ -57,7 +57,7 @@ class _Latent(NamedTuple):
 
 
 _DROPPED = {"task": "conditional", "model.network.label_dropout": 0.1}
-_TOKENS = {"model.parameterization": "V", "model.network.patch_size": 1, "model.lr": 1e-3, "trainer.max_steps": 2000}
+_TOKENS = {"model.parameterization": "V", "model.network.patch_size": 2, "model.lr": 2e-3, "trainer.max_steps": 1500}
 _ADM = {
     "model.network": "ADM",
     "model.network.width": 32,
@@ -68,9 +68,9 @@ _ADM = {
     "model.network.dropout": 0.0,
 }
 _TINY = {
-    "DiT": _Latent(SYSTEMS["DiT"].config, _TOKENS, 150),
-    "UViT": _Latent(CONDITIONAL_SYSTEMS["UViT-cond"].config, _TOKENS, 150),
-    "ADM": _Latent(CONDITIONAL_SYSTEMS["EDM-cond"].config, _ADM, 120),
+    "DiT": _Latent(SYSTEMS["DiT"].config, _TOKENS, 100),
+    "UViT": _Latent(CONDITIONAL_SYSTEMS["UViT-cond"].config, _TOKENS, 100),
+    "ADM": _Latent(CONDITIONAL_SYSTEMS["EDM-cond"].config, _ADM, 100),
 }
 
 
