@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 
 from repro.comparison import Comparison, PairCounts, compare
-from repro.comparison.figures import curves, grid, matrix
 from repro.comparison.results import counted
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.models.pretrained import check_extra
 from repro.noise import parse_seeds
-from repro.studies import Drawn, Measured, Plan, Report, Study, rate_text
+from repro.plots import curve_chart, heat_map, image_grid
+from repro.studies import Drawn, Measured, Plan, Report, Study, controls_of, rate_text
 from repro.studies.digit_latents import train_autoencoder
 from repro.studies.digit_pipelines import DIGIT_PROMPT, train_pipeline
 from repro.studies.inputs import named_inputs
@@ -25,6 +27,7 @@ __all__ = ["TextToImagePrompt"]
 _PROMPT = "a photograph of an astronaut riding a horse"
 _PAPER = {f"v1-{version}": f"CompVis/stable-diffusion-v1-{version}" for version in (1, 2, 3, 4)}
 _PAPER_THRESHOLD = 0.4
+_GRID_ROWS = 8
 
 
 class _Made(NamedTuple):
@@ -132,14 +135,11 @@ class TextToImagePrompt(Study):
         compared = self._compare(report, parts)
         report.comparison("results", compared)
         score = compared.scores["RP"]
-        rows = list(_rows(compared, score))
-        report.table("text_to_image", rows, compared)
-        values = {
-            f"{row['first']} - {row['second']}": row["rate"] for row in rows if row["threshold"] == score.threshold
-        }
-        by_threshold = curves(compared, score)
-        first = [matrix(compared, score), *([] if by_threshold is None else [by_threshold])]
-        report.figure([first], [grid(compared)], values=values)
+        rows = [{**compared.conditions.cells(), **row} for row in _rows(compared, score)]
+        report.table("text_to_image", rows)
+        own = [row for row in rows if row["threshold"] == score.threshold]
+        values = {f"{row['first']} - {row['second']}": row["rate"] for row in own}
+        report.figure([_charts(compared, score), [_grid(compared)]], values=values)
         report.text(*_lines(compared, rows))
 
     def _compare(self, report: Report, parts: dict[str, Drawn]) -> Comparison:
@@ -177,6 +177,39 @@ def _rows(compared: Comparison, score: PairCounts) -> Iterator[dict[str, Any]]:
                 if values is not None:
                     row |= counted(int(np.sum(values > threshold)), n, prefix, compared.conditions.confidence)
             yield row
+
+
+def _charts(compared: Comparison, score: PairCounts) -> list[Figure]:
+    """RP of every pair, that on other noises below the diagonal; and both over the threshold."""
+    about = f"{compared.descriptor['name']} > {compared.threshold:g}, n = {compared.n:,}, one prompt"
+    pairs = score.pairs()
+    names = [f"{compared.names[i]} - {compared.names[j]}" for i, j in pairs]
+    rates, controls = ([score.curve(*pair, control=c) / score.totals[pair] for pair in pairs] for c in (False, True))
+    return [
+        heat_map(
+            score.rates,
+            compared.names,
+            "Same noise and prompt, same image",
+            f"{about}; below the diagonal: other noises",
+            controls_of(score),
+        ),
+        curve_chart(
+            score.thresholds(),
+            rates,
+            names,
+            "The same by threshold",
+            f"n = {compared.n:,}, one prompt; grey: other noises",
+            controls,
+            score.threshold,
+        ),
+    ]
+
+
+def _grid(compared: Comparison) -> Figure:
+    images = torch.stack([bank.images[:_GRID_ROWS] for bank in compared.banks], dim=1)
+    noises = [f"noise {seed}" for seed in compared.banks[0].seeds[:_GRID_ROWS].tolist()]
+    prompt = compared.banks[0].manifest.extra["prompt"]
+    return image_grid(images, compared.names, noises, "What each pipeline draws", f"{prompt!r}; one row a noise")
 
 
 def _lines(compared: Comparison, rows: list[dict[str, Any]]) -> Iterator[str]:
