@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest", "unknown"]
+__all__ = ["UserError", "check_above", "check_at_least", "nearest", "unknown"]
 
 
 class UserError(ValueError):
@@ -50,3 +50,28 @@ def unknown(kind: str, wanted: str, known: Iterable[str], hint: str = "") -> Use
     guess = f"; did you mean {near!r}?" if near else ";"
     more = f" ({hint})" if hint else ""
     return UserError(f"unknown {kind} {wanted!r}{guess} known: {', '.join(known) or 'none'}{more}")
+
+
+def check_at_least(least: float, of: str = "", **numbers: float | None) -> None:
+    """Raises a UserError that names the first number below ``least``, not a number, or beyond 64 bits.
+
+    Args:
+        least: The smallest legal number.
+        of: What the numbers are arguments of, where the message is to say so.
+        **numbers: By the name of the argument; None is left out.
+
+    Example:
+        >>> check_at_least(1, of="GAN", width=0)
+        Traceback (most recent call last):
+        repro.errors.UserError: width of GAN is 0; give at least 1
+    """
+    for name, value in numbers.items():
+        if value is not None and not (value >= least and (isinstance(value, float) or value < 2**63)):
+            raise UserError(f"{name}{of and f' of {of}'} is {value}; give at least {least}")
+
+
+def check_above(limit: float, of: str = "", **numbers: float | None) -> None:
+    """Raises a UserError that names the first number that is not above a limit; see :func:`check_at_least`."""
+    for name, value in numbers.items():
+        if value is not None and not value > limit:
+            raise UserError(f"{name}{of and f' of {of}'} is {value}; give a number above {limit}")

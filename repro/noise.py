@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 
 __all__ = ["NoiseStream", "draw_noise", "mixture_bases", "parse_seeds"]
 
@@ -135,8 +135,7 @@ def mixture_bases(image_shape: Sequence[int], components: int, rank: int, seed: 
         True
     """
     pixels = math.prod(image_shape)
-    if components < 1:
-        raise UserError(f"components is {components}; give at least 1")
+    check_at_least(1, components=components)
     if not 1 <= rank <= pixels:
         raise UserError(f"rank is {rank}; images of {pixels} values take a rank from 1 to {pixels}")
     generator = torch.Generator().manual_seed(seed)

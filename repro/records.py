@@ -17,7 +17,7 @@ from repro import registry
 from repro.errors import UserError, unknown
 from repro.hints import UNKNOWN, classes_in, fits, hints_of, required_of
 
-__all__ = ["as_config", "differences", "flat", "is_record", "rebuild", "record_of", "settle"]
+__all__ = ["as_config", "complete_record", "differences", "flat", "is_record", "rebuild", "record_of"]
 
 _FORM = {"group", "name", "args"}
 _FORMER = {"modules": "models"}  # what draws without having been trained here was a training module once
@@ -165,7 +165,7 @@ def _described(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint)).replace("typing.", "") if not hasattr(hint, "__args__") else str(hint)
 
 
-def settle(built: Any, **arguments: Any) -> None:
+def complete_record(built: Any, **arguments: Any) -> None:
     """Records the values that an object took for constructor arguments that were left out (None).
 
     So its record names everything that it needs, and :func:`rebuild` need not find it out again. Arguments that its

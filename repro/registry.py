@@ -425,7 +425,7 @@ def entry_of(cls: type) -> Entry | None:
     return None
 
 
-_OF_RECORDS = ("differences", "flat", "rebuild", "record_of", "settle")
+_OF_RECORDS = ("differences", "flat", "rebuild", "record_of")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from repro.analysis.score_error import seen_under
 from repro.denoisers import Denoiser
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_at_least, unknown
 from repro.noise import NoiseStream, draw_noise
 from repro.samplers.base import Sampler
 
@@ -55,8 +55,7 @@ def jacobian(
         >>> jacobian(GaussianDenoiser(EDM(), (1, 2, 2)), x_t, t)[0].diagonal().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
-    if chunk < 1:
-        raise UserError(f"chunk is {chunk}; give at least 1 row")
+    check_at_least(1, chunk=chunk)
     directions = torch.eye(x_t[0].numel(), dtype=x_t.dtype, device=x_t.device).view(-1, *x_t.shape[1:])
     return torch.stack(
         [

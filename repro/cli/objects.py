@@ -129,7 +129,7 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
             _SIZES, (height if height == width else [height, width], channels, classes), strict=True
         ):
             if size in _sizes_of(spec):
-                _settle(where, spec["init_args"], size, value, data, task)
+                _set_size(where, spec["init_args"], size, value, data, task)
     return task
 
 
@@ -153,7 +153,7 @@ def _takes_pairs(cls: type) -> bool:
     return any(get_origin(part) is not None for part in get_args(options_of(cls)["image_size"]._typehint))
 
 
-def _settle(where: str, arguments: Any, size: str, value: int, data: ImageData, task: str) -> None:
+def _set_size(where: str, arguments: Any, size: str, value: int, data: ImageData, task: str) -> None:
     present = arguments.get(size)
     if present is None:
         arguments[size] = value

@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from repro.data.order import Split, check_at_least
+from repro.data.order import Split
 from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSource, SubsetSource
 from repro.data.stream import Batch, Batches, BatchStream, InOrder
 from repro.data.trust import remember
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.registry import Plugin
 
 __all__ = ["IN_MEMORY_BYTES", "Facts", "ImageData"]

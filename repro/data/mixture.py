@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repro.data.base import Facts, ImageData
 from repro.data.source import ImageSource
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.noise import mixture_bases
 
 __all__ = ["LowRankMixture"]
@@ -60,8 +60,7 @@ class LowRankMixture(ImageData):
         if self.resize is not None or self.grayscale:
             option = "grayscale" if self.grayscale else f"resize {self.resize}"
             raise UserError(f"LowRankMixture takes no {option}; give image_shape [C, H, W]")
-        if samples < 1:
-            raise UserError(f"samples is {samples}; give at least 1")
+        check_at_least(1, samples=samples)
         self.bases = mixture_bases(image_shape, components, rank, bases_seed)
         channels, height, width = image_shape
         self.shape, self.components, self.rank = (channels, height, width), components, rank

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 
-__all__ = ["Split", "check_at_least", "flips_at", "items_at", "permutation", "subset_order"]
+__all__ = ["Split", "flips_at", "items_at", "permutation", "subset_order"]
 
 _FLIPS = 2**63
 _SUBSET = 2**63 + 1
@@ -124,10 +124,3 @@ class Split:
         """Numbers of the images to train on and of those held out, in their order; raises as :meth:`size`."""
         order = subset_order(self.subset_seed, total)
         return order[: self.size(total, name)], order[total - self.holdout :]
-
-
-def check_at_least(least: int, **numbers: int | None) -> None:
-    """Raises a UserError that names the first number below ``least``, or beyond 64 bits; None is no number."""
-    for name, value in numbers.items():
-        if value is not None and not least <= value < 2**63:
-            raise UserError(f"{name} is {value}; give {'0, 1, 2, ...' if least == 0 else f'at least {least}'}")

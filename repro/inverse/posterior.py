@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.images import to_float
 from repro.inverse.operators import Operator
 from repro.kernels import Kernel
@@ -94,9 +94,7 @@ class PosteriorSampler(Sampler):
                 f"{type(sampler).__name__} lets every image choose its own steps, but the pull is one a step; take a "
                 "sampler of fixed steps, such as --sampler DPMSolver --sampler.steps 100"
             )
-        for name, value in (("step_size", step_size), ("noise", noise), ("observation", observation or 0)):
-            if value < 0:
-                raise UserError(f"{name} is {value:g}; give at least 0")
+        check_at_least(0, step_size=step_size, noise=noise, observation=observation)
         if project and not operator.linear:
             raise UserError(f"project needs a linear operator; {type(operator).__name__} is not linear")
         self.sampler, self.operator, self.truth = sampler, operator, truth

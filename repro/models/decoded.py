@@ -13,7 +13,7 @@ from repro.models.base import Model
 from repro.models.pretrained import autoencoder_in, autoencoder_of
 from repro.models.text_to_image import TextToImage
 from repro.noise import NoiseStream
-from repro.records import settle
+from repro.records import complete_record
 from repro.samplers.base import Sampler
 
 __all__ = ["Decoded", "Decoder"]
@@ -92,7 +92,7 @@ class Decoded(Model):
             self.origin = f"{source}, decoded by {decoder} (sha256 {settings['sha256']})"
         else:
             autoencoder, settings = autoencoder_of(decoder), decoder
-        settle(self, decoder=settings)
+        complete_record(self, decoder=settings)
         self.model, self.decoder, self.decoder_sha256 = model, Decoder(autoencoder), settings["sha256"]
         channels, height, width = model.image_shape
         if channels != self.decoder.latent_channels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import check_at_least
 from repro.models.base import Model
 from repro.models.latents import latents, unconditional_shape
 from repro.networks.base import one_of
@@ -46,9 +46,7 @@ class GANModel(Model):
     ) -> None:
         super().__init__()
         self.image_shape = unconditional_shape("GAN", image_size, channels, None)
-        for name, value in (("latent", latent), ("width", width)):
-            if value < 1:
-                raise UserError(f"{name} of GAN is {value}; give at least 1")
+        check_at_least(1, "GAN", latent=latent, width=width)
         generator = _GENERATORS[one_of("architecture of GAN", architecture, tuple(_GENERATORS))]
         self.generator = generator(self.image_shape[1], self.image_shape[0], latent, width)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.noise import NoiseStream
 
 __all__ = ["latents", "unconditional_shape"]
@@ -43,6 +43,5 @@ def unconditional_shape(
 def _size(module: str, argument: str, value: int | None) -> int:
     if value is None:
         raise UserError(f"{module} needs {argument}; give it, or let the command line fill it in from the data")
-    if value < 1:
-        raise UserError(f"{argument} of {module} is {value}; give at least 1")
+    check_at_least(1, module, **{argument: value})
     return value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers.guided import check_guidance
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_at_least, unknown
 from repro.models.base import Model, fingerprint_of
 from repro.models.pretrained import check_extra, pipeline_in
 from repro.noise import NoiseStream
@@ -84,8 +84,7 @@ class TextToImage(Model):
                     "give DDIM, DPMSolver or own"
                 )
             raise unknown("scheduler", scheduler, (*_CHOICES, "own"))
-        if steps < 1:
-            raise UserError(f"steps of TextToImage is {steps}; give at least 1")
+        check_at_least(1, "TextToImage", steps=steps)
         if not prompt.strip():
             raise UserError("the prompt is empty; type --model.prompt 'WHAT THE IMAGE SHOWS'")
         self.guidance = check_guidance(guidance)

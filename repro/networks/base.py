@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_at_least, unknown
 from repro.registry import Plugin
 
 __all__ = ["Network", "one_of", "sides_of", "sizes_of"]
@@ -47,9 +47,7 @@ class Network(nn.Module, Plugin, ABC):
             argument = "channels" if channels is None else "image_size"
             raise UserError(f"{name} needs {argument}; give it, or let the command line fill it in from the data")
         height, width = sides_of(name, image_size)
-        for argument, value in (("image_size", min(height, width)), ("channels", channels)):
-            if value < 1:
-                raise UserError(f"{argument} of {name} is {value}; give at least 1")
+        check_at_least(1, name, image_size=min(height, width), channels=channels)
         if num_classes is not None and num_classes < 0:
             raise UserError(f"num_classes of {name} is {num_classes}; give 0 (unconditional) or more")
         self.image_shape = (channels, height, width)

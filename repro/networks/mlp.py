@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repro.errors import UserError
+from repro.errors import check_at_least
 from repro.networks.base import Network
 from repro.networks.layers.embeddings import PositionalEmbedding
 from repro.networks.layers.tokens import LabelEmbedding, two_layers
@@ -72,9 +72,7 @@ class MLP(Network):
         label_dropout: float = 0.0,
     ) -> None:
         super().__init__(image_size, channels, num_classes)
-        for argument, value in (("width", width), ("depth", depth), ("expansion", expansion)):
-            if value < 1:
-                raise UserError(f"MLP: {argument} is {value}; give at least 1")
+        check_at_least(1, "MLP", width=width, depth=depth, expansion=expansion)
         pixels = math.prod(self.image_shape)
         self.inner = nn.Linear(pixels, width)
         self.level_embedding = PositionalEmbedding(_FREQUENCIES, endpoint=False, sine_first=False)

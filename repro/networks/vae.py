@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.errors import UserError
+from repro.errors import check_at_least
 from repro.networks.base import one_of
 
 __all__ = ["VAE", "log_bernoulli", "log_logistic_bins", "log_normal", "to_pixels"]
@@ -84,10 +84,8 @@ class VAE(nn.Module):
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_shape = (channels, height, width)
-        for argument, value in (("image_size", min(height, width)), ("channels", channels), ("latent", latent),
-                                ("hidden", hidden), ("components", components)):  # fmt: skip
-            if value < 1:
-                raise UserError(f"{argument} of VAE is {value}; give at least 1")
+        check_at_least(1, "VAE", image_size=min(height, width), channels=channels, latent=latent)
+        check_at_least(1, "VAE", hidden=hidden, components=components)
         self.likelihood = one_of("likelihood of VAE", likelihood, ("logistic", "bernoulli"))
         self.prior = one_of("prior of VAE", prior, ("standard", "vamp"))
         self.latent = latent

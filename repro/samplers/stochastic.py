@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.samplers.base import Run
 from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
@@ -122,9 +122,7 @@ class EDMStochastic(Heun):
         super().__init__(steps, spacing, t_end, final_denoise, rho, coordinate, predictor, ratios, clip)
         if order not in (1, 2):
             raise UserError(f"order is {order}; EDMStochastic has 1 (Euler) and 2 (Heun)")
-        for argument, value in (("churn", churn), ("churn_min", churn_min), ("noise_scale", noise_scale)):
-            if value < 0:
-                raise UserError(f"{argument} is {value:g}; give at least 0")
+        check_at_least(0, churn=churn, churn_min=churn_min, noise_scale=noise_scale)
         self.order, self.churn, self.noise_scale = order, churn, noise_scale
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 

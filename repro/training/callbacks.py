@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 
 from repro.data.progress import LINE_SECONDS
 from repro.denoisers import EmpiricalDenoiser
-from repro.errors import UserError
+from repro.errors import UserError, check_above, check_at_least
 from repro.files import write_text
 from repro.images import viewable
 from repro.models.base import Model
@@ -48,10 +48,8 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_steps: int = 1000, keep: bool = False, every_minutes: float = 10.0) -> None:
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps is {every_n_steps}; give at least 1")
-        if not every_minutes > 0:
-            raise UserError(f"every_minutes is {every_minutes:g}; give a number above 0")
+        check_at_least(1, every_n_steps=every_n_steps)
+        check_above(0, every_minutes=every_minutes)
         self.keep, self.every_minutes, self._saved_at = keep, every_minutes, time.monotonic()
         super().__init__(
             filename="step={step}" if keep else "last",
@@ -222,8 +220,7 @@ class SampleGrid(L.Callback):
 
     def __init__(self, seeds: str = "0-15", every_n_steps: int = 1000) -> None:
         self.seeds, self.every_n_steps = parse_seeds(seeds), every_n_steps
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps is {every_n_steps}; give at least 1")
+        check_at_least(1, every_n_steps=every_n_steps)
         self._drawn = -1
 
     def on_train_batch_end(
@@ -300,9 +297,8 @@ class OptimalLoss(L.Callback):
         images: int = 256,
         precision: Literal["float64", "float32"] = "float64",
     ) -> None:
-        for name, value, least in (("levels", levels, 0), ("every_n_steps", every_n_steps, 1), ("images", images, 1)):
-            if value < least:
-                raise UserError(f"OptimalLoss: {name} is {value}; give at least {least}")
+        check_at_least(1, "OptimalLoss", every_n_steps=every_n_steps, images=images)
+        check_at_least(0, "OptimalLoss", levels=levels)
         self.levels, self.every_n_steps, self.images, self.precision = levels, every_n_steps, images, precision
         self._optimum: EmpiricalDenoiser | None = None
         self._optimal: float | None = None

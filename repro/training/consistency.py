@@ -17,7 +17,7 @@ from repro.kernels import EDM, Kernel
 from repro.models.denoising import DenoisingModel, consistency_boundary, not_a_jump
 from repro.networks import Network
 from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioning
-from repro.records import settle
+from repro.records import complete_record
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
 from repro.samplers.steps import COORDINATES, check_choice, noise_in
@@ -273,7 +273,7 @@ class ConsistencyDistillation(ConsistencyModule):
             condition_scale = meant.condition_scale if condition_scale is None else condition_scale
         kernel = kernel or source.denoiser.kernel
         meaning = consistency_boundary(kernel, sigma_data, condition_scale)
-        settle(self, sampler=sampler, sigma_data=meaning.sigma_data, condition_scale=meaning.condition_scale)
+        complete_record(self, sampler=sampler, sigma_data=meaning.sigma_data, condition_scale=meaning.condition_scale)
         teaching = Teaching(source, compile)
         super().__init__(
             taken_over(source, self, network, kernel, meaning),
@@ -361,7 +361,7 @@ class ConsistencyTraining(ConsistencyModule):
         seed: int = 0,
     ) -> None:
         kernel, sampler = kernel or EDM(), sampler or Consistency()
-        settle(self, kernel=kernel, sampler=sampler)
+        complete_record(self, kernel=kernel, sampler=sampler)
         super().__init__(
             NetworkDenoiser(network, kernel, consistency_boundary(kernel, sigma_data, condition_scale)),
             sampler,

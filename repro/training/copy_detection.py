@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repro.errors import check_above, check_at_least
 from repro.images import to_float
 from repro.models.descriptor import CopyDescriptor
 from repro.networks.sscd import SSCDNetwork
 from repro.training.base import LossModule
-from repro.training.optimization import Average, Optimization, check_at_least
+from repro.training.optimization import Average, Optimization
 from repro.training.views import checked, edited
 
 __all__ = ["CopyDetection", "entropy_losses", "info_nce_losses"]
@@ -87,8 +88,8 @@ class CopyDetection(LossModule):
         channels_last: bool = False,
         seed: int = 0,
     ) -> None:
-        check_at_least(True, temperature=temperature)
-        check_at_least(False, entropy=entropy)
+        check_above(0, temperature=temperature)
+        check_at_least(0, entropy=entropy)
         model = CopyDescriptor(image_size, channels, widths, depths, block, stem, stem_width, dims)
         super().__init__(
             model,

@@ -9,7 +9,7 @@ from repro.kernels import Kernel
 from repro.models.weights import load_weights
 from repro.networks import Network
 from repro.parameterizations import Parameterization
-from repro.records import settle
+from repro.records import complete_record
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution, UniformTimes
 from repro.training.base import Part
@@ -105,7 +105,7 @@ class FineTuning(Diffusion):
             channels_last,
             seed,
         )
-        settle(self, sampler=chosen_sampler, times=chosen_times)
+        complete_record(self, sampler=chosen_sampler, times=chosen_times)
         self.parts = (Start(start, named=network is not None),)
         chosen = chosen_parameters(self.trained.network, parameters)
         for name, parameter in self.trained.network.named_parameters():

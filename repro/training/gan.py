@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from repro.errors import UserError
+from repro.errors import check_at_least
 from repro.images import to_float
 from repro.models.gan import GANModel
 from repro.models.latents import unconditional_shape
@@ -40,8 +40,7 @@ _RECIPES = {
 
 
 def _discriminator(shape: tuple[int, int, int], architecture: str, width: int, recipe: _Recipe) -> nn.Module:
-    if width < 1:
-        raise UserError(f"discriminator_width of GAN is {width}; give at least 1")
+    check_at_least(1, "GAN", discriminator_width=width)
     channels, image_size, _ = shape
     if architecture == "conv":
         return ConvDiscriminator(image_size, channels, width, recipe.spectral_norm)
@@ -125,10 +124,8 @@ class GAN(TrainingModule):
     ) -> None:
         unconditional_shape("GAN", image_size, channels, num_classes)
         recipe = _RECIPES[one_of("loss of GAN", loss, _RECIPES)]
-        for name, value, least in (("n_critic", n_critic, 1), ("penalty", penalty, 0),
-                                   ("generator_batch", generator_batch, 1), ("lr_decay", lr_decay, 0)):  # fmt: skip
-            if value < least:
-                raise UserError(f"{name} of GAN is {value}; give at least {least}")
+        check_at_least(1, "GAN", n_critic=n_critic, generator_batch=generator_batch)
+        check_at_least(0, "GAN", penalty=penalty, lr_decay=lr_decay)
         model = GANModel(image_size, channels, architecture, latent, width)
         if optimizer == "Adam":
             optimizer_args = {"betas": (0.0, 0.9)} | (optimizer_args or {})

@@ -9,16 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_above, check_at_least, unknown
 
-__all__ = ["Average", "Optimization", "check_at_least", "ema_decay", "update_average"]
-
-
-def check_at_least(above: bool, **values: float | None) -> None:
-    """Raises UserError for the first value that is negative, or 0 with ``above``; None is legal."""
-    for name, value in values.items():
-        if value is not None and (value < 0 or (above and value == 0)):
-            raise UserError(f"{name} is {value}; it must be {'above' if above and value == 0 else 'at least'} 0")
+__all__ = ["Average", "Optimization", "ema_decay", "update_average"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,8 @@ class Optimization:
     nonfinite_limit: int = 10
 
     def __post_init__(self) -> None:
-        check_at_least(True, lr=self.lr)
-        check_at_least(False, lr_warmup=self.lr_warmup, nonfinite_limit=self.nonfinite_limit)
+        check_above(0, lr=self.lr)
+        check_at_least(0, lr_warmup=self.lr_warmup, nonfinite_limit=self.nonfinite_limit)
         known = [name for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name != "Optimizer"]
         if self.optimizer not in known:
             raise unknown("optimizer", self.optimizer, known)
@@ -123,8 +116,8 @@ class Average:
     ema_rampup: float | None = 0.05
 
     def __post_init__(self) -> None:
-        check_at_least(False, ema_halflife=self.ema_halflife)
-        check_at_least(True, ema_rampup=self.ema_rampup)
+        check_at_least(0, ema_halflife=self.ema_halflife)
+        check_above(0, ema_rampup=self.ema_rampup)
 
     def decay(self, images: int, images_seen: int) -> float:
         """How much of the average stays in a step over ``images`` images, the last of ``images_seen``."""

@@ -16,7 +16,7 @@ from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
 from repro.networks import Network
 from repro.parameterizations import Parameterization
-from repro.records import settle
+from repro.records import complete_record
 from repro.samplers.steps import Spacing, check_choice
 from repro.training.base import LossModule
 from repro.training.diffusion import model_of
@@ -156,7 +156,7 @@ class ProgressiveDistillation(LossModule):
         """Takes the noise levels of the stage; the teacher's levels between them are the student's steps' middles."""
         kernel, self._entered = self.trained.kernel, self.stage
         self.model.sampler = self.sampler = self.halving.sampler(self._entered, kernel)
-        settle(self.model, sampler=self.sampler)
+        complete_record(self.model, sampler=self.sampler)
         self._levels = Levels.of(self.sampler, kernel)
         self._middles = Levels.of(self.halving.sampler(self._entered - 1, kernel), kernel).times[1::2]
 

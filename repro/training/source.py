@@ -166,7 +166,7 @@ def taken_over(
     """
     network = source.copied_network() if network is None else network
     kernel, parameterization = kernel or source.denoiser.kernel, parameterization or source.parameterization
-    records.settle(module, network=network, kernel=kernel, parameterization=parameterization)
+    records.complete_record(module, network=network, kernel=kernel, parameterization=parameterization)
     return NetworkDenoiser(network, kernel, parameterization)
 
 

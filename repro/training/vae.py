@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from repro.errors import check_at_least
 from repro.images import to_float
 from repro.models.latents import unconditional_shape
 from repro.models.vae import VAEModel
 from repro.networks import vae
 from repro.training.base import LossModule
-from repro.training.optimization import Average, Optimization, check_at_least
+from repro.training.optimization import Average, Optimization
 
 __all__ = ["VAE"]
 
@@ -87,7 +88,7 @@ class VAE(LossModule):
         seed: int = 0,
     ) -> None:
         unconditional_shape("VAE", image_size, channels, num_classes)
-        check_at_least(False, kl_warmup=kl_warmup)
+        check_at_least(0, kl_warmup=kl_warmup)
         model = VAEModel(image_size, channels, prior, latent, hidden, likelihood, components, pseudo_mean, pseudo_std)
         super().__init__(
             model,

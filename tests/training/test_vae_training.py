@@ -148,7 +148,7 @@ def test_a_checkpoint_rebuilds_its_model(tmp_path):
         ({"prior": "vampprior"}, "did you mean 'vamp'"),
         ({"likelihood": "gaussian"}, "unknown likelihood of VAE 'gaussian'"),
         ({"latent": 0}, "latent of VAE is 0; give at least 1"),
-        ({"kl_warmup": -1}, "kl_warmup is -1; it must be at least 0"),
+        ({"kl_warmup": -1}, "kl_warmup is -1; give at least 0"),
         ({"channels": None}, "VAE needs channels; give it, or let the command line fill it in"),
         ({"num_classes": 10}, "VAE is unconditional, num_classes is 10; type --task unconditional"),
     ],

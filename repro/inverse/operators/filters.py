@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from repro.errors import UserError
+from repro.errors import UserError, check_at_least
 from repro.inverse.operators.base import Operator
 
 __all__ = ["Blur", "Downsample", "GaussianBlur", "HighDynamicRange", "MotionBlur"]
@@ -29,8 +29,7 @@ class Downsample(Operator):
     """
 
     def __init__(self, factor: int = 2) -> None:
-        if factor < 2:
-            raise UserError(f"factor is {factor}; give at least 2")
+        check_at_least(2, factor=factor)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_at_least, unknown
 from repro.kernels import Cosine
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import X0, Eps, Parameterization, V, X0AndEps
@@ -59,8 +59,7 @@ class DiffusionDistillationFormat(Format):
         super().__init__(sampler)
         if mean_type is not None and mean_type not in get_args(MeanType):
             raise unknown("prediction of diffusion_distillation", mean_type, get_args(MeanType))
-        if steps is not None and steps < 1:
-            raise UserError(f"steps is {steps}; give at least 1")
+        check_at_least(1, steps=steps)
         self.mean_type, self.steps, self.image_size = mean_type, steps, image_size
 
     def recognises(self, file: ForeignFile) -> bool:

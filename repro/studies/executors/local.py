@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from repro.errors import UserError
+from repro.errors import check_at_least
 from repro.studies.executors.base import Command, Executor, Ready
 from repro.studies.executors.progress import StudyProgress
 from repro.studies.jobs import Job
@@ -33,8 +33,7 @@ class Local(Executor):
 
     def __init__(self, workers: int | None = None, retries: int = 1) -> None:
         super().__init__(retries)
-        if workers is not None and workers < 1:
-            raise UserError(f"workers is {workers}; give at least 1")
+        check_at_least(1, workers=workers)
         self.workers = workers
 
     def run(self, jobs: Sequence[Job], folder: Path, command: Command) -> None:

@@ -86,7 +86,7 @@ class Slurm(Executor):
             hint = "the jobs go on; the same command waits for them, with --cancel it takes them back"
             raise KeyboardInterrupt(hint) from None
         for name, number in numbers.items():
-            self._settle(named[name], named, number, folder)
+            self._explain(named[name], named, number, folder)
         check_finished(jobs, folder)
 
     def running(self, folder: Path) -> Mapping[str, str]:
@@ -134,7 +134,7 @@ class Slurm(Executor):
             "slurm_additional_parameters": further,
         }
 
-    def _settle(self, job: Job, named: Mapping[str, Job], number: str, folder: Path) -> None:
+    def _explain(self, job: Job, named: Mapping[str, Job], number: str, folder: Path) -> None:
         """Writes down why SLURM ended a job that says nothing itself."""
         held_up = any(not is_done(named[name], folder) for name in job.after)
         if not is_done(job, folder) and not held_up and not file_of(folder, job, "failed").is_file():
