@@ -113,26 +113,26 @@ class Detection:
         threshold: Similarity above which it takes two images for copies.
         edits: Names of the edits.
         precision: Micro-average precision for each edit, and of all queries together, last.
-        found: How many copies of each edit exceed the threshold.
+        hits: How many copies of each edit exceed the threshold.
         queries: How many there are of each.
         references: How many images they are searched in, one right and the others distractors.
         false_positives: How many pairs of different references exceed the threshold.
         pairs: How many pairs there are.
         strict_threshold: Similarity that only :data:`FALSE_POSITIVE_RATE` of these pairs exceed.
-        found_strictly: How many copies of each edit exceed it.
+        strict_hits: How many copies of each edit exceed it.
     """
 
     descriptor: str
     threshold: float
     edits: list[str]
     precision: list[float]
-    found: list[int]
+    hits: list[int]
     queries: int
     references: int
     false_positives: int
     pairs: int
     strict_threshold: float
-    found_strictly: list[int]
+    strict_hits: list[int]
 
     @property
     def false_positive_rate(self) -> float:
@@ -143,7 +143,7 @@ class Detection:
         """One row an edit, and one for all: precision, recall with its 95 % interval, false positives."""
         rows = []
         for row, edit in enumerate([*self.edits, "all"]):
-            counts = [sum(each) if edit == "all" else each[row] for each in (self.found, self.found_strictly)]
+            counts = [sum(each) if edit == "all" else each[row] for each in (self.hits, self.strict_hits)]
             total = self.queries * (len(self.edits) if edit == "all" else 1)
             low, high = wilson_interval(counts[0], total)
             rows.append(
@@ -245,13 +245,13 @@ def detection(described: Described) -> Detection:
     """Measures how well described copies find their originals among the described images."""
     references, threshold = described.references, described.threshold
     false_positives, strict = _unrelated(references, threshold)
-    precision, hits, found_strictly, similarities = [], [], [], []
+    precision, hits, strict_hits, similarities = [], [], [], []
     for copies in described.copies:
         similarity = copies @ references.T
         own = similarity.diagonal()
         precision.append(micro_average_precision(similarity))
         hits.append(int((own > threshold).sum()))
-        found_strictly.append(int((own > strict).sum()))
+        strict_hits.append(int((own > strict).sum()))
         similarities.append(similarity)
     precision.append(micro_average_precision(*similarities))
     pairs = len(references) * (len(references) - 1) // 2
@@ -266,7 +266,7 @@ def detection(described: Described) -> Detection:
         false_positives,
         pairs,
         strict,
-        found_strictly,
+        strict_hits,
     )
 
 

@@ -234,14 +234,14 @@ class CommandLine(LightningCLI):
         if start is None and config.resume == "auto":
             folder = self._begun()
             if folder is not None and runs.status_of(folder).get("finished"):
-                self._tell(f"{folder} is finished: it has these settings; to train another one, type --resume never")
+                self._print(f"{folder} is finished: it has these settings; to train another one, type --resume never")
                 return
             if folder is not None:
                 start, output = resume.newest_in(folder), str(folder)
         if start is not None:
             done = resume.check(start, model, data, self.plain())
             if 0 <= most <= done:
-                self._tell(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
+                self._print(f"{start} has {done} steps already; to go on, type --trainer.max_steps {2 * done}")
                 return
         trainer: Trainer | None = None
 
@@ -252,10 +252,10 @@ class CommandLine(LightningCLI):
             trainer = self._make_trainer(folder)
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
-            self._tell(self._about(model, data, folder))
+            self._print(self._about(model, data, folder))
             with stoppable(lambda: self._how_to_go_on(folder)):
                 trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
-        self._tell(
+        self._print(
             f"run: {folder}",
             f"next: {model.model.next_command.format(run=folder)}",
             f"curves: tensorboard --logdir {folder.parent}",
@@ -311,7 +311,7 @@ class CommandLine(LightningCLI):
             raise UserError(f"the model is for images {there}, {type(data).__name__} has {here}; name other --data")
         with stoppable():
             scores = self._make_trainer(None).validate(module, datamodule=data, verbose=False)
-        self._tell(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
+        self._print(*(f"{name}: {value:.6g}" for each in scores for name, value in each.items()))
 
     def _test(self) -> None:
         scores = self._draw(data=self.data)
@@ -326,11 +326,11 @@ class CommandLine(LightningCLI):
             lines.append(f"scores: {scores.written}")
         if scores.picture is not None:
             lines.append(f"picture: {scores.picture}")
-        self._tell(*lines)
+        self._print(*lines)
 
     def _predict(self) -> None:
         bank = self._draw()
-        self._tell(f"bank: {bank.path}", f"next: repro compare {bank.path} OTHER")
+        self._print(f"bank: {bank.path}", f"next: repro compare {bank.path} OTHER")
 
     def _draw(self, **more: Any) -> Any:
         """Draws or scores the model of a checkpoint, or one that needs no training."""
@@ -377,7 +377,7 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     @rank_zero_only
-    def _tell(*lines: str) -> None:
+    def _print(*lines: str) -> None:
         print("\n".join(lines), flush=True)
 
 

@@ -126,7 +126,7 @@ class Settings:
         for action in self._options.values():
             slot_of(getattr(action, "_typehint", None))
         self._chosen: dict[str, type] = {}
-        self._given: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._named: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._source = ""
         self._typed = True
 
@@ -172,7 +172,7 @@ class Settings:
 
     def _tell_of_kept(self, key: str) -> None:
         """Says which settings of a config's sampler another sampler keeps, as the number of its steps."""
-        before, arguments = self._given.pop(key, ("", {}))
+        before, arguments = self._named.pop(key, ("", {}))
         cls = self._chosen.get(key)
         if cls is None or cls.__name__ == before or "samplers" not in registry.groups_of(cls):
             return
@@ -276,7 +276,7 @@ class Settings:
         path = self._choose(name, slot, key)
         if self._chosen.get(key) is None:
             raise UserError(f"{self._source}{key}: no class {name!r}; name one that is known")
-        self._given[key] = (self._chosen[key].__name__, arguments)
+        self._named[key] = (self._chosen[key].__name__, arguments)
         result = {"class_path": path, "init_args": self._arguments(arguments, self._chosen[key], key)}
         return result | ({"dict_kwargs": value["dict_kwargs"]} if "dict_kwargs" in value else {})
 

@@ -53,7 +53,7 @@ class Slot:
         """
         for group in self.groups:
             if name in registry.names(group):
-                return _told(where, registry.load, group, name)
+                return _for_key(where, registry.load, group, name)
         if self.takes_text and os.path.exists(name):
             return None
         if "." in name and all(part.isidentifier() for part in name.split(".")):
@@ -98,7 +98,7 @@ class Slot:
         return issubclass(cls, self.bases) or any(registry.group(group).holds(cls) for group in self.groups)
 
 
-def _told(where: str, call: Any, *arguments: Any) -> Any:
+def _for_key(where: str, call: Any, *arguments: Any) -> Any:
     """A call whose UserError says for which key it was made."""
     try:
         return call(*arguments)

@@ -358,11 +358,11 @@ class _Bounded(io.RawIOBase):
     """A stream that refuses to give more bytes than the budget of its archive, headers included."""
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
-        self.stream, self.budget, self.member, self.given = stream, budget, "", 0
+        self.stream, self.budget, self.member, self.bytes = stream, budget, "", 0
 
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
-        self.given += len(data)
-        if self.given > self.budget.allowed:
+        self.bytes += len(data)
+        if self.bytes > self.budget.allowed:
             raise self.budget.bomb(self.member)
         return data

@@ -95,7 +95,7 @@ class SSCD(Descriptor):
             raise unknown("resize", resize, RESIZES)
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
-        self.given, self.resize, self.precision = weights, resize, precision
+        self.wanted, self.resize, self.precision = weights, resize, precision
         named = self.weights in RELEASED or self.weights in PACKAGED
         if not named and not (self.weights.endswith((".pt", ".pth")) or self.file.is_file()):
             known = (*RELEASED, *PACKAGED)
@@ -108,9 +108,9 @@ class SSCD(Descriptor):
     def weights(self) -> str:
         """Path or name of the weights: those asked for, or the first that are there."""
         cached = cache_folder("sscd", make=False) / f"{RELEASED[0]}.torchscript.pt"
-        if self.given is None and not cached.is_file() and packaged_file("disc_mixup_int8") is not None:
+        if self.wanted is None and not cached.is_file() and packaged_file("disc_mixup_int8") is not None:
             return "disc_mixup_int8"
-        return str(self.given or RELEASED[0])
+        return str(self.wanted or RELEASED[0])
 
     @property
     def name(self) -> str:

@@ -160,8 +160,8 @@ def _figure(name: str, detections: list[Detection]) -> Any:
     for index, edit in enumerate(EDITS):
         for each in detections:
             names.append(f"{edit}: {each.descriptor}")
-            rates.append(each.found_strictly[index] / each.queries)
-            intervals.append(wilson_interval(each.found_strictly[index], each.queries))
+            rates.append(each.strict_hits[index] / each.queries)
+            intervals.append(wilson_interval(each.strict_hits[index], each.queries))
     first = detections[0]
     return rate_chart(
         rates,

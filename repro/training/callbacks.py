@@ -183,12 +183,12 @@ class ProgressLines(L.Callback):
         if not seconds > 0:
             raise UserError(f"seconds is {seconds:g}; give a number above 0")
         self.seconds = seconds
-        self._began, self._told = (0.0, 0, 0), 0.0
+        self._began, self._printed = (0.0, 0, 0), 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: TrainingModule) -> None:
         """Starts the clock."""
-        self._told = time.monotonic()
-        self._began = (self._told, trainer.global_step, pl_module.images_seen)
+        self._printed = time.monotonic()
+        self._began = (self._printed, trainer.global_step, pl_module.images_seen)
 
     @rank_zero_only
     def on_train_batch_end(
@@ -196,9 +196,9 @@ class ProgressLines(L.Callback):
     ) -> None:
         """Prints a line when its time has come."""
         now = time.monotonic()
-        if now - self._told < self.seconds:
+        if now - self._printed < self.seconds:
             return
-        self._told = now
+        self._printed = now
         began, step, images = self._began
         done, most, loss = trainer.global_step, trainer.max_steps, trainer.callback_metrics.get("train/loss")
         words = [f"step {done:,}" if most < 1 else f"step {done:,} of {most:,} ({done / most:.0%})"]

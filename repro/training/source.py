@@ -22,7 +22,7 @@ from repro.times import TimeDistribution
 __all__ = ["Source", "check_data", "sizes", "taken_over"]
 
 
-class _Found(NamedTuple):
+class _Loaded(NamedTuple):
     denoiser: Denoiser
     sampler: Sampler | None = None
     times: TimeDistribution | None = None
@@ -35,13 +35,13 @@ class Source:
     parameters.
 
     Args:
-        given: A denoiser; or the path of a checkpoint, a run's folder, or whatever else ``repro.load`` reads, whose
+        origin: A denoiser; or the path of a checkpoint, a run's folder, or whatever else ``repro.load`` reads, whose
             averaged weights answer.
         role: What it is to the model that learns, and the name of that model's argument: ``teacher`` or ``start``.
     """
 
-    def __init__(self, given: Denoiser | str, role: str) -> None:
-        self.given, self.role = given, role
+    def __init__(self, origin: Denoiser | str, role: str) -> None:
+        self.origin, self.role = origin, role
 
     @property
     def denoiser(self) -> Denoiser:
@@ -50,37 +50,39 @@ class Source:
         Raises:
             UserError: no such file, or one that does not hold a denoiser.
         """
-        return self._found.denoiser
+        return self._loaded.denoiser
 
     @property
     def sampler(self) -> Sampler | None:
         """How the model in the file draws; None for an object."""
-        return self._found.sampler
+        return self._loaded.sampler
 
     @property
     def times(self) -> TimeDistribution | None:
         """At which times the model in the file was trained; None where nobody knows."""
-        return self._found.times
+        return self._loaded.times
 
     @cached_property
-    def _found(self) -> _Found:
-        if not isinstance(self.given, str):
-            return _Found(self.given.eval().requires_grad_(False))
+    def _loaded(self) -> _Loaded:
+        if not isinstance(self.origin, str):
+            return _Loaded(self.origin.eval().requires_grad_(False))
         role = self.role
         try:
-            model = load_model(self.given)
+            model = load_model(self.origin)
         except UserError as error:
-            near = nearest(self.given, registry.names("denoisers")) if role == "teacher" else None
+            near = nearest(self.origin, registry.names("denoisers")) if role == "teacher" else None
             guess = f"; did you mean the denoiser {near}?" if near else ""
             raise UserError(f"{role}: {error}{guess}") from error
         denoiser, sampler = getattr(model, "denoiser", None), getattr(model, "sampler", None)
         if sampler is not None and sampler.consistency:
-            raise UserError(f"{role} {self.given} is a consistency model, whose answers are no means; name its teacher")
+            raise UserError(
+                f"{role} {self.origin} is a consistency model, whose answers are no means; name its teacher"
+            )
         if not isinstance(denoiser, Denoiser):
             raise UserError(
-                f"{role} {self.given} holds a {type(model).__name__}, which does not denoise; name a diffusion model"
+                f"{role} {self.origin} holds a {type(model).__name__}, which does not denoise; name a diffusion model"
             )
-        return _Found(denoiser, sampler, getattr(model, "times", None))
+        return _Loaded(denoiser, sampler, getattr(model, "times", None))
 
     @cached_property
     def fingerprint(self) -> str:

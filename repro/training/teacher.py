@@ -68,7 +68,7 @@ class Teaching(Part):
         before, self.fingerprint = self.fingerprint, self.source.fingerprint
         if before not in ("", self.fingerprint):
             raise UserError(
-                f"cannot resume: the weights or settings of teacher {self.source.given} are not those that training "
+                f"cannot resume: the weights or settings of teacher {self.source.origin} are not those that training "
                 "began with; put the old ones back, or leave out --ckpt_path to start a new run"
             )
 

@@ -74,9 +74,9 @@ def test_counts_equal_counting_by_hand(monkeypatch):
     own = (copies - angle[:10]).cos()
     assert (found.pairs, found.references, found.queries) == (435, 30, 10)
     assert found.false_positives == sum(value > 0.95 for value in unrelated)
-    assert found.found == [int((own > 0.95).sum())]
+    assert found.hits == [int((own > 0.95).sum())]
     assert found.strict_threshold == pytest.approx(max(unrelated), abs=1e-6)
-    assert found.found_strictly == [int((own > max(unrelated)).sum())]
+    assert found.strict_hits == [int((own > max(unrelated)).sum())]
     similarity = (copies[:, None] - angle[None]).cos().float()
     assert found.precision[0] == pytest.approx(slow_precision(similarity), rel=1e-4)
     row = found.rows()[-1]
@@ -96,7 +96,7 @@ def test_exact_copies_are_all_found_by_pixels(monkeypatch):
     monkeypatch.setitem(EDITS, "nothing", lambda image, draw: image)
     found = detect_copies(Pixels(), random_images(40, 3, 8, 8), 40, ["nothing"])
     assert found.precision == [1.0, 1.0]
-    assert (found.found, found.false_positives) == ([40], 0)
+    assert (found.hits, found.false_positives) == ([40], 0)
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,13 @@ def test_the_shipped_digits_descriptor_finds_copies_that_pixels_miss():
     assert found.precision[-1] > 0.9
     assert found.precision[-1] > pixels.precision[-1] + 0.05
     assert found.false_positive_rate <= 1e-3
-    assert sum(found.found) > 0.8 * 600
+    assert sum(found.hits) > 0.8 * 600
 
 
 def test_the_shipped_colour_descriptor_finds_copies(photographs):
     found, pixels = (detect_copies(each, photographs, 60) for each in (SmallSSCD("cifar"), Pixels()))
     assert found.precision[-1] > pixels.precision[-1] + 0.1
-    assert sum(found.found) > 0.85 * 360 > sum(pixels.found)
+    assert sum(found.hits) > 0.85 * 360 > sum(pixels.hits)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

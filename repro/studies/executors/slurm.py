@@ -68,7 +68,13 @@ class Slurm(Executor):
         for name, value in (("minutes", minutes), ("memory", memory), ("cores", cores), ("at_once", at_once)):
             if value is not None and value <= 0:
                 raise UserError(f"executor.{name} is {value}; give more than 0")
-        self.given = {"partition": partition, "account": account, "qos": qos, "gres": gres, "constraint": constraint}
+        self.queue = {
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "gres": gres,
+            "constraint": constraint,
+        }
         self.minutes, self.memory, self.cores, self.at_once = minutes, memory, cores, at_once
         self.options, self.poll = options or {}, poll
 
@@ -123,8 +129,8 @@ class Slurm(Executor):
         further: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes", **self.options}
         if after:
             further["dependency"] = ",".join(after)
-        further |= {name: value for name, value in self.given.items() if value is not None}
-        if self.given["gres"] is None and job.size.gpus:
+        further |= {name: value for name, value in self.queue.items() if value is not None}
+        if self.queue["gres"] is None and job.size.gpus:
             further["gres"] = f"gpu:{job.size.gpus}"
         return {
             "name": _slurm_name(folder, job.name),
