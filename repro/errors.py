@@ -67,11 +67,15 @@ def check_at_least(least: float, of: str = "", **numbers: float | None) -> None:
     """
     for name, value in numbers.items():
         if value is not None and not (value >= least and (isinstance(value, float) or value < 2**63)):
-            raise UserError(f"{name}{of and f' of {of}'} is {value}; give at least {least}")
+            raise UserError(f"{_is(name, value, of)}; give at least {least}")
 
 
 def check_above(limit: float, of: str = "", **numbers: float | None) -> None:
     """Raises a UserError that names the first number that is not above a limit; see :func:`check_at_least`."""
     for name, value in numbers.items():
         if value is not None and not value > limit:
-            raise UserError(f"{name}{of and f' of {of}'} is {value}; give a number above {limit}")
+            raise UserError(f"{_is(name, value, of)}; give a number above {limit}")
+
+
+def _is(name: str, value: float, of: str) -> str:
+    return f"{name}{of and f' of {of}'} is {f'{value:g}' if isinstance(value, float) else value}"
