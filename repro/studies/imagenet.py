@@ -182,7 +182,7 @@ class ImageNet(Study):
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
         """Conditional RP as text, CSV, PNG and TensorBoard log, for each shape of images."""
         rows: list[dict[str, Any]] = []
-        charts, grids = [], []
+        panels = []
         for shape, banks in _by_shape(parts).items():
             size = "x".join(map(str, shape))
             if len(banks) < 2:
@@ -192,13 +192,14 @@ class ImageNet(Study):
             report.comparison(f"results/{size}", compared)
             classes = class_rows(compared)
             rows += [{**compared.conditions.cells(), "images": size, **row} for row in classes]
-            charts.append([matrix(compared, compared.scores["RP"]), class_chart(compared, classes)])
-            grids.append([class_grid(*each) for each in zip(compared.names, compared.banks, strict=True)])
+            charts = [matrix(compared, compared.scores["RP"]), class_chart(compared, classes)]
+            grids = [class_grid(*each) for each in zip(compared.names, compared.banks, strict=True)]
+            panels.append([charts, grids])
             report.text(*class_lines(compared, classes), *_kinds(compared), *_gl(compared))
         if not rows:
             raise UserError("no two models draw images of one shape; name others, or decode the latents of both alike")
         report.table("imagenet", rows)
-        report.figure(*charts, *grids, values={pair_of(row): row["rate"] for row in means(rows)})
+        report.figure(*panels, values={pair_of(row): row["rate"] for row in means(rows)})
 
     def _compare(self, report: Report, banks: Mapping[str, Bank]) -> Comparison:
         own = self.descriptor is not None or self.threshold is not None
