@@ -21,7 +21,7 @@ class UserError(ValueError):
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str | None:
-    """The known name most like the given one, ignoring case, or None when nothing is close.
+    """Returns the known name most like the given one, ignoring case, or None when nothing is close.
 
     Example:
         >>> nearest("SongUnt", ["UViT", "SongUNet"])

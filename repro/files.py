@@ -250,13 +250,13 @@ def _cell(value: Any) -> Any:
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """Returns the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder(*parts: str, make: bool = True) -> Path:
-    """A folder of this user's cache: ``$REPRO_CACHE``, or ``$XDG_CACHE_HOME/repro``, or ``~/.cache/repro``.
+    """Returns a folder of this user's cache: ``$REPRO_CACHE``, or ``$XDG_CACHE_HOME/repro``, or ``~/.cache/repro``.
 
     Args:
         *parts: Folders inside it.

@@ -24,7 +24,7 @@ _LISTS = (list, tuple, Sequence, Iterable)
 
 
 def parts_of(hint: Any) -> Iterator[Any]:
-    """A type hint and those that it is made of, except inside mappings, callables and literals."""
+    """Returns a type hint and those that it is made of, except inside mappings, callables and literals."""
     yield hint
     if get_origin(hint) in (dict, Mapping, type, Callable, Literal):
         return
@@ -33,7 +33,7 @@ def parts_of(hint: Any) -> Iterator[Any]:
 
 
 def classes_in(hint: Any) -> tuple[type, ...]:
-    """The classes that a type hint declares for objects, those for plain data left out.
+    """Returns the classes that a type hint declares for objects, those for plain data left out.
 
     Example:
         >>> from repro.kernels import Kernel
@@ -57,7 +57,7 @@ def classes_in(hint: Any) -> tuple[type, ...]:
 
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
-    """The constructor's arguments with their type hints, those that it passes on to its bases included.
+    """Returns the constructor's arguments with their type hints, those that it passes on to its bases included.
 
     Example:
         >>> from repro.kernels import VP
@@ -77,7 +77,7 @@ def hints_of(cls: type) -> dict[str, Any]:
 
 
 def required_of(cls: type) -> list[str]:
-    """The arguments without which a class cannot be built.
+    """Returns the arguments without which a class cannot be built.
 
     Example:
         >>> from repro.data import ImageArchive
@@ -91,7 +91,7 @@ def required_of(cls: type) -> list[str]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand where a type hint is; True where the hint does not say.
+    """Says whether a plain value may stand where a type hint is; True where the hint does not say.
 
     Example:
         >>> fits([1, 2], list[int]), fits("x", int | None), fits(3, float)

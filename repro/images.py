@@ -52,7 +52,7 @@ def check_range(images: Tensor) -> None:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] to uint8 in [0, 255]: rounded to nearest (not truncated) and clipped; uint8 stays.
+    """Turns float images in [-1, 1] into uint8 in [0, 255], rounded to nearest and clipped; uint8 stays.
 
     Example:
         >>> to_uint8(torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0])).tolist()
@@ -64,7 +64,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def to_float(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Images of uint8 in [0, 255] to floats in [-1, 1]: inverse of :func:`to_uint8` on its values; floats stay.
+    """Turns uint8 images in [0, 255] into floats in [-1, 1], the inverse of :func:`to_uint8`; floats stay.
 
     Example:
         >>> to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist()

@@ -40,26 +40,26 @@ class Kernel(Plugin, ABC):
 
     @abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
-        r""":math:`\log \alpha_t`, the logarithm of the signal's scale."""
+        r"""Computes :math:`\log \alpha_t`, the logarithm of the signal's scale."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        r""":math:`\sigma_t`, the standard deviation of the noise."""
+        r"""Computes :math:`\sigma_t`, the standard deviation of the noise."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        r""":math:`\alpha_t`, the scale of the signal."""
+        r"""Computes :math:`\alpha_t`, the scale of the signal."""
         return self.log_alpha(t).exp()
 
     def ratio(self, t: Tensor) -> Tensor:
-        r""":math:`\sigma_t / \alpha_t`: noise level of the unscaled image :math:`x_t / \alpha_t`."""
+        r"""Computes :math:`\sigma_t / \alpha_t`: noise level of the unscaled image :math:`x_t / \alpha_t`."""
         return self.sigma(t) / self.alpha(t)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        r""":math:`\lambda_t = \log(\alpha_t / \sigma_t)`, half the log signal-to-noise ratio."""
+        r"""Computes :math:`\lambda_t = \log(\alpha_t / \sigma_t)`, half the log signal-to-noise ratio."""
         return self.log_alpha(t) - self.sigma(t).log()
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        """Inverse of :meth:`ratio`; by bisection unless a kernel knows better."""
+        """Inverts :meth:`ratio`, by bisection unless a kernel knows better."""
         low, high = torch.zeros_like(ratio), torch.full_like(ratio, self.t_max)
         for _ in range(80):
             middle = (low + high) / 2
@@ -68,15 +68,15 @@ class Kernel(Plugin, ABC):
         return (low + high) / 2
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """Inverse of :meth:`log_snr`."""
+        """Inverts :meth:`log_snr`: the time of a half log signal-to-noise ratio."""
         return self.time_of_ratio((-log_snr).exp())
 
     def log_alpha_dot(self, t: Tensor) -> Tensor:
-        r""":math:`d \log\alpha_t / dt`, the drift coefficient f(t) of the forward equation."""
+        r"""Computes :math:`d \log\alpha_t / dt`, the drift coefficient f(t) of the forward equation."""
         return _derivative(self.log_alpha, t)
 
     def sigma_dot(self, t: Tensor) -> Tensor:
-        r""":math:`d \sigma_t / dt`."""
+        r"""Computes :math:`d \sigma_t / dt`."""
         return _derivative(self.sigma, t)
 
 

@@ -60,7 +60,7 @@ class NoiseStream:
         return len(self.seeds)
 
     def draw(self, shape: Sequence[int]) -> Tensor:
-        """The next unit normal noise of every seed: float32 on the CPU, shape ``(n, *shape)``."""
+        """Returns the next unit normal noise of every seed: float32 on the CPU, shape ``(n, *shape)``."""
         noise = torch.empty(len(self), *shape)
         for row, generator in zip(noise, self._generators, strict=True):
             torch.randn(tuple(shape), generator=generator, out=row)
@@ -68,7 +68,7 @@ class NoiseStream:
 
 
 def draw_noise(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
-    """Unit normal noise by number: float32 on the CPU, shape ``(n, *shape)``.
+    """Draws unit normal noise by number: float32 on the CPU, shape ``(n, *shape)``.
 
     Row of seed i is ``torch.randn(shape, generator=torch.Generator().manual_seed(i))``.
 
@@ -87,7 +87,7 @@ def draw_noise(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
 
 
 def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
-    """Seeds from ``"0-9999"``, ``"5"``, ``"0-3,8,10-11"`` or a list of integers.
+    """Reads seeds from ``"0-9999"``, ``"5"``, ``"0-3,8,10-11"`` or a list of integers.
 
     Raises:
         UserError: not of this form, an empty range, or a seed that is negative, too large or repeated.

@@ -68,27 +68,27 @@ class Parameterization(Plugin, ABC):
         self.unit_input = unit_input
 
     def noise_level(self, t: Tensor, log_ratio: Tensor) -> Tensor:
-        """The noise level that the network is given."""
+        """Computes the noise level that the network is given."""
         return (t if self.condition == "time" else log_ratio) * self.condition_scale + self.condition_shift
 
     def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | float:
-        r""":math:`c_{in}`, the factor of the network's input."""
+        r"""Computes :math:`c_{in}`, the factor of the network's input."""
         return (alpha**2 + sigma**2).rsqrt() if self.unit_input else 1.0
 
     @abstractmethod
     def to_x_0(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        r"""The denoised image :math:`\hat x_0` that an output means."""
+        r"""Computes the denoised image :math:`\hat x_0` that an output means."""
 
     def to_eps(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        r"""The noise :math:`(x_t - \alpha_t \hat x_0) / \sigma_t` that an output means."""
+        r"""Computes the noise :math:`(x_t - \alpha_t \hat x_0) / \sigma_t` that an output means."""
         return (x_t - alpha * self.to_x_0(output, x_t, alpha, sigma)) / sigma
 
     @abstractmethod
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output that would be right: :meth:`to_x_0` maps it to ``x_0``."""
+        """Computes the output that would be right: :meth:`to_x_0` maps it to ``x_0``."""
 
     def loss_weight(self, alpha: Tensor, sigma: Tensor) -> Tensor | float:
-        """Factor of the squared error between output and target."""
+        """Computes the factor of the squared error between output and target."""
         return 1.0
 
 
@@ -215,7 +215,7 @@ class EDMPreconditioning(Parameterization):
         self.sigma_data = sigma_data
 
     def skip_and_out(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`c_{skip}` and :math:`c_{out}` at a ratio."""
+        r"""Computes :math:`c_{skip}` and :math:`c_{out}` at a ratio."""
         variance = ratio**2 + self.sigma_data**2
         return self.sigma_data**2 / variance, ratio * self.sigma_data * variance.rsqrt()
 

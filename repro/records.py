@@ -24,7 +24,7 @@ _FORMER = {"modules": "models"}  # what draws without having been trained here w
 
 
 def is_record(value: Any) -> bool:
-    """Whether a value has the form of a record.
+    """Says whether a value has the form of a record.
 
     Example:
         >>> is_record({"group": "kernels", "name": "VP", "args": {}})
@@ -192,7 +192,7 @@ def as_config(record: Any) -> Any:
 
 
 def flat(settings: Any, key: str) -> dict[str, Any]:
-    """Settings as dotted keys: of a record ``{group, name, args}`` or a ``{class_path, init_args}``, its name first.
+    """Flattens settings to dotted keys; of a record or a ``{class_path, init_args}`` the name comes first.
 
     Example:
         >>> flat({"class_path": "MLP", "init_args": {"width": 64}}, "network")

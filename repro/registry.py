@@ -124,7 +124,7 @@ class Entry:
 
 
 def path_of(cls: type) -> str:
-    """Import path of a class, ``module:Class``."""
+    """Returns the import path of a class, ``module:Class``."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -198,7 +198,7 @@ def _groups() -> dict[str, Group | importlib.metadata.EntryPoint]:
 
 
 def group_names() -> list[str]:
-    """Names of the groups, those that other packages add last; imports nothing.
+    """Returns names of the groups, those that other packages add last; imports nothing.
 
     Example:
         >>> group_names()[:2]
@@ -208,7 +208,7 @@ def group_names() -> list[str]:
 
 
 def group(name: str) -> Group:
-    """The group of a name.
+    """Returns the group of a name.
 
     Raises:
         UserError: there is none, or the package that adds it does not say what it is.
@@ -231,7 +231,7 @@ def group(name: str) -> Group:
 
 
 def groups_of(*bases: type) -> list[str]:
-    """Names of the groups whose base class is among the bases of some classes.
+    """Returns names of the groups whose base class is among the bases of some classes.
 
     Example:
         >>> from repro.kernels import Kernel
@@ -270,13 +270,13 @@ def _scan(group: str) -> dict[str, list[tuple[Entry, importlib.metadata.EntryPoi
 
 
 def entries(group: str) -> list[Entry]:
-    """Every registered entry of a group, by name; a name that two packages claim appears once for each."""
+    """Returns every registered entry of a group, by name; a name that two packages claim appears once for each."""
     _check_group(group)
     return [entry for points in _scan(group).values() for entry, _ in points]
 
 
 def names(group: str) -> list[str]:
-    """The registered names of a group, sorted.
+    """Returns the registered names of a group, sorted.
 
     Example:
         >>> "VP" in names("kernels")
@@ -287,7 +287,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str) -> Any:
-    """The class registered under a name; imports it.
+    """Imports the class that is registered under a name.
 
     Raises:
         UserError: unknown name, a name that two packages claim, a plug-in that cannot be imported, one of another base
@@ -414,7 +414,7 @@ def _targets() -> dict[str, list[Entry]]:
 
 
 def entry_of(cls: type) -> Entry | None:
-    """The entry of a class, also where the entry point names a module that only re-exports it."""
+    """Returns the entry of a class, also where the entry point names a module that only re-exports it."""
     if path_of(cls) in _targets():
         return _targets()[path_of(cls)][0]
     for target, registered in _targets().items():

@@ -26,7 +26,7 @@ class TimeDistribution(Plugin, ABC):
         self.stratified = stratified
 
     def draw(self, count: int, kernel: Kernel, device: torch.device) -> Tensor:
-        """Times of a batch, float32 of shape (count,), from the default generator of the device."""
+        """Computes times of a batch, float32 of shape (count,), from the default generator of the device."""
         if self.stratified:
             u = (torch.arange(count, device=device) + torch.rand((), device=device)) / count
         else:
@@ -35,7 +35,7 @@ class TimeDistribution(Plugin, ABC):
 
     @abstractmethod
     def of_uniform(self, u: Tensor, kernel: Kernel) -> Tensor:
-        """The quantile function: times at the probabilities ``u`` in [0, 1)."""
+        """Computes the quantile function: times at the probabilities ``u`` in [0, 1)."""
 
 
 class UniformTimes(TimeDistribution):

@@ -48,7 +48,7 @@ class Agreement:
     best_kappa: float
 
     def row(self) -> dict[str, object]:
-        """Cells of a table, with Wilson's 95 % intervals of both agreements."""
+        """Returns cells of a table, with Wilson's 95 % intervals of both agreements."""
         cells = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name in ("agreed", "best_agreed"):
             low, high = wilson_interval(cells[name], self.pairs)

@@ -140,7 +140,7 @@ class Detection:
         return self.false_positives / self.pairs
 
     def rows(self) -> list[dict[str, object]]:
-        """One row an edit, and one for all: precision, recall with its 95 % interval, false positives."""
+        """Returns one row an edit, and one for all: precision, recall with its 95 % interval, false positives."""
         rows = []
         for row, edit in enumerate([*self.edits, "all"]):
             counts = [sum(each) if edit == "all" else each[row] for each in (self.hits, self.strict_hits)]
@@ -284,7 +284,7 @@ def _unrelated(references: Tensor, threshold: float) -> tuple[int, float]:
 
 
 def micro_average_precision(*similarities: Tensor) -> float:
-    """Area under precision and recall of one ranking of all pairs of query and reference.
+    """Computes the area under precision and recall of one ranking of all pairs of query and reference.
 
     Args:
         similarities: Each (q, n); reference i is the right one for query i.

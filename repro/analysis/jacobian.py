@@ -32,7 +32,7 @@ def jacobian(
     output: Output = "x_0",
     chunk: int = 256,
 ) -> Tensor:
-    r"""Jacobian of the denoised image, or of the predicted noise, in the noisy image.
+    r"""Computes the Jacobian of the denoised image, or of the predicted noise, in the noisy image.
 
     Args:
         denoiser: Any denoiser whose answer for an image does not depend on its batch mates.
@@ -89,7 +89,7 @@ def _pull_back(
 
 
 def numerical_rank(singular_values: Tensor, part: float = 0.99) -> Tensor:
-    r"""The smallest r whose leading singular values hold more than a part of the root of their energy.
+    r"""Computes the smallest r whose leading singular values hold more than a part of the root of their energy.
 
     .. math:: \sqrt{\textstyle\sum_{i \le r} s_i^2} > p \sqrt{\textstyle\sum_i s_i^2}
 
@@ -138,7 +138,7 @@ class Spectrum:
 def spectrum(
     denoiser: Denoiser, x_t: Tensor, t: Tensor, labels: Tensor | None = None, part: float = 0.99, chunk: int = 256
 ) -> Spectrum:
-    """Singular values and rank of the Jacobian of the denoised images at one time.
+    """Computes singular values and rank of the Jacobian of the denoised images at one time.
 
     Args:
         denoiser: Any denoiser.
@@ -168,7 +168,7 @@ def spectra_along(
     part: float = 0.99,
     chunk: int = 256,
 ) -> Iterator[Spectrum]:
-    """Spectra at every point of the sampler's way from noise to image, from high noise to low.
+    """Computes spectra at every point of the sampler's way from noise to image, from high noise to low.
 
     Args:
         denoiser: Any denoiser.
@@ -191,7 +191,7 @@ def gradient_similarity(
     labels: Tensor | None = None,
     output: Output = "eps",
 ) -> Tensor:
-    r"""Cosine of the products :math:`J^T v` of two denoisers with common numbered directions v.
+    r"""Computes the cosine of the products :math:`J^T v` of two denoisers with common numbered directions v.
 
     Posterior sampling moves along such products, so two models sample alike only where these agree (paper, appendix F).
     Independent directions would give cosines around :math:`\pm d^{-1/2}`.

@@ -40,7 +40,7 @@ def log_density(
     trace: Trace = "hutchinson",
     probes: Tensor | None = None,
 ) -> Tensor:
-    r"""Log density of points under the probability flow of a denoiser, in nats, float64.
+    r"""Computes the log density of points under the probability flow of a denoiser, in nats, float64.
 
     With :math:`y = x_t / \alpha_t` and the noise level :math:`r = \sigma_t / \alpha_t`, both integrated over
     :math:`\log r` by the classical Runge-Kutta method of order 4:
@@ -115,7 +115,7 @@ def bits_per_dimension(
     trace: Trace = "hutchinson",
     probes: int = 4,
 ) -> Likelihood:
-    r"""Bits per dimension of byte images under a denoiser; lower is more likely.
+    r"""Computes bits per dimension of byte images under a denoiser; lower is more likely.
 
     Bytes are dequantised by uniform noise, :math:`x = (k + u - 1/2) / 127.5 - 1`, so that the mean is an upper bound of
     the negative log likelihood of the bytes:

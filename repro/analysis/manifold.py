@@ -127,7 +127,7 @@ def region_agreement(first: RegionMap, second: RegionMap) -> float:
 
 
 def local_lipschitz(images: Tensor, noises: Tensor, grid: tuple[int, int]) -> Tensor:
-    r"""Steepest slope of the map from noise to image between each point of a plane and its neighbours.
+    r"""Computes the steepest slope of the map from noise to image between each point of a plane and its neighbours.
 
     .. math:: L(\epsilon) = \max_{\epsilon'} \|f(\epsilon) - f(\epsilon')\| / \|\epsilon - \epsilon'\|
 

@@ -85,7 +85,7 @@ def score_error_by_ratio(
     labels: Tensor | None = None,
     batch_size: int = 1000,
 ) -> list[RatioError]:
-    """The score error at several noise levels, at the same images and noises.
+    """Computes the score error at several noise levels, at the same images and noises.
 
     Args:
         first: A denoiser.

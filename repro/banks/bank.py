@@ -164,7 +164,7 @@ class Bank:
         return (self.manifest.model or {}).get("name", "bank")
 
     def training_data(self) -> ImageData | None:
-        """The data set that the model was trained on; None when the manifest does not say.
+        """Returns the data set that the model was trained on; None when the manifest does not say.
 
         Raises:
             UserError: the manifest names data that are not read unasked (:func:`repro.data.recorded.recorded_data`).

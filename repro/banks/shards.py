@@ -32,7 +32,7 @@ class Shards:
         self._verified: set[Path] = set()
 
     def seeds(self, shard: int) -> list[int]:
-        """The seeds of one shard, in their order."""
+        """Returns the seeds of one shard, in their order."""
         size = self.manifest.shard_size
         return self.manifest.seeds[shard * size : (shard + 1) * size]
 
@@ -43,11 +43,11 @@ class Shards:
         return {seed: shard for shard, seed in enumerate(self.manifest.seeds[::size])}
 
     def file(self, kind: str, shard: int) -> Path:
-        """The file of ``images`` or ``labels`` of one shard."""
+        """Returns the file of ``images`` or ``labels`` of one shard."""
         return self.path / f"{kind}-{shard:08d}.npy"
 
     def present(self, checksums: dict[str, str] | None) -> list[int]:
-        """Numbers of the shards that are complete on the disk; of a bank with checksums, those that have one.
+        """Returns numbers of the shards that are complete on the disk; of a bank with checksums, those that have one.
 
         Args:
             checksums: SHA-256 by the name of the file, or None for a bank that an older version began.
@@ -56,7 +56,7 @@ class Shards:
         return [n for n, file in files if (checksums is None or file.name in checksums) and file.is_file()]
 
     def rows(self, shard: int) -> int:
-        """How many images a shard holds."""
+        """Says how many images a shard holds."""
         return len(self.seeds(shard)) * self.manifest.images_per_seed
 
     def images(self, shard: int, verify: bool = True) -> np.ndarray:
@@ -72,7 +72,7 @@ class Shards:
         return self._read("images", shard, "uint8", (self.rows(shard), *self.manifest.image_shape), verify)
 
     def labels(self, shard: int) -> np.ndarray:
-        """The labels of a shard: int64 (rows,); raises as :meth:`images`."""
+        """Returns the labels of a shard: int64 (rows,); raises as :meth:`images`."""
         return self._read("labels", shard, "int64", (self.rows(shard),), True)
 
     def _read(self, kind: str, shard: int, dtype: str, shape: tuple[int, ...], verify: bool) -> np.ndarray:

@@ -149,7 +149,7 @@ def training_record(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def data_of(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The plain record and the fingerprint of the data that a checkpoint was trained on."""
+    """Returns the plain record and the fingerprint of the data that a checkpoint was trained on."""
     record = checkpoint["repro"]
     held = record if record["format"] == 1 else record["model"]
     return held["data"], held["data_fingerprint"]

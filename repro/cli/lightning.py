@@ -181,14 +181,14 @@ class CommandLine(LightningCLI):
             raise SystemExit(0)
 
     def dump(self, **options: Any) -> str:
-        """The resolved settings as YAML that ``--config`` takes, without what belongs to one run only."""
+        """Returns the resolved settings as YAML that ``--config`` takes, without what belongs to one run only."""
         plain = self.plain(**options)
         for key in _NOT_SAVED if self.command == "fit" else ("ckpt_path",):
             plain.pop(key, None)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
 
     def plain(self, **options: Any) -> dict[str, Any]:
-        """The resolved settings as plain data, registered classes under their names."""
+        """Returns the resolved settings as plain data, registered classes under their names."""
         return short_names(yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml", **options)))
 
     def instantiate_classes(self) -> None:

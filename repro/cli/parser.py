@@ -104,7 +104,7 @@ def split(arguments: Iterable[str], several: Sequence[str] = ()) -> list[Word]:
 
 
 def last(words: Iterable[Word], option: str) -> str | None:
-    """The value that an option was last given, None where it was not.
+    """Returns the value that an option was last given, None where it was not.
 
     Example:
         >>> last(split(["--task", "a", "--task=b"]), "--task")

@@ -28,7 +28,7 @@ class Row:
     problem: str
 
     def cells(self) -> tuple[str, ...]:
-        """Text of each column."""
+        """Lists the text of each column."""
         entry = self.entry
         about = f"BROKEN: {self.problem}" if self.problem else self.about
         return entry.group, entry.name, entry.target, entry.package, entry.version, about

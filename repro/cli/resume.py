@@ -49,7 +49,7 @@ def with_config_of_run(words: list[Word]) -> list[Word]:
 
 
 def checkpoint_of(wanted: str, name: str) -> Path:
-    """The checkpoint file to resume from: a file, a run's folder, or ``last`` for the newest run of a name."""
+    """Returns the checkpoint file to resume from: a file, a run's folder, or ``last`` for the newest run of a name."""
     if wanted == "last":
         named = runs.runs_named(name)
         if not named:
@@ -59,7 +59,7 @@ def checkpoint_of(wanted: str, name: str) -> Path:
 
 
 def newest_in(folder: Path) -> Path | None:
-    """The newest checkpoint of a run's folder; None where there is none yet."""
+    """Returns the newest checkpoint of a run's folder; None where there is none yet."""
     path = folder / _LAST
     return path if path.is_file() else None
 
@@ -107,7 +107,7 @@ def check(path: Path, model: TrainingModule, data: ImageData, settings: Mapping[
 def run_of_same_settings(
     name: str, output: str | None, settings: Mapping[str, Any]
 ) -> tuple[Path | None, dict[str, tuple[Any, Any]]]:
-    """The run that the same command began before, if there is one.
+    """Returns the run that the same command began before, if there is one.
 
     Args:
         name: Name of the run; ``<name>-2``, ``-3``, ... are looked at too, the newest first.
@@ -190,7 +190,7 @@ def checkpoint_that_fits(path: str, model: Any) -> Path:
 
 
 def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Iterator[Path]:
-    """The finished runs of this model (any, when None) that can do this task (any, when None), newest first.
+    """Returns the finished runs of this model (any, when None) that can do this task (any, when None), newest first.
 
     Args:
         model: Settings of the model.

@@ -173,7 +173,7 @@ def run_of_checkpoint(path: str | os.PathLike[str]) -> Path | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether another process trains in a run folder."""
+    """Says whether another process trains in a run folder."""
     try:
         with _held(folder):
             return False
@@ -208,7 +208,7 @@ def runs_named(name: str | None = None, started: bool = False) -> list[Path]:
 
 
 def finished(fits: Callable[[Path, Mapping[str, Any]], bool]) -> Iterator[Path]:
-    """The finished runs below ``runs/`` that fit, newest first.
+    """Returns the finished runs below ``runs/`` that fit, newest first.
 
     Args:
         fits: Given the run's folder and what its ``run.json`` says.

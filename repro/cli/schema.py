@@ -70,7 +70,7 @@ class Slot:
         raise UserError(f"{where}: no class {name!r}{guess} other classes by their import path, package.module.{name}")
 
     def registers(self, name: str) -> bool:
-        """Whether a name is registered in one of the groups."""
+        """Says whether a name is registered in one of the groups."""
         return any(name in registry.names(group) for group in self.groups)
 
     def _unknown(self, name: str, where: str) -> UserError:
@@ -117,7 +117,7 @@ def _below(base: type) -> Iterator[type]:
 
 @functools.cache
 def slot_of(hint: Any) -> Slot | None:
-    """The classes that a type hint declares, None where it declares none.
+    """Returns the classes that a type hint declares, None where it declares none.
 
     Example:
         >>> from repro.kernels import Kernel
@@ -136,7 +136,7 @@ def slot_of(hint: Any) -> Slot | None:
 
 @functools.cache
 def options_of(cls: type) -> dict[str, Any]:
-    """The constructor's arguments, those that it passes on to its bases included.
+    """Returns the constructor's arguments, those that it passes on to its bases included.
 
     Returns:
         Name -> parser action, which knows type hint, default and help text.
@@ -150,13 +150,13 @@ def options_of(cls: type) -> dict[str, Any]:
 
 
 def settings_of(parser: Any) -> dict[str, Any]:
-    """The settings of a parser: key -> action, without those that only print help."""
+    """Returns the settings of a parser: key -> action, without those that only print help."""
     helping = ("help", "==SUPPRESS==")
     return {a.dest: a for a in parser._actions if a.dest not in helping and not a.dest.endswith(".help")}
 
 
 def class_of(path: str) -> type:
-    """The class at an import path that was parsed before."""
+    """Returns the class at an import path that was parsed before."""
     module, _, name = path.rpartition(".")
     return getattr(__import__(module, fromlist=[name]), name)
 

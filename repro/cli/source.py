@@ -111,7 +111,7 @@ def _absolute(statement: ast.ImportFrom, module: str, package: bool) -> str:
 
 
 def first_line_of(target: str) -> str:
-    """First line of the docstring of an entry point's object.
+    """Returns first line of the docstring of an entry point's object.
 
     Args:
         target: As in an entry point, ``package.module:Name``.

@@ -50,7 +50,7 @@ def check_systems(systems: Sequence[System], steered: bool) -> None:
 
 
 def alike_banks(banks: Sequence[Bank], names: Sequence[str], seeds: str | Sequence[int] | None) -> list[Bank]:
-    """The banks, with the chosen seeds only, checked to hold the same noises and labels.
+    """Returns the banks, with the chosen seeds only, checked to hold the same noises and labels.
 
     Raises:
         UserError: a bank that is incomplete, or lacks a chosen seed; other seeds or labels.

@@ -44,7 +44,7 @@ class Comparison(Results):
     """Results that print, write and report themselves; what :func:`compare` gives back."""
 
     def table(self, name: str = "pairs") -> list[Row]:
-        """Rows of a table, each with the conditions in front.
+        """Returns rows of a table, each with the conditions in front.
 
         Args:
             name: ``pairs``, ``conditional``, ``values``, ``curves``, ``paired`` or ``gl``.
@@ -54,7 +54,7 @@ class Comparison(Results):
         return table(self, name)
 
     def record(self) -> Row:
-        """Everything that the numbers depend on and the numbers themselves, as plain JSON data."""
+        """Returns everything that the numbers depend on and the numbers themselves, as plain JSON data."""
         return record(self)
 
     def write(self, folder: str | Path, figures: bool = True) -> list[Path]:
@@ -77,7 +77,7 @@ class Comparison(Results):
         log_results(self, Path(logdir), step)
 
     def remarks(self) -> list[str]:
-        """What must be known before the numbers are believed, in sentences; empty where nothing is wrong."""
+        """Returns what must be known before the numbers are believed, in sentences; empty where nothing is wrong."""
         return remarks(self)
 
     def __str__(self) -> str:

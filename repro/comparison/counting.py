@@ -83,7 +83,7 @@ class Group:
         return [(self.systems[i], self.systems[j]) for i, j in pairs_of(len(self.systems))]
 
     def inputs(self, metric: Metric) -> list[Tensor]:
-        """What a metric looks at, of each system: features or images."""
+        """Returns what a metric looks at, of each system: features or images."""
         return pick(metric, self.features, [bank.images for bank in self.banks])
 
 

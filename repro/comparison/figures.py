@@ -23,14 +23,14 @@ _TITLES = {"RP": "Reproducibility (RP)", "MAE": "MAE score"}
 
 
 def matrix(results: Results, score: PairCounts) -> Figure:
-    """A heat map of the rates, those on shuffled noises below the diagonal."""
+    """Returns a heat map of the rates, those on shuffled noises below the diagonal."""
     below = "" if score.control is None else "; below the diagonal: shuffled noises"
     about = f"{condition(results, score)}, {results.conditions.data}{below}"
     return heat_map(score.rates, results.names, _TITLES.get(score.name, score.name), about, score.control_rates)
 
 
 def curves(results: Results, score: PairCounts) -> Figure | None:
-    """The rates of all pairs by threshold, where the score is of similarities."""
+    """Returns the rates of all pairs by threshold, where the score is of similarities."""
     if score.sense != ">":
         return None
     pairs = score.pairs()
@@ -73,7 +73,7 @@ def _gl_about(results: Results) -> str:
 
 
 def gl(results: Results) -> Figure | None:
-    """GL of each system with training images, with its interval."""
+    """Returns GL of each system with training images, with its interval."""
     known = [(name, copies) for name, copies in zip(results.names, results.memorization, strict=True) if copies]
     if not known:
         return None
@@ -84,7 +84,7 @@ def gl(results: Results) -> Figure | None:
 
 
 def nearest(results: Results) -> Figure | None:
-    """The first samples of each system with training images above the training images nearest to them."""
+    """Returns the first samples of each system with training images above the training images nearest to them."""
     systems = zip(results.names, results.banks, results.train, results.memorization, strict=True)
     known = [
         (name, bank.images, train, copies)
@@ -113,7 +113,7 @@ SCORE_FIGURES: dict[str, Callable[[Results, PairCounts], Figure | None]] = {"{}"
 
 
 def figures(results: Results) -> Iterator[tuple[str, Figure]]:
-    """All figures that have something to show, by name, one at a time."""
+    """Returns all figures that have something to show, by name, one at a time."""
     for score in results.scores.values():
         for name, draw_score in SCORE_FIGURES.items():
             if (figure := draw_score(results, score)) is not None:

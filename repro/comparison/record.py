@@ -12,7 +12,7 @@ __all__ = ["record"]
 
 
 def record(results: Results) -> dict[str, Any]:
-    """Everything that the numbers depend on and the numbers themselves, as plain JSON data."""
+    """Returns everything that the numbers depend on and the numbers themselves, as plain JSON data."""
     scores = results.scores.values()
     return {
         "format": 1,

@@ -92,7 +92,7 @@ class Outcomes:
     second: np.ndarray | None = None
 
     def rows(self, row: int) -> tuple[int, int]:
-        """Rows of the two banks that one outcome compares."""
+        """Returns rows of the two banks that one outcome compares."""
         first, second = (row if rows is None else int(rows[row]) for rows in (self.first, self.second))
         return first, second
 
@@ -155,11 +155,11 @@ class PairCounts:
         return np.divide(counts, self.totals, out=np.full(counts.shape, np.nan), where=self.totals > 0)
 
     def pairs(self) -> list[tuple[int, int]]:
-        """The pairs of different systems that were compared, first < second, in their order."""
+        """Returns the pairs of different systems that were compared, first < second, in their order."""
         return sorted(pair for pair in self.outcomes if pair[0] != pair[1])
 
     def interval(self, first: int, second: int, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of one pair's rate."""
+        """Returns the Wilson interval of one pair's rate."""
         return wilson_interval(int(self.counts[first, second]), int(self.totals[first, second]), confidence)
 
     def thresholds(self) -> list[float]:
@@ -232,19 +232,19 @@ class Memorization:
         return self.count / len(self.copies)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of GL."""
+        """Returns the Wilson interval of GL."""
         return wilson_interval(self.count, len(self.copies), confidence)
 
     def chance_count(self, kind: str) -> int:
-        """Images of a kind in ``chance`` that are no copy."""
+        """Returns images of a kind in ``chance`` that are no copy."""
         return int((~exceeds(torch.from_numpy(self.chance[kind]), self.threshold)).sum())
 
     def thresholds(self) -> list[float]:
-        """Thresholds of :meth:`curve`: evenly spaced from 0 to 1, the comparison's own among them."""
+        """Returns thresholds of :meth:`curve`: evenly spaced from 0 to 1, the comparison's own among them."""
         return sorted({*THRESHOLDS, self.threshold})
 
     def curve(self, chance: str = "") -> list[int]:
-        """Samples, or images of a kind in ``chance``, that are no copy at each of :meth:`thresholds`."""
+        """Returns samples, or images of a kind in ``chance``, that are no copy at each of :meth:`thresholds`."""
         similarity = torch.from_numpy(self.chance[chance] if chance else self.similarity)
         return (len(similarity) - counts_above(similarity, self.thresholds())).tolist()
 
@@ -337,7 +337,7 @@ class Results:
 
 
 def counted(count: int, n: int, prefix: str = "", confidence: float = 0.95) -> dict[str, Any]:
-    """Count, n, rate and interval as cells of a table; n only without a prefix."""
+    """Returns count, n, rate and interval as cells of a table; n only without a prefix."""
     low, high = wilson_interval(count, n, confidence)
     values = {"count": count, "n": n, "rate": count / n, "low": low, "high": high}
     return {prefix + key: value for key, value in values.items() if not (prefix and key == "n")}

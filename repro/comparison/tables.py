@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def pairs(results: Results) -> list[Row]:
-    """One row a score and pair of systems: counts, n, rate, interval, and the same of the control."""
+    """Lists one row a score and pair of systems: counts, n, rate, interval, and the same of the control."""
     rows = []
     for score in results.scores.values():
         for first, second in score.pairs():
@@ -43,7 +43,7 @@ def _counted(results: Results, count: int, n: int, prefix: str = "") -> Row:
 
 
 def values(results: Results) -> list[Row]:
-    """One row a metric that is no rate and pair of systems, and one a system and its training images."""
+    """Lists one row a metric that is no rate and pair of systems, and one a system and its training images."""
     names, rows = results.names, []
     for score in results.values.values():
         for i, j in combinations(range(len(names)), 2):
@@ -58,7 +58,7 @@ def values(results: Results) -> list[Row]:
 
 
 def conditional(results: Results) -> list[Row]:
-    """One row a score, pair of conditional systems and class, and one for the mean over the classes."""
+    """Lists one row a score, pair of conditional systems and class, and one for the mean over the classes."""
     rows = []
     for score in results.scores.values():
         for i, j in score.pairs():
@@ -93,7 +93,7 @@ def _by_class(results: Results, matches: torch.Tensor, labels: torch.Tensor, pre
 
 
 def curves(results: Results) -> list[Row]:
-    """One row a pair of systems and threshold, for RP, MAE and between RP; and one a system, for GL."""
+    """Lists one row a pair of systems and threshold, for RP, MAE and between RP; and one a system, for GL."""
     names, rows = results.names, []
     for score in results.scores.values():
         limits = score.thresholds()
@@ -186,7 +186,7 @@ TABLES: dict[str, Callable[[Results], list[Row]]] = {
 
 
 def matrix(results: Results, score: PairCounts) -> list[Row]:
-    """One row a system: the rates of a score with every system; None where nothing was compared."""
+    """Lists one row a system: the rates of a score with every system; None where nothing was compared."""
     first = {"system", *results.conditions.cells()}
     columns = [f"{name} (system)" if name in first else name for name in results.names]
     return [
@@ -201,7 +201,7 @@ def table(results: Results, name: str) -> list[Row]:
 
 
 def tables(results: Results) -> Iterator[tuple[str, list[Row]]]:
-    """All tables that have a row, by name: a matrix a score, named after it, and :data:`TABLES`."""
+    """Returns all tables that have a row, by name: a matrix a score, named after it, and :data:`TABLES`."""
     for score in results.scores.values():
         yield score.name, _under(results, matrix(results, score))
     for name in TABLES:

@@ -29,7 +29,7 @@ _LOADING = ("batch_size", "subset_seed", "seed", "holdout", "workers", "in_memor
 
 
 def trained_on(manifests: Sequence[Manifest], train: Sequence[Tensor | None]) -> str:
-    """What the systems were trained on, for people, such as ``trained on Digits(subset=32): 32 images``."""
+    """Returns what the systems were trained on, for people, such as ``trained on Digits(subset=32): 32 images``."""
     names = []
     for manifest, images in zip(manifests, train, strict=True):
         data = manifest.data or {}
@@ -45,7 +45,7 @@ def trained_on(manifests: Sequence[Manifest], train: Sequence[Tensor | None]) ->
 
 
 def recorded_images(banks: Sequence[Bank], names: Sequence[str]) -> tuple[list[Tensor | None], list[str]]:
-    """Training images that the banks name, where they can be had; and why not, where not, once a reason."""
+    """Returns the training images that the banks name, where they can be had; and why not, where not, once a reason."""
     images: list[Tensor | None] = []
     reasons: dict[str, list[str]] = {}
     for bank, name in zip(banks, names, strict=True):
@@ -58,7 +58,7 @@ def recorded_images(banks: Sequence[Bank], names: Sequence[str]) -> tuple[list[T
 
 
 def listed_images(train: Any, manifests: Sequence[Manifest], names: Sequence[str]) -> list[Tensor | None]:
-    """Training images of each system from what was given for all or one by one.
+    """Returns the training images of each system from what was given for all or one by one.
 
     Raises:
         UserError: another number of sets than systems, or images of another type or shape than the samples.
@@ -90,19 +90,19 @@ class Training:
         self._chance: dict[int, dict[str, np.ndarray]] = {}
 
     def features(self, images: Tensor) -> Tensor:
-        """Features of a training set, (N, d)."""
+        """Returns features of a training set, (N, d)."""
         if id(images) not in self._known:
             self._known[id(images)] = _train_features(images, self.descriptor, self.batch_size, self.device)
         return self._known[id(images)]
 
     def memorization(self, own: Tensor, images: Tensor, threshold: float) -> Memorization:
-        """Nearest training image of each sample, from the samples' features."""
+        """Returns the nearest training image of each sample, from the samples' features."""
         matches = memorization_matches(own.to(self.device), self.features(images), threshold)
         copies, similarity, index = (part.cpu().numpy() for part in matches)
         return Memorization(copies, similarity, index, len(images), self.chance(images), threshold)
 
     def chance(self, images: Tensor) -> dict[str, np.ndarray]:
-        """How near images that no system drew come to a training set; see :class:`Memorization`."""
+        """Says how near images that no system drew come to a training set; see :class:`Memorization`."""
         if id(images) not in self._chance:
             known, count = self.features(images), min(_CONTROLS, len(images))
             shuffled = _shuffled_pixels(images[torch.linspace(0, len(images) - 1, count).long()])

@@ -65,7 +65,7 @@ class ImageArray(ImageData):
 def channels_first(
     images: NDArray[Any], path: str | os.PathLike[str], order: Literal["first", "last"] | None = None
 ) -> NDArray[Any]:
-    """Images (n, C, H, W) or (n, H, W, C) as (n, C, H, W); a view.
+    """Views images (n, C, H, W) or (n, H, W, C) as (n, C, H, W).
 
     Args:
         images: The array.

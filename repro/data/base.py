@@ -119,7 +119,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
 
     @abstractmethod
     def open_source(self) -> ImageSource:
-        """The images as they are stored; called once, on first use. A subclass writes only this method."""
+        """Returns the images as they are stored; called once, on first use. A subclass writes only this method."""
 
     def facts(self) -> Facts:
         """Finds number, shape and classes of the images as cheaply as it can; a subclass may know them beforehand."""
@@ -156,7 +156,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return self._loaded()[0].images
 
     def shown(self) -> Batch:
-        """Every image that a training is shown, with its label: those of :meth:`images`, then, with
+        """Returns every image that a training is shown, with its label: those of :meth:`images`, then, with
         ``horizontal_flip``, the mirrored copy of each."""
         images, labels = self.images(), self.labels()
         if not self.horizontal_flip:
@@ -164,17 +164,17 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return torch.cat([images, images.flip(-1)]), labels.repeat(2)
 
     def class_line(self) -> str:
-        """What the classes are, in words: ``3 classes: cat, dog, horse``, or ``no classes``."""
+        """Returns what the classes are, in words: ``3 classes: cat, dog, horse``, or ``no classes``."""
         names = self.class_names
         shown = ", ".join(names[:_CLASSES_NAMED]) + (", ..." if len(names) > _CLASSES_NAMED else "")
         return f"{len(names)} class{'es' if len(names) > 1 else ''}: {shown}" if names else "no classes"
 
     def labels(self) -> Tensor:
-        """Classes of the images to train on: int64 (N,); zeros when they are unlabelled."""
+        """Returns classes of the images to train on: int64 (N,); zeros when they are unlabelled."""
         return (self._memory or self._chosen())[0].labels
 
     def held_out(self) -> Batch:
-        """The held-out images and labels: uint8 (holdout, C, H, W) and int64 (holdout,)."""
+        """Returns the held-out images and labels: uint8 (holdout, C, H, W) and int64 (holdout,)."""
         held = self._loaded()[1]
         return held.images, held.labels
 
@@ -197,7 +197,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         start: Callable[[], int] | None = None,
         pin_memory: bool = False,
     ) -> BatchStream:
-        """The training batches ``(images (b, C, H, W), labels int64 (b,))`` of one rank.
+        """Returns the training batches ``(images (b, C, H, W), labels int64 (b,))`` of one rank.
 
         Args:
             length: How many batches; None gives one pass, the last batch running into the next.
@@ -221,7 +221,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return BatchStream(batches, length, start or _at_zero, self.workers, pin_memory)
 
     def held_out_batches(self, rank: int = 0, world_size: int = 1) -> Sequence[Batch]:
-        """The held-out images in order, each on one rank once.
+        """Returns the held-out images in order, each on one rank once.
 
         Args:
             rank: This rank takes images ``rank, rank + world_size, ...``
@@ -271,7 +271,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
             self.__dict__["val_dataloader"] = None  # how Lightning knows that there is no such loader
 
     def train_dataloader(self) -> BatchStream:
-        """The stream of the whole run: ``max_steps * accumulate_grad_batches`` batches are one Lightning epoch.
+        """Returns the stream of the whole run: ``max_steps * accumulate_grad_batches`` batches are one Lightning epoch.
 
         Without ``max_steps`` an epoch is one pass over the images.
         """
@@ -283,7 +283,7 @@ class ImageData(LightningDataModule, Plugin, ABC):
         return self.stream(length, trainer.global_rank, trainer.world_size, self._images_seen, on_gpu)
 
     def val_dataloader(self) -> Sequence[Batch]:
-        """The held-out images in order, each on one rank once."""
+        """Returns the held-out images in order, each on one rank once."""
         trainer = self.trainer
         return self.held_out_batches(*((trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)))
 

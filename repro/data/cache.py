@@ -80,7 +80,7 @@ class DecodedCache:
             return
 
     def was_checked(self, indices: NDArray[np.int64]) -> bool:
-        """Whether these images were all decoded once without an error; their files have not changed since."""
+        """Says whether these images were all decoded once without an error; their files have not changed since."""
         return self._mark(indices, make=False).is_file()
 
     def mark_checked(self, indices: NDArray[np.int64]) -> None:

@@ -56,7 +56,7 @@ class Downloaded(ImageData):
         return ("train", "test") if self.split == "all" else (self.split,)
 
     def facts(self) -> Facts:
-        """Number, shape and classes of the set, known without its files."""
+        """Returns the number, shape and classes of the set, known without its files."""
         return Facts(sum(self.counts[part] for part in self.parts), self.shape, self.classes)
 
     def open_source(self) -> ArraySource:

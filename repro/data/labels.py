@@ -19,7 +19,7 @@ _INDEX_DIGITS = 4
 
 
 def is_label_file(name: str) -> bool:
-    """Whether a member is a file of labels, in whatever folder it lies."""
+    """Says whether a member is a file of labels, in whatever folder it lies."""
     return name.rpartition("/")[2] == LABEL_FILE
 
 
@@ -66,7 +66,7 @@ def labels_in_file(members: Members, names: list[str]) -> list[int] | None:
 
 
 def classes_of(path: str, names: list[str]) -> tuple[list[int], list[str]]:
-    """The class of every image by the folder it lies in, and the names of the classes in natural order.
+    """Returns the class of every image by the folder it lies in, and the names of the classes in natural order.
 
     Images at the top have no classes. Folders that only cut a numbered series into pieces (``00000/img00000999.png``,
     ``00001/img00001000.png``, ...) are no classes either.

@@ -67,7 +67,7 @@ class LowRankMixture(ImageData):
         self.bases_seed, self.sample_seed, self.samples = bases_seed, sample_seed, samples
 
     def facts(self) -> Facts:
-        """Number, shape and classes of the mixture, known without drawing from it."""
+        """Returns the number, shape and classes of the mixture, known without drawing from it."""
         return Facts(self.samples, self.shape, self.components)
 
     def open_source(self) -> ImageSource:

@@ -14,7 +14,7 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a relative name lies in a hidden folder or in one that a system left, or is itself hidden.
+    """Says whether a relative name lies in a hidden folder or in one that a system left, or is itself hidden.
 
     Example:
         >>> is_hidden("cats/@eaDir/1.png"), is_hidden("cats/1.png")

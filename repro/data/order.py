@@ -29,7 +29,7 @@ def _words(seed: int, purpose: int, first: int, count: int) -> NDArray[np.uint64
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    """The order in which pass number ``epoch`` visits ``size`` items; read-only int64 (size,).
+    """Returns the order in which pass number ``epoch`` visits ``size`` items; read-only int64 (size,).
 
     Example:
         >>> sorted(permutation(0, 3, 5).tolist())
@@ -51,7 +51,7 @@ def subset_order(seed: int, size: int) -> NDArray[np.int64]:
 
 
 def items_at(seed: int, size: int, first: int, count: int) -> NDArray[np.int64]:
-    """The items at positions ``first .. first + count - 1`` of the endless stream; int64 (count,).
+    """Returns the items at positions ``first .. first + count - 1`` of the endless stream; int64 (count,).
 
     Position p is item ``permutation(seed, p // size, size)[p % size]``.
 
@@ -72,7 +72,7 @@ def items_at(seed: int, size: int, first: int, count: int) -> NDArray[np.int64]:
 
 
 def flips_at(seed: int, first: int, count: int) -> NDArray[np.bool_]:
-    """Whether the images at positions ``first .. first + count - 1`` are mirrored: fair coins, bool (count,)."""
+    """Says whether the images at positions ``first .. first + count - 1`` are mirrored: fair coins, bool (count,)."""
     return (_words(seed, _FLIPS, first, count) >> np.uint64(63)).astype(bool)
 
 
@@ -103,7 +103,7 @@ class Split:
         check_at_least(0, subset_seed=self.subset_seed, holdout=self.holdout)
 
     def size(self, total: int, name: str = "the set") -> int:
-        """How many images there are to train on.
+        """Says how many images there are to train on.
 
         Args:
             total: Images of the whole set.
@@ -121,6 +121,6 @@ class Split:
         return available if self.subset is None else self.subset
 
     def indices(self, total: int, name: str = "the set") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of the images to train on and of those held out, in their order; raises as :meth:`size`."""
+        """Returns numbers of the images to train on and of those held out, in their order; raises as :meth:`size`."""
         order = subset_order(self.subset_seed, total)
         return order[: self.size(total, name)], order[total - self.holdout :]

@@ -46,7 +46,7 @@ def to_picture(image: NDArray[np.uint8]) -> Image.Image:
 
 
 def turn_of(picture: Image.Image) -> int:
-    """EXIF orientation of an image, 1 (as stored) to 8: how a viewer turns or mirrors it.
+    """Returns the EXIF orientation of an image, 1 (as stored) to 8: how a viewer turns or mirrors it.
 
     It is read from the header; the pixels are not decoded.
     """
@@ -57,23 +57,23 @@ def turn_of(picture: Image.Image) -> int:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as a viewer shows the image."""
+    """Returns the width and height as a viewer shows the image."""
     width, height = picture.size
     return (height, width) if turn_of(picture) in _SWAPPING else (width, height)
 
 
 def is_transparent(picture: Image.Image) -> bool:
-    """Whether an image has an alpha channel or a transparent colour."""
+    """Says whether an image has an alpha channel or a transparent colour."""
     return picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info
 
 
 def has_sixteen_bits(picture: Image.Image, data: bytes) -> bool:
-    """Whether an image file has 16 bits a sample."""
+    """Says whether an image file has 16 bits a sample."""
     return picture.mode.startswith("I;16") or (picture.format == "PNG" and data[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10")
 
 
 def to_eight_bits(data: bytes) -> Image.Image:
-    """An image file of 16 bits a sample as a Pillow image of 8: 65,535 becomes 255, rounded to nearest.
+    """Returns an image file of 16 bits a sample as a Pillow image of 8: 65,535 becomes 255, rounded to nearest.
 
     Raises:
         UserError: values that all lie below 256, which would come out black: 8 bits kept in a file of 16.

@@ -34,7 +34,7 @@ class ImageSource(ABC):
         return len(self.labels)
 
     def prepare(self) -> None:
-        """Work that is done once, before readers in other processes start; by default none."""
+        """Does work that is needed once, before readers in other processes start; by default none."""
         return
 
     def check(self, indices: NDArray[np.int64]) -> None:

@@ -24,7 +24,7 @@ def remember(data: Plugin) -> None:
 
 
 def was_trained_on(record: dict[str, Any]) -> bool:
-    """Whether this user trained on the data of a record here before, or on another cut of the same set."""
+    """Says whether this user trained on the data of a record here before, or on another cut of the same set."""
     return (cache_folder("trained_on", make=False) / _name(record)).is_file()
 
 

@@ -38,19 +38,19 @@ class Denoiser(nn.Module, Plugin):
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Posterior mean of the clean images."""
+        """Computes the posterior mean of the clean images."""
 
     def eps(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        r"""Predicted noise :math:`(x_t - \alpha_t \hat x_0) / \sigma_t`."""
+        r"""Computes the predicted noise :math:`(x_t - \alpha_t \hat x_0) / \sigma_t`."""
         alpha, sigma = self.scales(x_t, t)
         return (x_t - alpha * self.denoise(x_t, t, labels)) / sigma
 
     def score(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        r"""Gradient of the log density, :math:`-\hat\epsilon / \sigma_t` (paper, lemma 1)."""
+        r"""Computes the gradient of the log density, :math:`-\hat\epsilon / \sigma_t` (paper, lemma 1)."""
         return -self.eps(x_t, t, labels) / self.scales(x_t, t)[1]
 
     def scales(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\alpha_t` and :math:`\sigma_t` in the dtype of ``x_t``, shaped to multiply images."""
+        r"""Computes :math:`\alpha_t` and :math:`\sigma_t` in the dtype of ``x_t``, shaped to multiply images."""
         t = t.to(x_t.device, torch.promote_types(t.dtype, x_t.dtype))
         alpha, sigma = self.kernel.alpha(t), self.kernel.sigma(t)
         if t.ndim:

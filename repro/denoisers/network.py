@@ -36,7 +36,7 @@ class NetworkDenoiser(Denoiser):
         self.num_classes = int(getattr(network, "num_classes", 0) or 0)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The network's raw output F, in the dtype of ``x_t``; channels beyond those that count (a variance)
+        """Computes the network's raw output F, in the dtype of ``x_t``; channels beyond those that count (a variance)
         are cut."""
         t, options = t.to(x_t.device) if t.ndim else t, {}
         level = self.parameterization.noise_level(t, -self.kernel.log_snr(t))

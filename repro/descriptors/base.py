@@ -61,7 +61,7 @@ class Descriptor(Plugin):
         return hashlib.sha256(json.dumps(record_of(self), sort_keys=True).encode()).hexdigest()
 
     def warning(self, images: Tensor) -> str | None:
-        """One line where images are of another kind than the descriptor was made for; None where they are not.
+        """Returns one line where images are of another kind than the descriptor was made for; None where they are not.
 
         Args:
             images: uint8, shape (n, C, H, W).
@@ -83,7 +83,7 @@ class Descriptor(Plugin):
     def features(
         self, images: Tensor, batch_size: int | None = None, device: str | torch.device = "cpu", title: str = ""
     ) -> Tensor:
-        """Unit vectors of images.
+        """Computes the unit vectors of images.
 
         Args:
             images: uint8 in [0, 255], shape (n, C, H, W).
@@ -137,7 +137,7 @@ class _Images(Protocol):
 def features_of_bank(
     bank: _Images, descriptor: Descriptor, batch_size: int | None = None, device: str | torch.device = "cpu"
 ) -> Tensor:
-    """Features of a bank, computed once for each (bank, descriptor) and kept in the bank's folder.
+    """Computes features of a bank, computed once for each (bank, descriptor) and kept in the bank's folder.
 
     Returns:
         float32 on the CPU, shape (n, d).
@@ -155,7 +155,7 @@ def cached_features(
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """Features of images from a folder's cache, or computed and put there.
+    """Reads features of images from a folder's cache, or computes them and puts them there.
 
     A file of the cache is believed only when it names the same images and the same descriptor and its checksum
     holds; otherwise it is written again. A folder that cannot be written only costs the reuse.

@@ -11,7 +11,7 @@ __all__ = ["default_descriptor"]
 
 
 def default_descriptor(image_shape: tuple[int, int, int]) -> Descriptor:
-    """SSCD when its published weights are in this user's cache, else the shipped small one that fits the images.
+    """Chooses SSCD when its published weights are in this user's cache, else the small one that fits the images.
 
     Images that have neither one nor three channels, which no network here takes, are compared by their pixels.
 

@@ -61,7 +61,7 @@ class Domain:
 
 
 def contrast(images: Tensor) -> Tensor:
-    """Standard deviation of each image's values, in levels, shape (n,)."""
+    """Computes the standard deviation of each image's values, in levels, shape (n,)."""
     return images.flatten(1).double().std(1, correction=0)
 
 

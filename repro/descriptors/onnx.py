@@ -30,7 +30,7 @@ _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images at another size as 8-bit pipelines make them: bilinear with antialiasing, rounded to whole levels.
+    """Resizes images as 8-bit pipelines do: bilinear with antialiasing, rounded to whole levels.
 
     Args:
         images: uint8, or floats of whole levels, shape (n, C, H, W).
@@ -121,7 +121,7 @@ class ONNX(Descriptor):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
-        """Vectors of one batch, on the CPU."""
+        """Computes vectors of one batch, on the CPU."""
         pixels = self.prepare(images)
         batch = self._shape[0]
         at_once = batch if isinstance(batch, int) else len(pixels)
@@ -133,7 +133,7 @@ class ONNX(Descriptor):
         return torch.from_numpy(np.concatenate(parts))
 
     def prepare(self, images: Tensor) -> NDArray[Any]:
-        """The network's input: scaled, with its channels, levels, layout and dtype.
+        """Returns the network's input: scaled, with its channels, levels, layout and dtype.
 
         Args:
             images: uint8, shape (n, C, H, W) with C of 1 or 3.

@@ -35,7 +35,7 @@ _UNREADABLE = (
 
 
 def read_released(path: Path) -> nn.Module:
-    """The network of a released file: normalised images (n, 3, H, W) to unit vectors.
+    """Returns the network of a released file: normalised images (n, 3, H, W) to unit vectors.
 
     A state dict (``*.classy.pt``, ``*.torchvision.pt``) is read without executing anything. A TorchScript program is
     loaded, and replaced by our network with its weights when both give the same vectors for random images; a program
@@ -97,7 +97,7 @@ def fused(network: SSCDNetwork) -> SSCDNetwork:
 
 
 def prepacked(network: SSCDNetwork, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
-    """The same function for inference on a CPU: each convolution, sum and ReLU in one pass, channels last.
+    """Returns the same function for inference on a CPU: each convolution, sum and ReLU in one pass, channels last.
 
     Args:
         network: A network of bottleneck blocks. Where PyTorch is built without oneDNN, or the processor lacks what

@@ -75,7 +75,7 @@ class SmallSSCD(Descriptor):
 
     @classmethod
     def fitting(cls, image_shape: tuple[int, int, int]) -> SmallSSCD:
-        """The shipped descriptor for images (C, H, W): ``digits`` for grey ones of at most 16 pixels a side."""
+        """Returns the shipped descriptor for images (C, H, W): ``digits`` for grey ones of at most 16 pixels a side."""
         channels, height, width = image_shape
         return cls("digits" if channels == 1 and max(height, width) <= 16 else "cifar")
 
@@ -105,7 +105,7 @@ class SmallSSCD(Descriptor):
         return self._loaded.network.to(device)(self.prepare(images, device))
 
     def prepare(self, images: Tensor, device: torch.device) -> Tensor:
-        """The network's input: in [-1, 1], at its size and with its channels.
+        """Returns the network's input: in [-1, 1], at its size and with its channels.
 
         Args:
             images: uint8, shape (n, C, H, W) with C of 1 or 3.

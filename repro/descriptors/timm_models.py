@@ -63,7 +63,7 @@ class Timm(Descriptor):
         return digest.hexdigest()
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
-        """Features of one batch."""
+        """Computes features of one batch."""
         if images.shape[1] not in (1, 3):
             raise UserError(f"images have {images.shape[1]} channels; timm models take 1 or 3")
         config, pixels = self._config, images.to(device).float() / 255

@@ -84,7 +84,7 @@ def draw(
 
 
 def own_folder(drawing: Drawing, run: Path) -> Path:
-    """Folder of a drawing's bank below a run's: one that holds no bank of another checkpoint or sampler."""
+    """Returns the folder of a drawing's bank below a run's: one that holds no bank of another checkpoint or sampler."""
     folder, wanted = drawing.folder(run), drawing.manifest()
     with suppress(UserError):
         if read_manifest(folder).differences(same_model(wanted, drawing.model, folder)):

@@ -93,7 +93,7 @@ class Drawing:
         return f"{self.kind}_{format_seeds(self.numbers)[:_NAME]}"
 
     def folder(self, run: Path) -> Path:
-        """Where the bank of a run's model lies."""
+        """Says where the bank of a run's model lies."""
         return run / "banks" / self.label
 
     def manifest(self) -> Manifest:

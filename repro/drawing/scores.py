@@ -181,7 +181,7 @@ class Scores:
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def table(self) -> list[tuple[str, float, tuple[float, float] | None, int | None]]:
-        """(score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate.
+        """Returns (score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate.
 
         Conditional RP comes as its mean and then class by class.
         """

@@ -111,7 +111,7 @@ class PosteriorSampler(Sampler):
         self.sampler.check_start(kernel)
 
     def truths(self, seeds: Sequence[int]) -> Tensor:
-        """The images that are measured for some seeds, uint8 (n, C, H, W)."""
+        """Returns the images that are measured for some seeds, uint8 (n, C, H, W)."""
         images = self.truth.held_out()[0] if self.truth.holdout else self.truth.images()
         if self.observation is not None and self.observation >= len(images):
             raise UserError(
@@ -121,7 +121,7 @@ class PosteriorSampler(Sampler):
         return images[self._numbers(seeds, len(images))]
 
     def measurements(self, seeds: Sequence[int]) -> Tensor:
-        """What is measured for some seeds, float64 (n, ...)."""
+        """Returns what is measured for some seeds, float64 (n, ...)."""
         y = self.operator(to_float(self.truths(seeds)).double())
         if self.noise:
             numbers = [_MEASUREMENT_NOISE + number for number in self._numbers(seeds, _MEASUREMENT_NOISE)]
@@ -132,7 +132,7 @@ class PosteriorSampler(Sampler):
         return [(seed if self.observation is None else self.observation) % count for seed in seeds]
 
     def sample(self, denoiser: Denoiser, noise: NoiseStream | Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images from numbered noise, as :meth:`Sampler.sample`; works in inference mode too."""
+        """Draws images from numbered noise, as :meth:`Sampler.sample`; works in inference mode too."""
         with torch.inference_mode(False):
             return super().sample(denoiser, noise, None if labels is None else labels.clone())
 

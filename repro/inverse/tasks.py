@@ -31,7 +31,7 @@ __all__ = ["Deblur", "Inpaint", "Inverse", "InversePlan", "Residual", "SuperReso
 
 
 def restoration_metrics(operator: Operator, image_shape: Sequence[int]) -> dict[str, Metric]:
-    """PSNR in dB, SSIM, and how far measurements of two sets of images are apart.
+    """Returns PSNR in dB, SSIM, and how far measurements of two sets of images are apart.
 
     SSIM's Gaussian window has a standard deviation of 1.5 pixels, less for images under 32 pixels.
 
@@ -60,7 +60,7 @@ class InversePlan(Plan):
     image_shape: tuple[int, int, int] = (1, 1, 1)
 
     def references(self, seeds: Sequence[int]) -> dict[str, Bank]:
-        """The true images, as a bank to compare with."""
+        """Returns the true images, as a bank to compare with."""
         return {"truth": Bank.from_images(self.sampler.truths(seeds), seeds)}
 
     def metrics(self) -> dict[str, Metric]:
@@ -68,7 +68,7 @@ class InversePlan(Plan):
         return restoration_metrics(self.sampler.operator, self.image_shape)
 
     def columns(self, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Truth and measurement as uint8 images, for a grid."""
+        """Returns truth and measurement as uint8 images, for a grid."""
         seen = self.sampler.operator.picture(self.sampler.measurements(seeds))
         seen = torch.nn.functional.interpolate(seen, size=self.image_shape[1:], mode="nearest")
         return {"truth": self.sampler.truths(seeds), "measured": to_uint8(seen)}
@@ -81,11 +81,11 @@ class Inverse(Task):
     operator: ClassVar[type[Operator]]
 
     def num_classes(self, classes: int, start: int | None = None) -> int:
-        """0: the network takes no labels."""
+        """Returns 0: the network takes no labels."""
         return 0
 
     def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
-        """None: nothing is drawn under a label."""
+        """Returns None: nothing is drawn under a label."""
         if classes is not None:
             raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
         if model.sampler is None:
@@ -186,5 +186,5 @@ class Residual(Metric):
         self.count += apart.numel()
 
     def compute(self) -> Tensor:
-        """The root mean square so far."""
+        """Returns the root mean square so far."""
         return (self.squares / self.count).sqrt()

@@ -20,7 +20,7 @@ __all__ = ["CountMetric", "PairMetric", "RateMetric"]
 
 
 def numbers_of(seeds: Iterable[int] | Tensor, count: int) -> Tensor:
-    """Seeds as int64, shape (count,).
+    """Computes seeds as int64, shape (count,).
 
     Raises:
         UserError: another number of seeds.
@@ -143,7 +143,7 @@ class CountMetric(Metric):
         return hits, total
 
     def counts(self) -> tuple[Any, Any]:
-        """Numbers of noises for which it holds, and of all noises, over all processes: int64 tensors."""
+        """Computes numbers of noises for which it holds, and of all noises, over all processes: int64 tensors."""
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn,
             should_sync=self._to_sync and not self._is_synced,
@@ -152,14 +152,14 @@ class CountMetric(Metric):
             return self._counted()
 
     def intervals(self, confidence: float = 0.95) -> Tensor:
-        """Wilson interval of every rate, float64, shape (..., 2)."""
+        """Computes the Wilson interval of every rate, float64, shape (..., 2)."""
         hits, total = (torch.as_tensor(count) for count in self.counts())
         pairs = zip(hits.flatten().tolist(), total.expand(hits.shape).flatten().tolist(), strict=True)
         limits = [wilson_interval(hit, n, confidence) if n else (0.0, 1.0) for hit, n in pairs]
         return torch.tensor(limits, dtype=torch.float64).view(*hits.shape, 2)
 
     def compute(self) -> Tensor:
-        """The rates in [0, 1], float64, in the shape of the counts."""
+        """Computes the rates in [0, 1], float64, in the shape of the counts."""
         hits, total = self._counted()
         return hits.double() / total
 
@@ -168,12 +168,12 @@ class RateMetric(CountMetric):
     """A share of noises for which something holds; a subclass's ``update`` calls :meth:`record`."""
 
     def counts(self) -> tuple[int, int]:
-        """Number of noises for which it holds, and number of noises, over all processes."""
+        """Computes the number of noises for which it holds, and number of noises, over all processes."""
         hits, total = super().counts()
         return int(hits), int(total)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of the rate; see :func:`repro.metrics.functional.intervals.wilson_interval`."""
+        """Computes the Wilson interval of the rate; see :func:`repro.metrics.functional.intervals.wilson_interval`."""
         return wilson_interval(*self.counts(), confidence)
 
 
@@ -202,7 +202,7 @@ class PairMetric(RateMetric):
 
     @abstractmethod
     def match(self, a: Tensor, b: Tensor) -> Tensor:
-        """Which pairs are alike: bool (n,), from row i of a and row i of b, both from noise i."""
+        """Says which pairs are alike: bool (n,), from row i of a and row i of b, both from noise i."""
 
     def update(self, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | None = None) -> None:
         """Adds pairs of images, row i of both from noise i.

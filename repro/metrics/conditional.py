@@ -76,11 +76,11 @@ class ConditionalReproducibilityScore(CountMetric):
         return 1
 
     def per_class(self) -> Tensor:
-        """The rate of each class, float64, shape (num_classes,), over all processes; NaN without a sample."""
+        """Computes the rate of each class, float64, shape (num_classes,), over all processes; NaN without a sample."""
         return conditional_rates(*self.counts()).per_class
 
     def compute(self) -> Tensor:
-        """The mean over the classes with samples, float64."""
+        """Computes the mean over the classes with samples, float64."""
         return torch.tensor(conditional_rates(*self._counted()).mean, dtype=torch.float64, device=self.hits.device)
 
 

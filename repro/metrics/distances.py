@@ -56,14 +56,14 @@ class SetMetric(Metric):
 
     @abstractmethod
     def distance(self, a: Tensor, b: Tensor) -> float:
-        """The distance of two sets of features, float64 (n, d) and (m, d)."""
+        """Computes the distance of two sets of features, float64 (n, d) and (m, d)."""
 
     def describe(self, samples: Tensor, name: str) -> Tensor:
-        """Features (n, d) of what ``update`` was given."""
+        """Computes features (n, d) of what ``update`` was given."""
         return as_features(self.look.features(samples, self.device), name)
 
     def label(self, descriptor: str) -> str:
-        """Name in a table: with that of the descriptor whose features it takes."""
+        """Returns the name in a table: with that of the descriptor whose features it takes."""
         return f"{type(self).__name__}[{descriptor}]" if self.inputs == "features" else type(self).__name__
 
     def update(
@@ -134,7 +134,7 @@ class SetMetric(Metric):
         return self._plot(val, ax)
 
     def compute(self) -> Tensor:
-        """The distance, float64."""
+        """Computes the distance, float64."""
         value = self.distance(self._set("first"), self._set("second"))
         return torch.tensor(value, dtype=torch.float64, device=self.device)
 

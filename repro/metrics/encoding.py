@@ -38,5 +38,5 @@ class EncodingReproducibilityScore(PairMetric):
         self.threshold = check_threshold(threshold)
 
     def match(self, a: Tensor, b: Tensor) -> Tensor:
-        """Pairs of noises whose cosine exceeds the threshold."""
+        """Finds the pairs of noises whose cosine exceeds the threshold."""
         return encoding_matches(a, b, self.threshold)

@@ -71,7 +71,7 @@ class Inception:
 
     @torch.no_grad()
     def features(self, images: Tensor, device: str | torch.device = "cpu") -> Tensor:
-        """Features of images, shape (n, 2048), on the device; grey images count as three equal channels.
+        """Computes features of images, shape (n, 2048), on the device; grey images count as three equal channels.
 
         Args:
             images: uint8, shape (n, C, H, W) with C of 1 or 3.

@@ -53,7 +53,7 @@ class Look:
         return value.mul(255).round().to(torch.uint8)
 
     def features(self, value: Any, device: torch.device) -> Any:
-        """Features of images, (n, d) or (n, k, d), where there is a descriptor; everything else as it is."""
+        """Computes features of images, (n, d) or (n, k, d), where there is a descriptor; everything else as it is."""
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [self.features(item, device) for item in value]
         images = self.images(value)

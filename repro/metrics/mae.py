@@ -41,5 +41,5 @@ class MAEScore(PairMetric):
         self.threshold = check_mae_threshold(threshold)
 
     def match(self, a: Tensor, b: Tensor) -> Tensor:
-        """Pairs whose mean absolute difference is below the threshold."""
+        """Finds the pairs whose mean absolute difference is below the threshold."""
         return mae_matches(a, b, self.threshold)

@@ -37,7 +37,7 @@ _BATCH = 1024
 
 
 def pair_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric], descriptor: str) -> dict[str, Metric]:
-    """Metrics that compare two systems, by the name of their score.
+    """Returns metrics that compare two systems, by the name of their score.
 
     Args:
         metrics: Registered names (group ``metrics``), or metrics, or a mapping from names of scores to metrics; a score
@@ -90,7 +90,7 @@ def _label(metric: Metric, descriptor: str) -> str:
 
 
 def is_paired(metric: Metric) -> bool:
-    """Whether row i of one side belongs to row i of the other."""
+    """Says whether row i of one side belongs to row i of the other."""
     return getattr(metric, "paired", True)
 
 
@@ -120,7 +120,7 @@ def feed(metric: Metric, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | N
 
 
 def value_of(metric: Metric, name: str) -> float:
-    """The one number that a metric gives.
+    """Computes the one number that a metric gives.
 
     Raises:
         UserError: it gives another shape.

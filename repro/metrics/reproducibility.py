@@ -40,5 +40,5 @@ class ReproducibilityScore(PairMetric):
         self.threshold = check_threshold(threshold)
 
     def match(self, a: Tensor, b: Tensor) -> Tensor:
-        """Pairs whose similarity exceeds the threshold."""
+        """Finds the pairs whose similarity exceeds the threshold."""
         return reproducibility_matches(a, b, self.threshold)

@@ -203,7 +203,7 @@ class Model(Recorded):
         return False
 
     def guidance_of(self, scale: float) -> float:
-        """Scale of guidance that images are really drawn under when this one is asked for."""
+        """Returns scale of guidance that images are really drawn under when this one is asked for."""
         return scale
 
     def sampler_record(self, sampler: Sampler | None = None) -> dict[str, Any] | None:

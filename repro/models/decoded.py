@@ -43,7 +43,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, latents: Tensor) -> Tensor:
-        """Images, about [-1, 1], of latents of about unit variance, a few at a time, for they are large.
+        """Computes images, about [-1, 1], of latents of about unit variance, a few at a time, for they are large.
 
         Args:
             latents: Shape (B, ``latent_channels``, h, w).

@@ -102,7 +102,7 @@ class DenoisingModel(Denoising):
 
 
 def not_a_jump(sampler: Sampler) -> UserError:
-    """The error for a sampler that walks, where a consistency function jumps."""
+    """Returns the error for a sampler that walks, where a consistency function jumps."""
     return UserError(
         f"sampler is {type(sampler).__name__}, which walks a denoiser; a consistency model jumps to the image: "
         "take Consistency, with any number of steps"

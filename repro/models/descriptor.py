@@ -53,5 +53,5 @@ class CopyDescriptor(Recorded):
         return "repro compare BANK BANK --descriptor SmallSSCD --descriptor.weights {run}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors (B, dims) of images in [-1, 1], shape (B, C, H, W)."""
+        """Computes unit vectors (B, dims) of images in [-1, 1], shape (B, C, H, W)."""
         return self.network(images)

@@ -29,7 +29,7 @@ def latents(noise: NoiseStream, size: int) -> Tensor:
 def unconditional_shape(
     module: str, image_size: int | None, channels: int | None, num_classes: int | None
 ) -> tuple[int, int, int]:
-    """The image shape (C, H, W) of an unconditional module from its arguments.
+    """Returns the image shape (C, H, W) of an unconditional module from its arguments.
 
     Raises:
         UserError: a size is missing or not positive, or there are classes.

@@ -47,7 +47,7 @@ def check_extra(what: str) -> None:
 
 
 def pipeline_in(name: str) -> Any:
-    """A Stable Diffusion pipeline, in float32 on the CPU, without its safety checker.
+    """Returns a Stable Diffusion pipeline, in float32 on the CPU, without its safety checker.
 
     Args:
         name: A folder as ``save_pretrained`` of diffusers writes it, or a name on the hub such as ``owner/model``.
@@ -94,7 +94,7 @@ def autoencoder_in(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def autoencoder_of(record: dict[str, Any]) -> Any:
-    """An ``AutoencoderKL`` of recorded settings, at random weights.
+    """Returns an ``AutoencoderKL`` of recorded settings, at random weights.
 
     Args:
         record: With ``config`` and ``sha256``, from :func:`autoencoder_in`.

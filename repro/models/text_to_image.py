@@ -117,13 +117,13 @@ class TextToImage(Model):
         return {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
 
     def sampler_record(self, sampler: Sampler | None = None) -> dict[str, Any]:
-        """The scheduler with its settings and the number of steps."""
+        """Returns the scheduler with its settings and the number of steps."""
         config = {key: value for key, value in self._made.scheduler.config.items() if not key.startswith("_")}
         args = json.loads(json.dumps(config, default=list)) | {"steps": self.steps}
         return {"group": "diffusers", "name": type(self._made.scheduler).__name__, "args": args}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the settings, the scheduler, the prompts as token numbers, and every weight."""
+        """Computes the SHA-256 over the settings, the scheduler, the prompts as token numbers, and every weight."""
         settings = {"scheduler": self.sampler_record(), "tokens": self.tokens, "model": fingerprint_of(self)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -135,7 +135,7 @@ class TextToImage(Model):
             raise UserError(f"TextToImage has a scale of its own; type --model.guidance {guidance:g}")
 
     def guidance_of(self, scale: float) -> float:
-        """The model's own scale, under which all its images are drawn."""
+        """Returns the model's own scale, under which all its images are drawn."""
         return self.guidance
 
     @torch.no_grad()

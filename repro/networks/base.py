@@ -138,7 +138,7 @@ def one_of(argument: str, option: str, legal: Iterable[str]) -> str:
 
 
 def sides_of(network: str, image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of images whose size is one number or a pair.
+    """Returns height and width of images whose size is one number or a pair.
 
     Raises:
         UserError: neither of the two.
@@ -156,7 +156,7 @@ def sides_of(network: str, image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def sizes_of(network: str, image_size: int | Sequence[int], channel_mult: Sequence[float]) -> list[int]:
-    """Length of the feature maps on every level of a U-Net, from fine to coarse: of the shorter side.
+    """Returns length of the feature maps on every level of a U-Net, from fine to coarse: of the shorter side.
 
     Raises:
         UserError: the image cannot be halved that often.

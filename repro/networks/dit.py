@@ -44,7 +44,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, hidden, gelu)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (B, L, width) under condition (B, width)."""
+        """Transforms tokens (B, L, width) under condition (B, width)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(condition)).chunk(6, dim=1)
         tokens = tokens + gate_a[:, None] * self.attention(_modulated_norm(tokens, shift_a, scale_a))
         return tokens + gate_m[:, None] * self.mlp(_modulated_norm(tokens, shift_m, scale_m))
@@ -59,7 +59,7 @@ class Head(nn.Module):
         self.projection = nn.Linear(width, patch_channels)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Patches (B, L, p p C) of tokens (B, L, width) under condition (B, width)."""
+        """Computes patches (B, L, p p C) of tokens (B, L, width) under condition (B, width)."""
         shift, scale = self.modulation(F.silu(condition)).chunk(2, dim=1)
         return self.projection(_modulated_norm(tokens, shift, scale))
 
@@ -187,7 +187,7 @@ class DiT(Network):
 def guided_output(
     network: DiT, x: Tensor, noise_level: Tensor, labels: Tensor, scale: float, guided_channels: int = 3
 ) -> Tensor:
-    r"""Classifier-free guidance as the reference DiT does it, on the first channels only.
+    r"""Computes classifier-free guidance as the reference DiT does it, on the first channels only.
 
     .. math:: \text{null} + s \, (\text{labelled} - \text{null})
 

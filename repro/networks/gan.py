@@ -75,7 +75,7 @@ class ResidualGenerator(nn.Module):
         self.final = convolution_of(False, widths[-1], channels, 3)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latent normals (B, latent)."""
+        """Computes images (B, C, H, W) in [-1, 1] of latent normals (B, latent)."""
         x = self.stem(z).unflatten(1, (-1, self.bottom, self.bottom))
         for block in self.blocks:
             x = block(x)
@@ -95,7 +95,7 @@ class UpBlock(nn.Module):
         self.shortcut = convolution_of(False, inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, 2 H, 2 W)."""
+        """Maps (B, inputs, H, W) to (B, outputs, 2 H, 2 W)."""
         main = self.conv1(_doubled(F.relu(self.norm1(x))))
         main = self.conv2(F.relu(self.norm2(main)))
         return main + self.shortcut(_doubled(x))
@@ -150,7 +150,7 @@ class ResidualDiscriminator(nn.Module):
         self.head = linear_of(spectral_norm, widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B, C, H, W) in [-1, 1]; high means real."""
+        """Computes logits (B,) of images (B, C, H, W) in [-1, 1]; high means real."""
         for block in self.blocks:
             x = block(x)
         x = F.relu(x)
@@ -168,7 +168,7 @@ class FirstBlock(nn.Module):
         self.shortcut = convolution_of(spectral, inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
+        """Maps (B, inputs, H, W) to (B, outputs, H / 2, W / 2)."""
         main = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
         return main + self.shortcut(F.avg_pool2d(x, 2))
 
@@ -184,7 +184,7 @@ class DownBlock(nn.Module):
         self.shortcut = convolution_of(spectral, inputs, outputs, 1) if half or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H', W'), halved or not."""
+        """Maps (B, inputs, H, W) to (B, outputs, H', W'), halved or not."""
         x = F.relu(x)
         joined = self.conv2(F.relu(self.conv1(x))) + self.shortcut(x)
         return F.avg_pool2d(joined, 2) if self.half else joined
@@ -223,7 +223,7 @@ class ConvGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, convolution_of(False, width, channels, 3))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latent normals (B, latent)."""
+        """Computes images (B, C, H, W) in [-1, 1] of latent normals (B, latent)."""
         return torch.tanh(self.layers(self.stem(z).unflatten(1, (-1, self.bottom, self.bottom))))
 
 
@@ -257,7 +257,7 @@ class ConvDiscriminator(nn.Module):
         self.head = linear_of(spectral_norm, inputs * bottom**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,) of images (B, C, H, W) in [-1, 1]; high means real."""
+        """Computes logits (B,) of images (B, C, H, W) in [-1, 1]; high means real."""
         return self.head(self.layers(x)).squeeze(1)
 
 
@@ -295,7 +295,7 @@ LOSSES = {
 def gradient_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor, scale: float = 10.0
 ) -> Tensor:
-    r"""The penalty of WGAN-GP on the discriminator's slope between real and generated images.
+    r"""Returns the penalty of WGAN-GP on the discriminator's slope between real and generated images.
 
     .. math:: \lambda\, E\, (\|\nabla_{\hat x} D(\hat x)\| - 1)^2, \qquad \hat x = a\, x + (1 - a)\, \tilde x
 

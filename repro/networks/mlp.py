@@ -31,7 +31,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Features (B, width) under condition (B, width)."""
+        """Transforms features (B, width) under condition (B, width)."""
         return features + self.outer(F.silu(self.inner(self.norm(features)) + self.condition(condition)))
 
 

@@ -82,7 +82,7 @@ class MultistageUNet(SongUNet):
         )
 
     def stage_of(self, noise_level: Tensor) -> Tensor:
-        """The decoder that each noise level uses, int64 of the same shape."""
+        """Returns the decoder that each noise level uses, int64 of the same shape."""
         return self.routes.of(noise_level)
 
     def forward(

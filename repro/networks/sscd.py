@@ -37,7 +37,7 @@ class GeM(nn.Module):
         self.power = power
 
     def forward(self, x: Tensor) -> Tensor:
-        """Means (B, C) of maps (B, C, H, W)."""
+        """Computes means (B, C) of maps (B, C, H, W)."""
         return x.clamp(min=1e-6).pow(self.power).mean((2, 3)).pow(1 / self.power)
 
 
@@ -111,11 +111,11 @@ class SSCDNetwork(nn.Module):
         self.head = nn.Linear(self.backbone.num_features, dims)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Descriptors before they are brought to unit length, (B, dims), of images (B, C, H, W)."""
+        """Computes descriptors before they are brought to unit length, (B, dims), of images (B, C, H, W)."""
         return self.head(self.pool(self.backbone(images)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Descriptors of unit length, (B, dims), of images (B, C, H, W)."""
+        """Computes descriptors of unit length, (B, dims), of images (B, C, H, W)."""
         return F.normalize(self.embed(images))
 
 

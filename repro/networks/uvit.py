@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, hidden)
 
     def forward(self, tokens: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Tokens (B, L, d) -> (B, L, width)."""
+        """Computes tokens (B, L, d) -> (B, L, width)."""
         if self.merge is not None:
             tokens = self.merge(torch.cat([tokens, skip], dim=-1))
         tokens = tokens + self.attention(self.attention_norm(tokens))
@@ -206,7 +206,7 @@ class UViT(Network):
         return self.final(unpatch(patches[:, self.extras :], self.patch_size, self.image_shape[1:]))
 
     def stage_of(self, noise_level: Tensor) -> Tensor:
-        """The decoder that each noise level uses, int64 of the same shape."""
+        """Returns the decoder that each noise level uses, int64 of the same shape."""
         return self.stages.of(noise_level)
 
     def _encode(self, x: Tensor, noise_level: Tensor, labels: Tensor | None) -> list[Tensor]:

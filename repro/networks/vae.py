@@ -34,7 +34,7 @@ class GatedLinear(nn.Module):
         self.gate = nn.Linear(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs) -> (B, outputs)."""
+        """Maps (B, inputs) to (B, outputs)."""
         return self.value(x) * torch.sigmoid(self.gate(x))
 
 
@@ -110,7 +110,7 @@ class VAE(nn.Module):
         return (2 * mean - 1).unflatten(1, self.image_shape)
 
     def latent_of(self, noise: Tensor) -> Tensor:
-        r"""The draw from the prior, (B, latent), that unit normals (B, ``noise_size``) stand for.
+        r"""Returns the draw from the prior, (B, latent), that unit normals (B, ``noise_size``) stand for.
 
         For the VampPrior the last normal n picks the component :math:`\lfloor K \Phi(n) \rfloor`, the others are
         scaled by its posterior.
@@ -122,17 +122,17 @@ class VAE(nn.Module):
         return means[which] + noise[:, :-1] * (log_variances[which] / 2).exp()
 
     def pseudo_inputs(self) -> Tensor:
-        """The pseudo-inputs, clipped to [0, 1], shape (K, pixels)."""
+        """Returns the pseudo-inputs, clipped to [0, 1], shape (K, pixels)."""
         assert self.pseudo is not None, "only the VampPrior has pseudo-inputs"
         return self.pseudo.clamp(0, 1)
 
     def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the latent, (B, latent) each, for flat pixels (B, pixels) in [0, 1]."""
+        """Computes the mean and log variance of the latent, (B, latent) each, for flat pixels (B, pixels) in [0, 1]."""
         features = self.encoder(pixels)
         return self.posterior_mean(features), self.posterior_log_variance(features).clamp(*_LOG_VARIANCE)
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What latents (B, latent) decode to.
+        """Returns what latents (B, latent) decode to.
 
         Returns:
             Mean in [0, 1] and log scale (None for "bernoulli") of every pixel, (B, pixels) each.
@@ -145,19 +145,19 @@ class VAE(nn.Module):
         return mean.clamp(half_bin, 1 - half_bin), self.pixel_log_scale(features).clamp(*_LOG_SCALE)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """Log density of the prior at latents (B, latent), shape (B,)."""
+        """Computes the log density of the prior at latents (B, latent), shape (B,)."""
         if self.pseudo is None:
             return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
         means, log_variances = self.posterior(self.pseudo_inputs())
         return log_normal(z[:, None], means, log_variances).logsumexp(1) - math.log(len(means))
 
     def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
-        """Log probability of flat pixels (B, pixels) in [0, 1] given latents (B, latent), shape (B,)."""
+        """Computes the log probability of flat pixels (B, pixels) in [0, 1] given latents (B, latent), shape (B,)."""
         mean, log_scale = self.decode(z)
         return log_bernoulli(pixels, mean) if log_scale is None else log_logistic_bins(pixels, mean, log_scale)
 
     def terms(self, pixels: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction log probability and divergence from the prior, at one draw of the posterior.
+        """Computes the reconstruction log probability and divergence from the prior, at one draw of the posterior.
 
         Args:
             pixels: Flat pixels in [0, 1], shape (B, pixels); see :func:`to_pixels`.
@@ -172,7 +172,7 @@ class VAE(nn.Module):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Flat pixels (B, C H W) in [0, 1] of images (B, C, H, W) in [-1, 1].
+    """Flattens images (B, C, H, W) in [-1, 1] to pixels (B, C H W) in [0, 1].
 
     Example:
         >>> to_pixels(torch.tensor([[[[-1.0, 0.0, 1.0]]]])).tolist()
@@ -182,7 +182,7 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log density of a diagonal normal, summed over the last dimension.
+    """Computes the log density of a diagonal normal, summed over the last dimension.
 
     Example:
         >>> zero = torch.zeros(1)
@@ -194,7 +194,7 @@ def log_normal(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def log_bernoulli(x: Tensor, mean: Tensor, margin: float = 1e-5) -> Tensor:
-    """Log probability of values in [0, 1] under Bernoulli means, summed over the last dimension.
+    """Computes the log probability of values in [0, 1] under Bernoulli means, summed over the last dimension.
 
     The means are kept ``margin`` away from 0 and 1.
     """
@@ -202,7 +202,7 @@ def log_bernoulli(x: Tensor, mean: Tensor, margin: float = 1e-5) -> Tensor:
 
 
 def log_logistic_bins(x: Tensor, mean: Tensor, log_scale: Tensor, floor: float = 1e-7) -> Tensor:
-    r"""Log probability, under logistic distributions, of the 1/256 wide bins that hold ``x``.
+    r"""Computes the log probability, under logistic distributions, of the 1/256 wide bins that hold ``x``.
 
     It is summed over the last dimension.
 

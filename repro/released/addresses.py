@@ -15,7 +15,7 @@ _HUB = re.compile(r"hf://(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*?)(@(?P<revisio
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file on this machine.
+    """Returns the path of a file on this machine.
 
     Args:
         path: A path; or ``hf://owner/name/file`` (``hf://owner/name@revision/file``) for a file that is in the cache

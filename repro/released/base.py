@@ -98,7 +98,7 @@ class ForeignFile:
         return state_dicts_in(self.content, self.path.name)
 
     def weights(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:
-        """The weights whose names fit, without what stands in front of all of them; None when there are none.
+        """Returns the weights whose names fit, without what stands in front of all of them; None when there are none.
 
         Args:
             fits: Whether names are those of the wanted network, for example :func:`named`.
@@ -106,7 +106,7 @@ class ForeignFile:
         return choose(self.state_dicts, fits)
 
     def require(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights:
-        """The weights whose names fit, as :meth:`weights` finds them.
+        """Returns the weights whose names fit, as :meth:`weights` finds them.
 
         Raises:
             UserError: there are none.
@@ -153,7 +153,7 @@ class Format(Plugin, ABC):
 
     @abstractmethod
     def recognises(self, file: ForeignFile) -> bool:
-        """Whether a file is of this format, and no other; it looks at names, not at values."""
+        """Says whether a file is of this format, and no other; it looks at names, not at values."""
 
     @abstractmethod
     def read(self, file: ForeignFile) -> DenoisingModel:
@@ -240,7 +240,7 @@ def outline(file: ForeignFile, record: Mapping[str, Any], tensors: Collection[Te
 
 
 def variance_preserving(name: str) -> tuple[Kernel, Parameterization, TimeDistribution]:
-    """Kernel, meaning of the output (the noise) and training times of a model by the kernel's name.
+    """Returns the kernel, meaning of the output (the noise) and training times of a model by the kernel's name.
 
     Args:
         name: ``VP`` or ``SubVP``, where the network is shown 999 t, or ``DiscreteVP``, where it is shown DDPM's step.

@@ -44,7 +44,7 @@ _OTHERS: tuple[tuple[str, str, str], ...] = (
 
 
 def kind_of(path: Path) -> str:
-    """What kind of file this is, in words, by its first bytes.
+    """Returns what kind of file this is, in words, by its first bytes.
 
     Raises:
         UserError: it is empty, cannot be read, or of a kind that holds no weights; the message names the kind.
@@ -72,7 +72,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_content(path: Path, unread: dict[str, None]) -> Any:
-    """What a file of weights holds: plain data, tensors and records; executing nothing of it.
+    """Reads a file of weights into plain data, tensors and records, executing nothing of it.
 
     Args:
         path: A pickle, a file of ``torch.save`` in either container, of safetensors, or of flax.

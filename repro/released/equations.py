@@ -53,7 +53,7 @@ def variance_exploding(
 
 
 def usual_sampler(kernel: str) -> Sampler:
-    """How the paper draws from a model of score_sde: DPM-Solver, RK45 for SubVP and VE."""
+    """Says how the paper draws from a model of score_sde: DPM-Solver, RK45 for SubVP and VE."""
     if kernel in ("SubVP", "VE"):
         return RK45(t_end=1e-3 if kernel == "SubVP" else 1e-5)
     return DPMSolver(steps=20, order=3, t_end=None if kernel == "DiscreteVP" else 1e-4)

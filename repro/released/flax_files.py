@@ -35,7 +35,7 @@ _DAMAGE = (ValueError, TypeError, KeyError, OverflowError, RuntimeError, MemoryE
 
 
 def read_flax(path: Path) -> dict[str, Any]:
-    """What a file of ``flax.serialization`` holds: nested dictionaries of plain values and tensors.
+    """Reads a file of ``flax.serialization`` into nested dictionaries of plain values and tensors.
 
     Nothing of it is executed. What is built is no larger than a few times the file.
 

@@ -31,7 +31,7 @@ _MOST_LEVELS = 12
 
 
 def is_unet(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether names are those of one of these networks in a flax file."""
+    """Says whether names are those of one of these networks in a flax file."""
     has_blocks = any(f"{kind}_0/Conv_0/kernel" in tensors for kind in _BLOCKS)
     return has_blocks and {"Conv_0/kernel", "Conv_1/kernel", "GroupNorm_0/scale"} <= tensors.keys()
 
@@ -44,7 +44,7 @@ class _Block:
 
 
 def read_unet(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor], image_size: int) -> UNet:
-    """What names and shapes tell about the network.
+    """Returns what names and shapes tell about the network.
 
     Args:
         chosen: The format, with the option ``attention_at``, which is asked where shapes leave it open.
@@ -80,7 +80,7 @@ def read_unet(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor], 
 
 
 def output_path_of(tensors: Mapping[str, Tensor], channels: int) -> str:
-    """The second path through the decoder: ``none``, ``output_skip`` or ``residual``."""
+    """Returns the second path through the decoder: ``none``, ``output_skip`` or ``residual``."""
     if _count(tensors, "GroupNorm") == 1:
         return "none"
     return "output_skip" if tensors["Conv_1.weight"].shape[0] == channels else "residual"
@@ -162,7 +162,7 @@ class _Named(Walk):
 
 
 def state_dict(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a flax network.
+    """Translates the state dict of a flax network into ours.
 
     Args:
         tensors: From :func:`repro.released.flax_weights.as_torch`.
@@ -190,7 +190,7 @@ def state_dict(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
 def arguments_of(
     chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor], image_size: int
 ) -> tuple[UNet, dict[str, Any]]:
-    """The network, and the configuration of score_sde that makes it, without its equation."""
+    """Returns the network, and the configuration of score_sde that makes it, without its equation."""
     unet = read_unet(chosen, file, tensors, image_size)
     either = not (unet.block_resampling or unet.filtered or unet.fourier or unet.input_path != "none")
     name = "ddpm" if either and "ResnetBlockDDPM_0.Conv_0.weight" in tensors else "ncsnpp"

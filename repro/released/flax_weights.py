@@ -19,7 +19,7 @@ _DEEPEST = 3
 
 
 def flax_state_dicts(content: Any) -> list[StateDict]:
-    """Every subtree of a flax file as tensors by name (``Conv_0/kernel``), those nearest to its top first."""
+    """Returns every subtree of a flax file as tensors by name (``Conv_0/kernel``), those nearest to its top first."""
     waiting: list[tuple[Any, tuple[str, ...]]] = [(content, ())]
     subtrees = []
     while waiting:
@@ -42,7 +42,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Te
 
 
 def as_torch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one flax network under names such as ``Conv_0.weight``, in torch's order of dimensions."""
+    """Returns the tensors of one flax network under names such as ``Conv_0.weight``, in torch's order of dimensions."""
     return dict(_converted(name, tensor) for name, tensor in tensors.items())
 
 

@@ -35,7 +35,7 @@ class Imported:
     format: str
 
     def raw_model(self) -> Model:
-        """The model with the weights of the last step, where the file has them beside averaged ones."""
+        """Returns the model with the weights of the last step, where the file has them beside averaged ones."""
         if self.file.raw is not None:
             load_weights(self.model.denoiser.network, self.file.raw, str(self.file.path))
         return self.model
@@ -47,7 +47,7 @@ class Imported:
             warnings.warn(f"{message}: assumed {_assumptions(self.file)}", AssumedWarning, stacklevel=2)
 
     def record(self) -> dict[str, Any]:
-        """Where the model came from, as plain data."""
+        """Says where the model came from, as plain data."""
         return {
             "path": str(self.file.path.resolve()),
             "sha256": self.file.sha256,
@@ -68,7 +68,7 @@ def _assumptions(file: ForeignFile, before: str = "") -> str:
 
 
 def format_of(file: ForeignFile, name: str = AUTO) -> str:
-    """The name of a file's format.
+    """Returns the name of a file's format.
 
     Args:
         file: The file.
@@ -106,7 +106,7 @@ def format_of(file: ForeignFile, name: str = AUTO) -> str:
 
 
 def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any) -> Imported:
-    """The model in an author-released checkpoint.
+    """Reads the model in an author-released checkpoint.
 
     Args:
         path: The file.

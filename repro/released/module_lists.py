@@ -75,7 +75,7 @@ class UNet:
     filtered: bool = False
 
     def record(self, image_size: int) -> dict[str, Any]:
-        """The network part of a score_sde configuration, with that project's usual values where nothing tells.
+        """Returns the network part of a score_sde configuration, with that project's usual values where nothing tells.
 
         Args:
             image_size: Pixels a side of the images.
@@ -108,7 +108,7 @@ def _multiple(channels: int, width: int) -> float:
 
 
 def parts_of(tensors: Mapping[str, Tensor], prefix: str) -> list[Part]:
-    """The entries of the module list with this name, in their order.
+    """Returns the entries of the module list with this name, in their order.
 
     Raises:
         UserError: an entry that no U-Net of score_sde has.
@@ -145,7 +145,7 @@ def _part(shapes: dict[str, tuple[int, ...]] | None, where: str) -> Part:
 
 
 def read_encoder(parts: list[Part]) -> tuple[UNet, list[Part]]:
-    """The network that begins with these entries, and the entries behind its middle.
+    """Returns the network that begins with these entries, and the entries behind its middle.
 
     Raises:
         UserError: the entries are in another order than those of a U-Net of score_sde.
@@ -216,7 +216,7 @@ def _read_levels(rest: deque[Part], unet: UNet, num_blocks: int) -> UNet:
 
 
 def output_path(decoder: list[Part], channels: int) -> str:
-    """The second path through a decoder: ``none``, ``output_skip`` or ``residual``.
+    """Returns the second path through a decoder: ``none``, ``output_skip`` or ``residual``.
 
     Args:
         decoder: The entries behind the middle.

@@ -101,7 +101,7 @@ class Machine:
         self.converted: dict[int, tuple[Any, Any]] = {}
 
     def run(self, stream: BinaryIO | mmap.mmap) -> Any:
-        """The object of the pickle at the stream's position, which moves behind it.
+        """Returns the object of the pickle at the stream's position, which moves behind it.
 
         Raises:
             Refused: it asks for something that no checkpoint needs.
@@ -141,7 +141,7 @@ class Machine:
         self.memo[index] = self.stack[-1]
 
     def once(self, source: Any, convert: Callable[[Any], Any]) -> Any:
-        """The conversion of an object; the same object is converted once, however often it is asked for."""
+        """Returns the conversion of an object; the same object is converted once, however often it is asked for."""
         if id(source) not in self.converted:
             self.converted[id(source)] = source, convert(source)
         return self.converted[id(source)][1]

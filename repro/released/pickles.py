@@ -36,7 +36,7 @@ _DAMAGE = (
 
 
 def read_pickled(path: Path, unread: dict[str, None] | None = None) -> Any:
-    """What a pickle, or a file of ``torch.save`` in either container, holds: plain data, tensors and records.
+    """Returns what a pickle, or a file of ``torch.save`` in either container, holds: plain data, tensors and records.
 
     Args:
         path: The file. Tensors are views of it where its container allows; copy them before it changes.

@@ -28,7 +28,7 @@ _OUTPUT_PATHS = {"none": "standard", "output_skip": "skip", "residual": "residua
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for a configuration of score_sde.
+    """Describes our network (name, arguments) for a configuration of score_sde.
 
     Args:
         record: Its parts ``model`` and ``data``, as plain dictionaries.
@@ -79,7 +79,7 @@ def _ddpm_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ncsnpp_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments for an ``ncsnpp`` configuration, all but the width."""
+    """Returns our arguments for an ``ncsnpp`` configuration, all but the width."""
     model = record["model"]
     fourier = _renamed("embedding_type", model["embedding_type"], {"positional": False, "fourier": True})
     resample = {"biggan": "block", "ddpm": "conv" if model["resamp_with_conv"] else "plain"}
@@ -107,7 +107,7 @@ def _renamed(option: str, value: str, known: Mapping[str, Any]) -> Any:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from the entry ``model`` of a score_sde checkpoint.
+    """Returns our state dict from the entry ``model`` of a score_sde checkpoint.
 
     Args:
         foreign: Tensors by name, with or without the prefix "module.".
@@ -130,7 +130,7 @@ def shadow_names(network: nn.Module) -> list[str]:
 def with_shadow(
     foreign: Mapping[str, Tensor], shadow_params: Sequence[Tensor], network: nn.Module
 ) -> dict[str, Tensor]:
-    """The foreign tensors with the averaged parameters of the checkpoint in place of the raw ones.
+    """Returns the foreign tensors with the averaged parameters of the checkpoint in place of the raw ones.
 
     Args:
         foreign: The entry ``model`` of the checkpoint.
@@ -189,7 +189,7 @@ class Walk:
         self.index = 0
 
     def name_of_next(self, kind: str) -> str:
-        """The foreign name of the next layer.
+        """Returns the foreign name of the next layer.
 
         Args:
             kind: ``fourier``, ``dense``, ``conv``, ``norm``, ``block``, ``attention``, ``down``, ``up`` or ``combine``.
@@ -198,7 +198,7 @@ class Walk:
         return f"{self.prefix}.{self.index - 1}"
 
     def embedding(self) -> Iterator[Entry]:
-        """Entries of the layers that make the embedding."""
+        """Lists the entries of the layers that make the embedding."""
         conditioning = self.network.conditioning
         if self.network.embedding_kind == "fourier":
             name = self.name_of_next("fourier")
@@ -209,7 +209,7 @@ class Walk:
             yield from copied(self.name_of_next("dense"), "conditioning.layer2", conditioning.layer2)
 
     def encoder(self) -> Iterator[Entry]:
-        """Entries of the encoder."""
+        """Lists the entries of the encoder."""
         encoder = self.network.encoder
         yield from copied(self.name_of_next("conv"), "encoder.stem", encoder.stem)
         for depth, level in enumerate(encoder.levels):
@@ -224,12 +224,12 @@ class Walk:
                 yield from self._block(block, f"{ours}.blocks.{number}")
 
     def middle(self) -> Iterator[Entry]:
-        """Entries of the coarsest blocks."""
+        """Lists the entries of the coarsest blocks."""
         yield from self._block(self.network.middle.block1, "middle.block1")
         yield from self._block(self.network.middle.block2, "middle.block2")
 
     def decoder(self, name: str) -> Iterator[Entry]:
-        """Entries of one decoder of ours, by its name."""
+        """Lists the entries of one decoder of ours, by its name."""
         for depth, level in enumerate(self.network.get_submodule(name).levels):
             ours = f"{name}.levels.{depth}"
             if level.up is not None:

@@ -57,7 +57,7 @@ class Weights:
 
 
 def state_dicts_in(content: Any, name: str = "") -> list[StateDict]:
-    """Every mapping from names to tensors in a content, outer ones first; see the module.
+    """Returns every mapping from names to tensors in a content, outer ones first; see the module.
 
     Args:
         content: As :func:`repro.released.containers.read_content` gives it.
@@ -68,7 +68,7 @@ def state_dicts_in(content: Any, name: str = "") -> list[StateDict]:
 
 
 def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:
-    """The weights whose names fit; None when there are none.
+    """Returns the weights whose names fit; None when there are none.
 
     Args:
         state_dicts: From :func:`state_dicts_in`.
@@ -89,7 +89,7 @@ def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], 
 
 
 def shadow_in(content: Any) -> list[Tensor] | None:
-    """The averaged tensors that are kept as a list ``shadow_params`` without names; None when there is none.
+    """Returns the averaged tensors that are kept as a list ``shadow_params`` without names; None when there is none.
 
     Raises:
         UserError: something of that name that is no list of tensors.
@@ -104,7 +104,7 @@ def shadow_in(content: Any) -> list[Tensor] | None:
 
 
 def state_of(module: Record) -> dict[str, Tensor]:
-    """The state dict of a pickled module: its parameters and buffers, and those of the modules inside.
+    """Returns the state dict of a pickled module: its parameters and buffers, and those of the modules inside.
 
     Raises:
         UserError: it is no module, holds something else than modules, or itself.
@@ -126,7 +126,7 @@ def state_of(module: Record) -> dict[str, Tensor]:
 
 
 def is_averaged(word: str) -> bool:
-    """Whether a name says that something is an average over the training."""
+    """Says whether a name says that something is an average over the training."""
     return bool(_AVERAGED.search(word))
 
 

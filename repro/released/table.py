@@ -31,7 +31,7 @@ class Entry:
 def copied(
     foreign: str, ours: str, module: nn.Module, change: Callable[[Tensor], Tensor] = lambda weight: weight
 ) -> Iterator[Entry]:
-    """Entries for the weight and, where our module has one, the bias of a layer.
+    """Lists the entries for the weight and, where our module has one, the bias of a layer.
 
     Args:
         foreign: Name of the foreign layer.
@@ -45,13 +45,13 @@ def copied(
 
 
 def dropped(foreign: str) -> Iterator[Entry]:
-    """Entries for a foreign layer that its network holds and never uses; ours has none."""
+    """Lists the entries for a foreign layer that its network holds and never uses; ours has none."""
     for part in ("weight", "bias"):
         yield Entry((f"{foreign}.{part}",), (), lambda _: ())
 
 
 def stacked_qkv(foreign: str, ours: str, interleaved_heads: int | None = None) -> Iterator[Entry]:
-    """Entries for one foreign 1 x 1 convolution that gives query, key and value.
+    """Lists the entries for one foreign 1 x 1 convolution that gives query, key and value.
 
     Args:
         foreign: Name of the foreign layer.
@@ -71,7 +71,7 @@ def stacked_qkv(foreign: str, ours: str, interleaved_heads: int | None = None) -
 
 
 def foreign_names(table: Sequence[Entry]) -> list[str]:
-    """All foreign names, in the order in which the foreign module lists them."""
+    """Returns all foreign names, in the order in which the foreign module lists them."""
     return [name for entry in table for name in entry.foreign]
 
 
@@ -82,7 +82,7 @@ def translate(
     peer: str,
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, Tensor]:
-    """The state dict of our network from a foreign one, checked for every name and shape.
+    """Returns the state dict of our network from a foreign one, checked for every name and shape.
 
     Args:
         table: The names.

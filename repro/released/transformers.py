@@ -18,7 +18,7 @@ _PUBLISHED_HEADS = {384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16}
 
 
 def heads_of(chosen: Format, file: ForeignFile, width: int) -> int:
-    """Attention heads, which no shape tells: as given, or those of the published network of this width."""
+    """Chooses the attention heads, which no shape tells: as given, or those of the published network of this width."""
     return chosen.settle(file, "heads", _PUBLISHED_HEADS.get(width), f"no published network has width {width}")
 
 
@@ -47,7 +47,7 @@ def _ratio(hidden: int, width: int) -> float:
 
 
 def uvit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments of U-ViT for a state dict, without those of several decoders.
+    """Returns the constructor arguments of U-ViT for a state dict, without those of several decoders.
 
     Args:
         chosen: The format, with the option ``heads``.
@@ -78,7 +78,7 @@ def uvit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]
 
 
 def dit_record(chosen: Format, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments of DiT for a state dict, without those about classes.
+    """Returns the constructor arguments of DiT for a state dict, without those about classes.
 
     Args:
         chosen: The format, with the option ``heads``.

@@ -19,7 +19,7 @@ __all__ = ["attempts", "power", "put", "rms"]
 
 
 def rms(images: Tensor) -> Tensor:
-    """Root mean square of each image, (B, C, H, W) -> (B, 1, 1, 1).
+    """Computes the root mean square of each image, (B, C, H, W) -> (B, 1, 1, 1).
 
     One image at a time: a reduction over a batch may add up in another order than over one image, and a last bit of
     an error is enough to move a step.

@@ -128,7 +128,7 @@ class DPMSolver(Sampler):
         return self.method == "adaptive"
 
     def orders(self) -> list[int]:
-        """The order of every step, in turn, without the final denoising."""
+        """Returns the order of every step, in turn, without the final denoising."""
         budget, order = self.steps - self.final_denoise, self.order
         if self.method == "multistep":
             rising = [min(order, i + 1) for i in range(budget)]
@@ -143,7 +143,7 @@ class DPMSolver(Sampler):
         return [order] * whole + [rest]
 
     def times(self, kernel: Kernel) -> Tensor:
-        """The times between steps, falling, float64 on the CPU."""
+        """Returns the times between steps, falling, float64 on the CPU."""
         orders, end = self.orders(), end_time(kernel, self.t_end)
         if self.method == "singlestep" and self.spacing != "log_snr":
             fine = time_grid(kernel, self.spacing, sum(orders), kernel.t_max, end, self.rho)
@@ -234,7 +234,7 @@ class DPMSolver(Sampler):
             stale |= x is not x_s  # steered from outside: what was denoised is not this image
 
     def error_of(self, low: Tensor, high: Tensor, before: Tensor) -> Tensor:
-        """Each image's error of an adaptive step in units of the tolerances: accepted up to 1.
+        """Returns each image's error of an adaptive step in units of the tolerances: accepted up to 1.
 
         Args:
             low: States by the order below, (B, C, H, W).

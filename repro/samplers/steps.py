@@ -59,7 +59,7 @@ def check_steps(name: str, steps: int, least: int = 1) -> None:
 
 
 def end_time(kernel: Kernel, t_end: float | None) -> float:
-    """Time at which a walk ends: ``t_end``, or the kernel's ``t_min``.
+    """Computes the time at which a walk ends: ``t_end``, or the kernel's ``t_min``.
 
     Raises:
         UserError: ``t_end`` not between 0 and the kernel's ``t_max``.
@@ -74,7 +74,7 @@ def end_time(kernel: Kernel, t_end: float | None) -> float:
 def time_grid(
     kernel: Kernel, spacing: Spacing, intervals: int, t_start: float, t_end: float, rho: float = 7.0
 ) -> Tensor:
-    r"""Falling times that are evenly spaced in a function of time.
+    r"""Spaces falling times evenly in a function of time.
 
     ======================== ==============================================================
     ``edm``                  :math:`r^{1/\rho}` (Karras et al. 2022, arXiv:2206.00364, eq. 5)
@@ -116,7 +116,7 @@ def time_grid(
 
 
 def noise_in(kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-    r"""The noise :math:`\hat\epsilon = (x_t - \alpha_t \hat x_0) / \sigma_t` that a denoised image implies."""
+    r"""Returns the noise :math:`\hat\epsilon = (x_t - \alpha_t \hat x_0) / \sigma_t` that a denoised image implies."""
     return (x_t - kernel.alpha(t) * x_0) / kernel.sigma(t)
 
 
@@ -124,19 +124,19 @@ class Coordinate:
     """How a step between two times is taken: along which straight line, and where between the two."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """Derivative of the state in this coordinate."""
+        """Computes the derivative of the state in this coordinate."""
         raise NotImplementedError
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The state at time s, at a constant slope."""
+        """Returns the state at time s, at a constant slope."""
         raise NotImplementedError
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
-        """The time that lies the given part of the way from t to s."""
+        """Returns the time that lies the given part of the way from t to s."""
         raise NotImplementedError
 
     def last_time(self, kernel: Kernel) -> Tensor | None:
-        """The noiseless time that a last step goes to; None where the step gives the denoised image itself."""
+        """Returns the noiseless time that a last step goes to; None where the step gives the denoised image itself."""
         return None
 
 
@@ -144,7 +144,7 @@ class RatioCoordinate(Coordinate):
     r""":math:`x_t / \alpha_t` against :math:`r`; images depend on the ratios alone, so not on the kernel."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """dx/dr in this coordinate: the predicted noise, shape of ``x_t``."""
+        """Computes dx/dr in this coordinate: the predicted noise, shape of ``x_t``."""
         return noise_in(kernel, x_t, x_0, t)
 
     def advance(self, kernel: Kernel, x_t: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class RatioCoordinate(Coordinate):
         return kernel.alpha(s) * (x_t / kernel.alpha(t) + (kernel.ratio(s) - kernel.ratio(t)) * slope)
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
-        """Time whose ratio lies a part of the way between the two ratios."""
+        """Computes the time whose ratio lies a part of the way between the two ratios."""
         return s if part == 1 else kernel.time_of_ratio(torch.lerp(kernel.ratio(t), kernel.ratio(s), part))
 
 
@@ -160,7 +160,7 @@ class TimeCoordinate(Coordinate):
     r""":math:`x_t` against :math:`t`, as the ablation sampler of EDM steps for its "vp" and "ve" settings."""
 
     def slope(self, kernel: Kernel, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """dx/dt: the velocity of the probability flow, shape of ``x_t``."""
+        """Computes dx/dt: the velocity of the probability flow, shape of ``x_t``."""
         alpha_dot = kernel.log_alpha_dot(t) * kernel.alpha(t)
         return alpha_dot * x_0 + kernel.sigma_dot(t) * noise_in(kernel, x_t, x_0, t)
 
@@ -169,11 +169,11 @@ class TimeCoordinate(Coordinate):
         return x_t + (s - t) * slope
 
     def between(self, kernel: Kernel, t: Tensor, s: Tensor, part: float) -> Tensor:
-        """Time a part of the way between the two times."""
+        """Computes the time a part of the way between the two times."""
         return torch.lerp(t, s, part)
 
     def last_time(self, kernel: Kernel) -> Tensor | None:
-        """Time 0, where that is noiseless under the kernel."""
+        """Returns time 0, where that is noiseless under the kernel."""
         zero = torch.zeros((), dtype=torch.float64)
         return zero if kernel.sigma(zero) == 0 else None
 
@@ -227,7 +227,7 @@ class FixedSteps(Sampler):
         return self.steps
 
     def times(self, kernel: Kernel) -> Tensor:
-        """The times of the noise levels, falling, float64 on the CPU."""
+        """Returns the times of the noise levels, falling, float64 on the CPU."""
         if self.ratios is not None:
             return kernel.time_of_ratio(torch.tensor(self.ratios, dtype=torch.float64))
         end = end_time(kernel, self.t_end)
@@ -264,7 +264,7 @@ class FixedSteps(Sampler):
 
     @abstractmethod
     def step(self, run: Run, x_t: Tensor, t: Tensor, s: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One step from time t to time s, or to the clean image when s is None.
+        """Steps from time t to time s, or to the clean image when s is None.
 
         Returns:
             The denoised image of the step's first evaluation, and the state after the step.

@@ -105,7 +105,7 @@ class Baselines(Study):
         return [(group, dict(_banks(plan, group))) for group in _GROUPS[plan.scale.name]]
 
     def report(self, report: Report, parts: list[tuple[_Group, dict[str, Drawn]]]) -> None:
-        """The matrices of each data set, and a table and a picture of the pairs that figure 3 is about."""
+        """Writes the matrices of each data set, and a table and a picture of the pairs that figure 3 is about."""
         rows: list[dict[str, Any]] = []
         for group, banks in parts:
             data = report.scale.build_data() if group.data == report.scale.data else build("data", group.data)

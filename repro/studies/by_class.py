@@ -22,22 +22,22 @@ _GRID_CLASSES = 10
 
 
 def class_rows(compared: Comparison) -> list[dict[str, Any]]:
-    """Rows of conditional RP: one a pair and class, and one a pair for the mean over the classes."""
+    """Returns rows of conditional RP: one a pair and class, and one a pair for the mean over the classes."""
     return [row for row in compared.table("conditional") if row["score"] == "RP"]
 
 
 def pair_of(row: Mapping[str, Any]) -> str:
-    """Names of the two systems of a row."""
+    """Returns names of the two systems of a row."""
     return f"{row['first']} - {row['second']}"
 
 
 def means(rows: Rows) -> list[Mapping[str, Any]]:
-    """The rows of means over the classes."""
+    """Returns the rows of means over the classes."""
     return [row for row in rows if row["class"] == "mean"]
 
 
 def class_lines(compared: Comparison, rows: Rows) -> Iterator[str]:
-    """Conditional RP of every pair, with its control, and of its lowest and highest class."""
+    """Returns conditional RP of every pair, with its control, and of its lowest and highest class."""
     yield (
         f"Same noise, same image: {compared.descriptor['name']} > {compared.threshold:g}, {compared.noises:,} noises, "
         f"{len({row['class'] for row in rows} - {'mean'})} classes; in brackets Wilson 95 % intervals, images of one "
@@ -57,7 +57,7 @@ def class_lines(compared: Comparison, rows: Rows) -> Iterator[str]:
 
 
 def class_chart(compared: Comparison, rows: Rows) -> Figure:
-    """Conditional RP of every pair over the classes."""
+    """Returns conditional RP of every pair over the classes."""
     curves = []
     labels = list(dict.fromkeys(row["class"] for row in rows if row["class"] != "mean"))
     for mean in means(rows):
@@ -75,7 +75,7 @@ def class_chart(compared: Comparison, rows: Rows) -> Figure:
 
 
 def class_grid(name: str, bank: Bank, beside: tuple[str, Bank] | None = None) -> Figure:
-    """What one conditional system draws: the first noises by the first classes.
+    """Returns what one conditional system draws: the first noises by the first classes.
 
     Args:
         name: Of the system.

@@ -56,7 +56,7 @@ class Conditional(Study):
         }
 
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
-        """Conditional and between RP as text, CSV, PNG and TensorBoard log."""
+        """Writes conditional and between RP as text, CSV, PNG and TensorBoard log."""
         train_images = next(iter(parts.values())).open().training_images()
         compared = report.compare(parts, train_images)
         report.comparison("results", compared)

@@ -180,7 +180,7 @@ class ImageNet(Study):
         return plan.draw(name, source, seeds, settings, seconds, needs)
 
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
-        """Conditional RP as text, CSV, PNG and TensorBoard log, for each shape of images."""
+        """Writes conditional RP as text, CSV, PNG and TensorBoard log, for each shape of images."""
         rows: list[dict[str, Any]] = []
         panels = []
         for shape, banks in _by_shape(parts).items():

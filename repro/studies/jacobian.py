@@ -66,7 +66,7 @@ class Jacobian(Study):
         return ranks, cosines
 
     def report(self, report: Report, parts: tuple[dict[str, Measured], dict[tuple[str, str], Measured]]) -> None:
-        """``ranks.csv``, ``gradients.csv`` and the figure."""
+        """Writes ``ranks.csv``, ``gradients.csv`` and the figure."""
         ranks = {name: each.read()["levels"] for name, each in parts[0].items()}
         cosines = {pair: each.read()["levels"] for pair, each in parts[1].items()}
         report.table("ranks", [row for name, levels in ranks.items() for row in _rank_rows(name, levels)])

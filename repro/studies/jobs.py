@@ -79,7 +79,7 @@ class Job:
 
 
 def file_of(folder: Path, job: Job, kind: str) -> Path:
-    """The file of a job in a study's folder: its ``yaml``, ``log``, ``done``, ``failed`` or ``lock``."""
+    """Returns the file of a job in a study's folder: its ``yaml``, ``log``, ``done``, ``failed`` or ``lock``."""
     return folder / "jobs" / f"{job.name}.{kind}"
 
 
@@ -101,22 +101,22 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_done(job: Job, folder: Path) -> bool:
-    """Whether a job of a study's folder is finished."""
+    """Says whether a job of a study's folder is finished."""
     return file_of(folder, job, "done").is_file()
 
 
 def state_of(job: Job, folder: Path) -> str:
-    """State of a job: ``done``, ``failed`` (it can be tried again) or empty."""
+    """Returns the state of a job: ``done``, ``failed`` (it can be tried again) or empty."""
     return next((kind for kind in ("done", "failed") if file_of(folder, job, kind).is_file()), "")
 
 
 def remaining(jobs: Sequence[Job], folder: Path) -> list[Job]:
-    """The jobs that are not finished yet, in order."""
+    """Returns the jobs that are not finished yet, in order."""
     return [job for job in jobs if not is_done(job, folder)]
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs in a legal order, each after those that it needs, that begins with the longest chains.
+    """Sorts jobs so that each comes after those that it needs, the longest chains first.
 
     Raises:
         graphlib.CycleError: jobs wait for each other.
@@ -166,12 +166,12 @@ def _moved(settings: Any, old: str, new: str) -> Any:
 
 
 def with_settings(job: Job, more: Mapping[str, Any]) -> Job:
-    """A job under further settings, which win over its own."""
+    """Returns a job under further settings, which win over its own."""
     return replace(job, settings=merged(job.settings, more))
 
 
 def merged(below: Any, above: Any) -> Any:
-    """Settings over others: mappings key by key, everything else as a whole; arguments go to the class below them.
+    """Merges settings over others: mappings key by key, everything else as a whole.
 
     Example:
         >>> merged({"data": {"class_path": "Digits", "init_args": {"subset": 3}}}, {"data": {"subset": 4}})

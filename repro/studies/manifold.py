@@ -58,7 +58,7 @@ class Manifold(Study):
         return corners, planes
 
     def report(self, report: Report, parts: tuple[Measured, dict[str, Measured]]) -> None:
-        """``manifold.csv`` and ``agreement.csv``, and the figure."""
+        """Writes ``manifold.csv`` and ``agreement.csv``, and the figure."""
         corners, planes = parts[0].read(), {name: plane.read() for name, plane in parts[1].items()}
         names, maps = [*planes], {name: _map(plane) for name, plane in planes.items()}
         rows = [_row(name, maps[name], np.array(plane["slopes"])) for name, plane in planes.items()]

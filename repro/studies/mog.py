@@ -60,7 +60,7 @@ class Mog(Study):
         return {rank: _of_rank(plan, size, rank) for rank in size.ranks}
 
     def report(self, report: Report, parts: dict[int, _Part]) -> None:
-        """``mog.csv`` with the score error for each d and N, ``samples.csv``, and the figure."""
+        """Writes ``mog.csv`` with the score error for each d and N, ``samples.csv``, and the figure."""
         errors = {rank: {count: each.read() for count, each in part.errors.items()} for rank, part in parts.items()}
         rows = [
             {"d": rank, "N": count, "score_error": measured["score_error"], "n": measured["samples"]}

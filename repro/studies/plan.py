@@ -115,7 +115,7 @@ class Plan:
         self._measurements: dict[str, tuple[Measured, Callable[[], Any]]] = {}
 
     def jobs(self) -> list[Job]:
-        """All jobs, each after those that it needs, the longest chains first."""
+        """Returns all jobs, each after those that it needs, the longest chains first."""
         return in_order(list(self._jobs.values()))
 
     def fit(

@@ -98,7 +98,7 @@ class Recovery(Study):
         return {system.name: _trainings(plan, size, system) for system in size.systems}
 
     def report(self, report: Report, parts: dict[str, dict[str, _Part]]) -> None:
-        """``recovery.csv``, one comparison an architecture, and one picture of all."""
+        """Writes ``recovery.csv``, one comparison an architecture, and one picture of all."""
         rows, grids = [], []
         for system, trainings in parts.items():
             data = [rebuild(part.run.load().data_record) for part in trainings.values()]

@@ -131,7 +131,7 @@ def rate_cells(score: PairCounts, first: int, second: int, key: str = "rp") -> d
 
 
 def rate_text(row: Mapping[str, Any], key: str = "rate", low: str = "low", high: str = "high") -> str:
-    """A rate with its interval.
+    """Returns a rate with its interval.
 
     Example:
         >>> rate_text({"rate": 0.5, "low": 0.4, "high": 0.6})

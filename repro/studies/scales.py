@@ -91,11 +91,11 @@ class Scale:
         return replace(self, images=images)
 
     def data_settings(self) -> dict[str, Any]:
-        """Settings of ``repro fit`` that choose what systems learn; none where their configs do."""
+        """Returns settings of ``repro fit`` that choose what systems learn; none where their configs do."""
         return {} if self.images is None else {"data": "ImageArchive", "data.path": self.images}
 
     def data_at(self, key: str, **arguments: Any) -> dict[str, Any]:
-        """Settings that name what systems learn, at the size that they see, as the part ``key`` of a config.
+        """Returns settings that name what systems learn, at the size that they see, as the part ``key`` of a config.
 
         Args:
             key: For example ``model.denoiser.images`` for a closed form.

@@ -72,7 +72,7 @@ class Similarity(Study):
         self.seeds, self.descriptor, self.threshold = seeds, descriptor, threshold
 
     def plan(self, plan: Plan) -> list[_Part]:
-        """Training and drawing of the systems, each after its teacher; drawing from the given models."""
+        """Trains and draws the systems, each after its teacher; draws from the given models."""
         return [self._part(plan, name, path) for name, path in self.inputs.items()]
 
     def _part(self, plan: Plan, name: str, path: Path | None) -> _Part:

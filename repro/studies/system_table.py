@@ -49,7 +49,7 @@ class Facts:
 
 
 def facts_of(bank: Bank, run: Trained | None, drawn: Drawn | Path, folder: Path) -> Facts:
-    """What a bank's manifest, a run's folder and the finished jobs of a study say about a system.
+    """Returns what a bank's manifest, a run's folder and the finished jobs of a study say about a system.
 
     Args:
         bank: Its bank.
@@ -114,7 +114,7 @@ def _seconds(folder: Path, job: str | None) -> float | None:
 
 
 def system_rows(compared: Comparison, facts: Sequence[Facts]) -> list[dict[str, Any]]:
-    """One row a system: its facts, and RP, its control, MAE and GL.
+    """Returns one row a system: its facts, and RP, its control, MAE and GL.
 
     RP and MAE are means over the other systems; the lowest and the highest RP stand with the other system's name and
     the Wilson interval.
@@ -144,7 +144,7 @@ def _end(key: str, score: Any, first: int, second: int, name: str) -> dict[str, 
 
 
 def as_text(compared: Comparison, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table for a terminal of any width, with what they were measured with."""
+    """Returns the rows as a table for a terminal of any width, with what they were measured with."""
     from rich.console import Console
     from rich.table import Table
 

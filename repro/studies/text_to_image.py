@@ -131,7 +131,7 @@ class TextToImagePrompt(Study):
         return plan.draw(name, None, seeds, settings, seconds, [] if made is None else [made])
 
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
-        """RP of every pair and on other noises as text, CSV, PNG and TensorBoard log, with curves and images."""
+        """Writes RP of every pair and on other noises as text, CSV, PNG and TensorBoard log, with curves and images."""
         compared = self._compare(report, parts)
         report.comparison("results", compared)
         score = compared.scores["RP"]

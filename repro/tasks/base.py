@@ -53,11 +53,11 @@ class Plan:
         return None if self.classes is None else torch.tensor(self.classes).repeat(count)
 
     def references(self, seeds: Sequence[int]) -> dict[str, Bank]:
-        """Banks that every model is compared with."""
+        """Returns banks that every model is compared with."""
         return {}
 
     def metrics(self) -> dict[str, Metric]:
-        """Further scores, of two sets of uint8 images each."""
+        """Returns further scores, of two sets of uint8 images each."""
         return {}
 
     def columns(self, seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class Task(Plugin, ABC):
 
     @abstractmethod
     def num_classes(self, classes: int, start: int | None = None) -> int:
-        """Classes of a network for this task.
+        """Returns classes of a network for this task.
 
         Args:
             classes: Those of the data.
@@ -88,7 +88,7 @@ class Task(Plugin, ABC):
         """
 
     def fits(self, num_classes: int, mode: str = "") -> bool:
-        """Whether a finished run of a model with so many classes, of this training mode, is one to look for."""
+        """Says whether a finished run of a model with so many classes, of this training mode, is one to look for."""
         return num_classes == 0
 
     def plan(
@@ -125,7 +125,7 @@ class Task(Plugin, ABC):
 
     @abstractmethod
     def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
-        """Classes that each noise of a model is drawn under, or None without labels.
+        """Returns classes that each noise of a model is drawn under, or None without labels.
 
         Raises:
             UserError: the task cannot be done with the model, or not with these classes.
@@ -133,7 +133,7 @@ class Task(Plugin, ABC):
 
 
 def without_labels(task: str, guidance: float) -> UserError:
-    """The error for guidance of a task that draws without labels."""
+    """Returns the error for guidance of a task that draws without labels."""
     return UserError(
         f"guidance is {guidance:g}, but --task {task} draws without labels; leave it out, or type --task conditional"
     )
@@ -145,11 +145,11 @@ class Unconditional(Task):
     name = "unconditional"
 
     def num_classes(self, classes: int, start: int | None = None) -> int:
-        """0: the network takes no labels."""
+        """Returns 0: the network takes no labels."""
         return 0
 
     def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
-        """None: nothing is drawn under a label."""
+        """Returns None: nothing is drawn under a label."""
         if classes is not None:
             raise UserError(f"classes are {classes}, but --task {self.name} draws none; leave them out")
         if model.num_classes and not model.takes_no_labels:
@@ -175,11 +175,11 @@ class Conditional(Task):
         return classes
 
     def fits(self, num_classes: int, mode: str = "") -> bool:
-        """Whether the model has classes."""
+        """Says whether the model has classes."""
         return num_classes > 0
 
     def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
-        """All classes of the model, or the chosen ones."""
+        """Returns all classes of the model, or the chosen ones."""
         if not model.num_classes:
             raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
         if classes is None:

@@ -21,9 +21,9 @@ class Finetune(Conditional):
         return classes if start else 0
 
     def fits(self, num_classes: int, mode: str = "") -> bool:
-        """Whether the run was a fine-tuning."""
+        """Says whether the run was a fine-tuning."""
         return mode == self.mode
 
     def classes_of(self, model: Model, classes: str | None) -> tuple[int, ...] | None:
-        """The chosen classes of a model that has some; None for one without."""
+        """Returns the chosen classes of a model that has some; None for one without."""
         return super().classes_of(model, classes) if model.num_classes or classes is not None else None

@@ -46,7 +46,7 @@ def check_vectors(descriptor: Descriptor, images: Tensor) -> None:
 
 
 def check_batches(descriptor: Descriptor, images: Tensor) -> None:
-    """Features do not depend on the batch, and are the same when computed again."""
+    """Checks that features do not depend on the batch, and are the same when computed again."""
     whole = descriptor.features(images)
     assert torch.equal(whole, descriptor.features(images)), "a second call gives other features"
     for size in (1, 3):
@@ -55,7 +55,7 @@ def check_batches(descriptor: Descriptor, images: Tensor) -> None:
 
 
 def check_isolation(descriptor: Descriptor, images: Tensor) -> None:
-    """A module that holds the descriptor gains no parameter, buffer or entry of its state dict."""
+    """Checks that a module that holds the descriptor gains no parameter, buffer or entry of its state dict."""
 
     class Holder(nn.Module):
         def __init__(self) -> None:
@@ -71,7 +71,7 @@ def check_isolation(descriptor: Descriptor, images: Tensor) -> None:
 
 
 def check_images(descriptor: Descriptor, images: Tensor) -> None:
-    """Anything but uint8 (n, C, H, W) with n >= 1 is an error that says what to do."""
+    """Checks that anything but uint8 (n, C, H, W) with n >= 1 is an error that says what to do."""
     for wrong in (images.float() / 127.5 - 1, images[0], images[:0], images.numpy()):
         try:
             descriptor.features(wrong)
@@ -81,7 +81,7 @@ def check_images(descriptor: Descriptor, images: Tensor) -> None:
 
 
 def check_record(descriptor: Descriptor) -> None:
-    """The record goes through JSON and rebuilds a descriptor of the same name and fingerprint."""
+    """Checks that the record goes through JSON and rebuilds a descriptor of the same name and fingerprint."""
     rebuilt = rebuild(json.loads(json.dumps(record_of(descriptor))))
     assert type(rebuilt) is type(descriptor), f"the record rebuilds a {type(rebuilt).__name__}"
     assert rebuilt.name == descriptor.name, f"{descriptor.name} comes back as {rebuilt.name}"

@@ -63,7 +63,7 @@ def pair_inputs(metric: PairMetric, image_shape: tuple[int, int, int] = (1, 8, 8
 
 
 def check_symmetry(metric: PairMetric, a: Tensor, b: Tensor) -> None:
-    """Two models are as alike as the same two named in the other order."""
+    """Checks that two models are as alike as the same two named in the other order."""
     forth, back = metric.match(a, b), metric.match(b, a)
     assert forth.shape == (len(a),), f"match gives shape {tuple(forth.shape)} for {len(a)} pairs"
     assert forth.dtype == torch.bool, f"match gives {forth.dtype}, not bool"
@@ -88,7 +88,7 @@ def check_batches(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
 
 
 def check_seeds(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
-    """Every seed counts once, however often and in whatever order it comes."""
+    """Checks that every seed counts once, however often and in whatever order it comes."""
     whole = _counts(metric, inputs)
     count = len(inputs[0])
     order = torch.randperm(3 * count, generator=torch.Generator().manual_seed(1)) % count
@@ -100,7 +100,7 @@ def check_seeds(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
 
 
 def check_conflict(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
-    """One seed with two outcomes is an error, never a silent choice."""
+    """Checks that one seed with two outcomes is an error, never a silent choice."""
     alone = [_counts(metric, [item[row : row + 1] for item in inputs]) for row in range(len(inputs[0]))]
     torn_apart = [row for row, (hits, total) in enumerate(alone) if total == alone[0][1] and hits != alone[0][0]]
     assert torn_apart, "the inputs have one outcome only; this law needs two"
@@ -111,7 +111,7 @@ def check_conflict(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
 
 
 def check_lifecycle(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
-    """Clone, pickle and reset; integer states; nothing in the state dict and no parameter."""
+    """Checks clone, pickle and reset: integer states, nothing in the state dict and no parameter."""
     whole = _counts(metric, inputs)
     filled = metric.clone()
     filled.update(*inputs, seeds=range(len(inputs[0])))
@@ -135,7 +135,7 @@ def check_lifecycle(metric: CountMetric, inputs: Sequence[Tensor]) -> None:
 
 
 def check_processes(metrics: Mapping[str, tuple[Metric, Sequence[Tensor]]], world_size: int) -> None:
-    """Equal integers on 1 and on several real processes.
+    """Checks that 1 and several real processes count the same integers.
 
     Each metric sees its inputs in four ways: split by Lightning's padded distributed sampler, split unevenly, and all
     on one process, each with seeds; and split unevenly without seeds.

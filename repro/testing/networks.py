@@ -58,7 +58,7 @@ def check_network(build: Callable[[], nn.Module], noise_levels: Sequence[float] 
 
 
 def check_gradients(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
-    """The output has the input's shape, and every parameter gets a finite gradient."""
+    """Checks that the output has the input's shape, and every parameter gets a finite gradient."""
     network = _shaken(build).train()
     x, levels, labels = _batch(network, noise_levels)
     output = network(x, levels, labels)
@@ -72,7 +72,7 @@ def check_gradients(build: Callable[[], nn.Module], noise_levels: Sequence[float
 
 
 def check_conditions(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
-    """The output depends on the noise level and, in a conditional network, on the label."""
+    """Checks that the output depends on the noise level and, in a conditional network, on the label."""
     network = _shaken(build).eval()
     x, levels, labels = _batch(network, noise_levels)
     x = x[:1].expand_as(x)
@@ -124,7 +124,7 @@ def check_float64(build: Callable[[], nn.Module], noise_levels: Sequence[float] 
 
 
 def check_inputs(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
-    """Images of another shape and wrong labels are refused with a UserError."""
+    """Checks that images of another shape and wrong labels are refused with a UserError."""
     network = build().eval()
     x, levels, labels = _batch(network, noise_levels)
     _assert_refused("images with another number of channels", network, torch.cat([x, x], dim=1), levels, labels)
@@ -187,7 +187,7 @@ def _attention_calls(network: nn.Module, called: set[str]) -> Iterator[None]:
 
 
 def check_record(build: Callable[[], nn.Module]) -> None:
-    """A network rebuilt from its record has the same record and the same parameter shapes."""
+    """Checks that a network rebuilt from its record has the same record and the same parameter shapes."""
     network = build()
     record = records.record_of(network)
     other = records.rebuild(record)
@@ -197,7 +197,7 @@ def check_record(build: Callable[[], nn.Module]) -> None:
 
 
 def check_sizes(build: Callable[[], nn.Module]) -> None:
-    """Every image size and number of channels either works or is refused with a UserError."""
+    """Checks that every image size and number of channels either works or is refused with a UserError."""
     record = records.record_of(build())
     for size, channels in ((7, 1), (12, 3), (16, 2)):
         try:
@@ -212,7 +212,7 @@ def check_sizes(build: Callable[[], nn.Module]) -> None:
 
 
 def check_graph(build: Callable[[], nn.Module], noise_levels: Sequence[float] = NOISE_LEVELS) -> None:
-    """``torch.compile`` takes the network as one graph, which answers as the network does."""
+    """Checks that ``torch.compile`` takes the network as one graph, which answers as the network does."""
     network = _shaken(build).eval()
     x, levels, labels = _batch(network, noise_levels)
     torch.compiler.reset()
@@ -228,7 +228,7 @@ def check_graph(build: Callable[[], nn.Module], noise_levels: Sequence[float] = 
 
 
 def check_device(build: Callable[[], nn.Module]) -> None:
-    """Forward and backward on an accelerator: all tensors are there, and the host never waits for it.
+    """Checks that forward and backward on an accelerator: all tensors are there, and the host never waits for it.
 
     No accelerator is needed: fake tensors have devices and shapes, but no values. Their backward pass wants a real one,
     so gradients run on the meta device.

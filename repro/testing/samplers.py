@@ -42,7 +42,7 @@ class CountedDenoiser(Denoiser):
         return len(self.times)
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The answer of the counted denoiser."""
+        """Checks that the answer of the counted denoiser."""
         self.times.append(t.max().item())
         self.labels = labels if self.labels is None else self.labels
         return self.denoiser.denoise(x_t, t, labels)
@@ -56,7 +56,7 @@ class GaussianConsistency(GaussianDenoiser):
     """
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The image that the flow reaches."""
+        """Checks that the image that the flow reaches."""
         end = torch.tensor(self.kernel.t_min, dtype=torch.float64)
         return self.transport(x_t, t, end) / self.scales(x_t, end)[0]
 

@@ -26,7 +26,7 @@ __all__ = ["LossModule", "Part", "TrainingModule", "seed_step"]
 
 
 def seed_step(seed: int, images_seen: int, rank: int) -> None:
-    """Seeds the default generators for one training step, from (seed, images seen, rank) alone.
+    """Computes seeds the default generators for one training step, from (seed, images seen, rank) alone.
 
     A resumed run so draws what an uninterrupted one would have drawn.
     """
@@ -53,7 +53,7 @@ class Part:
         """Acts on the module once its checkpoint, if there is one, has been loaded."""
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the part, as plain data."""
+        """Returns what a checkpoint keeps of the part, as plain data."""
         return {}
 
     def take_progress(self, progress: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class TrainingModule(L.LightningModule, Plugin):
             self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def start_step(self, images: Tensor) -> Tensor:
-        """Seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
+        """Computes seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
         seed_step(self.seed, self.images_seen, self.global_rank)
         if not self._checked:
             self._checked = True
@@ -154,7 +154,7 @@ class TrainingModule(L.LightningModule, Plugin):
         return self.optimization.over(self.trained)
 
     def learning_rate(self) -> float:
-        """The learning rate of the next step, from the images seen."""
+        """Returns the learning rate of the next step, from the images seen."""
         return self.optimization.rate(self.images_seen)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -244,7 +244,7 @@ class TrainingModule(L.LightningModule, Plugin):
             )
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the training besides tensors, as plain data."""
+        """Returns what a checkpoint keeps of the training besides tensors, as plain data."""
         self._read_nonfinite_steps()
         own = {"images_seen": self.images_seen, "nonfinite_steps": self.nonfinite_steps}
         return own | {key: value for part in self.parts for key, value in part.progress().items()}
@@ -282,7 +282,7 @@ class LossModule(TrainingModule):
 
     @abstractmethod
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """Training loss of each image, shape (B,), with fresh draws from the default generator.
+        """Computes the training loss of each image, shape (B,), with fresh draws from the default generator.
 
         Args:
             x_0: Images in [-1, 1], shape (B, C, H, W).
@@ -290,7 +290,7 @@ class LossModule(TrainingModule):
         """
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step on uint8 images and labels."""
+        """Returns one step on uint8 images and labels."""
         images, labels = batch
         x_0 = self.start_step(images)
         loss = self.loss(x_0, labels if self.num_classes else None).mean()
@@ -300,7 +300,7 @@ class LossModule(TrainingModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Steps the optimiser, then the average."""
+        """Computes steps the optimiser, then the average."""
         before = self.images_seen
         super().optimizer_step(*args, **kwargs)
         self.update_average((self.images_seen - before) * self.trainer.accumulate_grad_batches)

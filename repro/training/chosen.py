@@ -73,7 +73,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def frozen_norms(network: nn.Module) -> Iterator[nn.Module]:
-    """Normalisations with running statistics none of whose parameters is trained."""
+    """Computes normalisations with running statistics none of whose parameters is trained."""
     for module in network.modules():
         trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         if isinstance(module, _NormBase) and module.track_running_stats and not trained:

@@ -127,7 +127,7 @@ class ConsistencyModule(LossModule):
 
     @abstractmethod
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """The point at time s < t on the path through ``x_t``, which was made of ``x_0`` and ``eps``."""
+        """Returns the point at time s < t on the path through ``x_t``, which was made of ``x_0`` and ``eps``."""
 
     @property
     def levels_now(self) -> int:
@@ -145,7 +145,7 @@ class ConsistencyModule(LossModule):
         return times[index], times[index + 1]
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """Training loss of each image at a fresh pair of times and a fresh noise, shape (B,)."""
+        """Computes the training loss of each image at a fresh pair of times and a fresh noise, shape (B,)."""
         if self.logs_now:
             self.log_dict({"train/levels": float(self.levels_now), "train/target_decay": self.target_decay_now})
         t, s = self.pairs(torch.randint(self.levels_now - 1, (len(x_0),), device=x_0.device))
@@ -172,7 +172,7 @@ class ConsistencyModule(LossModule):
         return apart * weight(ratio, self.weighting, self.sigma_data)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """How consistent the averaged weights are on held-out images, at fixed noises and evenly spread times."""
+        """Says how consistent the averaged weights are on held-out images, at fixed noises and evenly spread times."""
         images, labels = batch
         x_0 = to_float(images)
         eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(batch_idx)).to(x_0)
@@ -182,7 +182,7 @@ class ConsistencyModule(LossModule):
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(images))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Steps the optimiser and the averages."""
+        """Computes steps the optimiser and the averages."""
         decay = self.target_decay_now
         super().optimizer_step(*args, **kwargs)
         update_average(self.target, self.trained, decay)
@@ -293,7 +293,7 @@ class ConsistencyDistillation(ConsistencyModule):
             self.teaching.check(self)
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """One step of the solver along the teacher's flow."""
+        """Returns one step of the solver along the teacher's flow."""
         return flow_step(self.teaching.of(self), x_t, t, s, labels, self.solver)
 
 
@@ -376,7 +376,7 @@ class ConsistencyTraining(ConsistencyModule):
         )
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """The same image under less of the same noise."""
+        """Returns the same image under less of the same noise."""
         alpha, sigma = self.trained.scales(x_0, s)
         return alpha * x_0 + sigma * eps
 

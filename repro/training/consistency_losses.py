@@ -25,7 +25,7 @@ _HUBER = 0.00054
 
 
 def progressive_levels(step: int, first: int, last: int, steps: int) -> int:
-    r"""Number N(k) of noise levels at optimiser step k, from :math:`s_0` to :math:`s_1 + 1` of them.
+    r"""Computes the number N(k) of noise levels at optimiser step k, from :math:`s_0` to :math:`s_1 + 1` of them.
 
     .. math:: N(k) = \Big\lceil \sqrt{\tfrac kK \big((s_1 + 1)^2 - s_0^2\big) + s_0^2} - 1 \Big\rceil + 1
 
@@ -44,7 +44,7 @@ def progressive_levels(step: int, first: int, last: int, steps: int) -> int:
 
 
 def adaptive_decay(decay: float, first: int, levels: int) -> float:
-    r"""How much of the target network stays in a step under N levels: :math:`\exp(s_0 \log \mu_0 / (N - 1))`.
+    r"""Says how much of the target network stays in a step under N levels: :math:`\exp(s_0 \log \mu_0 / (N - 1))`.
 
     Args:
         decay: :math:`\mu_0`, in [0, 1).
@@ -55,7 +55,7 @@ def adaptive_decay(decay: float, first: int, levels: int) -> float:
 
 
 def distance(one: Tensor, other: Tensor, name: Distance = "l2") -> Tensor:
-    r"""Distance of each image from another, shape (B,).
+    r"""Computes the distance of each image from another, shape (B,).
 
     With :math:`d` the number of values of an image, ``l2`` is :math:`\|x - y\|^2 / d`, ``l1`` :math:`\|x - y\|_1 / d`,
     and ``pseudo_huber`` :math:`\big(\sqrt{\|x - y\|^2 + c^2} - c\big) / \sqrt d` with :math:`c = 0.00054 \sqrt d` (Song
@@ -75,7 +75,7 @@ def distance(one: Tensor, other: Tensor, name: Distance = "l2") -> Tensor:
 
 
 def weight(ratio: Tensor, name: Weighting = "uniform", sigma_data: float = 0.5) -> Tensor:
-    r"""Weight of the distance at a noise level r: 1, :math:`r^{-2}`, :math:`r^{-2} + 1`,
+    r"""Computes the weight of the distance at a noise level r: 1, :math:`r^{-2}`, :math:`r^{-2} + 1`,
     :math:`r^{-2} + \sigma_d^{-2}` or :math:`\max(r^{-2}, 1)`.
 
     Args:

@@ -53,17 +53,17 @@ class ConsistencySchedule:
                 raise UserError(f"{name} is {getattr(self, name)}; {advice}")
 
     def levels_at(self, step: int) -> int:
-        """N at an optimiser step."""
+        """Computes the n at an optimiser step."""
         if self.last_levels is None:
             return self.levels
         return progressive_levels(step, self.levels, self.last_levels, self.schedule_steps)
 
     def decay_at(self, step: int) -> float:
-        """Part of the target that stays in an optimiser step."""
+        """Computes the part of the target that stays in an optimiser step."""
         if self.adaptive:
             return adaptive_decay(self.target_decay, self.levels, self.levels_at(step))
         return self.target_decay
 
     def times(self, kernel: Kernel, levels: int) -> Tensor:
-        """The N times of a kernel, falling from ``t_max`` to ``t_min``, float64 (N,)."""
+        """Returns the N times of a kernel, falling from ``t_max`` to ``t_min``, float64 (N,)."""
         return time_grid(kernel, "edm", levels - 1, kernel.t_max, kernel.t_min, self.rho)

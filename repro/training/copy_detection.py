@@ -102,7 +102,7 @@ class CopyDetection(LossModule):
         self.temperature, self.entropy, self.views = temperature, entropy, checked(views)
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """Training loss of each image over two fresh views, shape (B,)."""
+        """Computes the training loss of each image over two fresh views, shape (B,)."""
         return self.loss_of(self.trained, x_0)
 
     def loss_of(self, network: SSCDNetwork, x_0: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class CopyDetection(LossModule):
 
 
 def info_nce_losses(vectors: Tensor, pool: Tensor, own: Tensor, other: Tensor, temperature: float) -> Tensor:
-    r"""Cross-entropy of finding the other view among all but the vector itself.
+    r"""Computes the cross-entropy of finding the other view among all but the vector itself.
 
     .. math:: -\log \frac{\exp(\langle z_i, z_{p(i)} \rangle / \tau)}
         {\sum_{j \ne i} \exp(\langle z_i, z_j \rangle / \tau)}
@@ -148,7 +148,7 @@ def info_nce_losses(vectors: Tensor, pool: Tensor, own: Tensor, other: Tensor, t
 
 
 def entropy_losses(vectors: Tensor, pool: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    r"""Kozachenko and Leonenko's term: :math:`-\log \min_{j \ne i, p(i)} \| z_i - z_j \|`, shape (n,).
+    r"""Computes the kozachenko and Leonenko's term: :math:`-\log \min_{j \ne i, p(i)} \| z_i - z_j \|`, shape (n,).
 
     Arguments are those of :func:`info_nce_losses`. Its mean estimates minus the entropy of the descriptors, up to
     constants.

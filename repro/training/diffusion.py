@@ -101,18 +101,18 @@ class Diffusion(LossModule):
         self.times = times
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """Training loss of each image at fresh times and noises, shape (B,)."""
+        """Computes the training loss of each image at fresh times and noises, shape (B,)."""
         t, eps = self.draws(x_0)
         return self.loss_at(self.trained, x_0, eps, t, labels)
 
     def draws(self, x_0: Tensor) -> tuple[Tensor, Tensor]:
-        """Fresh times (B,) and noises of a batch, from the default generator."""
+        """Computes the fresh times (B,) and noises of a batch, from the default generator."""
         t = self.times.draw(len(x_0), self.trained.kernel, x_0.device)
         return t, torch.randn_like(x_0)
 
     @staticmethod
     def loss_at(denoiser: NetworkDenoiser, x_0: Tensor, eps: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Training loss of each image under given noises and times, shape (B,)."""
+        """Computes the training loss of each image under given noises and times, shape (B,)."""
         alpha, sigma = denoiser.scales(x_0, t)
         parameterization = denoiser.parameterization
         error = denoiser(alpha * x_0 + sigma * eps, t, labels) - parameterization.target(x_0, eps, alpha, sigma)

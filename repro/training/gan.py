@@ -148,11 +148,11 @@ class GAN(TrainingModule):
         self._notes: dict[str, Tensor | float] = {}
 
     def generator_loss(self, count: int) -> Tensor:
-        """The generator's loss at ``count`` fresh latents, shape ()."""
+        """Returns the generator's loss at ``count`` fresh latents, shape ()."""
         return self.losses.generator(self.discriminator(self._fakes(count)))
 
     def discriminator_losses(self, x_0: Tensor) -> dict[str, Tensor]:
-        """The parts of the discriminator's loss on images (B, C, H, W) in [-1, 1] and as many generated ones.
+        """Returns the parts of the discriminator's loss on images (B, C, H, W) in [-1, 1] and as many generated ones.
 
         Returns:
             ``loss_d``, and ``gradient_penalty`` with its weight where there is one; shape () each.
@@ -169,7 +169,7 @@ class GAN(TrainingModule):
         return self.trained(torch.randn(count, self.trained.latent, device=self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One discriminator step on uint8 images, after a generator step where its turn has come.
+        """Returns one discriminator step on uint8 images, after a generator step where its turn has come.
 
         Only the discriminator's steps are counted by the trainer.
         """
@@ -207,7 +207,7 @@ class GAN(TrainingModule):
         self.log("val/loss_d", self.losses.discriminator(real, fake), sync_dist=True, batch_size=len(images))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser over the generator and one over the discriminator."""
+        """Returns one optimiser over the generator and one over the discriminator."""
         return [self.optimization.over(part) for part in (self.trained, self.discriminator)]
 
     def name_of(self, optimizer: torch.optim.Optimizer) -> str:
@@ -215,6 +215,6 @@ class GAN(TrainingModule):
         return "_g" if optimizer is self.trainer.optimizers[0] else "_d"
 
     def learning_rate(self) -> float:
-        """The learning rate of the next step, from the images seen."""
+        """Returns the learning rate of the next step, from the images seen."""
         left = max(0.0, 1 - self.images_seen / self.lr_decay) if self.lr_decay else 1.0
         return super().learning_rate() * left

@@ -52,7 +52,7 @@ def one_step_image(x_t: Tensor, x_s: Tensor, at_t: Scales, at_s: Scales) -> Tens
 def two_step_target(
     teacher: Denoiser, x_t: Tensor, t: Tensor, middle: Tensor, at_s: Scales, labels: Tensor | None = None
 ) -> Tensor:
-    """What a student must answer at ``x_t`` to reach in one DDIM step where its teacher gets in two.
+    """Returns what a student must answer at ``x_t`` to reach in one DDIM step where its teacher gets in two.
 
     Args:
         teacher: The teacher.
@@ -106,7 +106,7 @@ class Levels:
         return Levels(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def scales(self, index: Tensor) -> Scales:
-        """Scales of the given levels, (B,) numbers, shaped to multiply images."""
+        """Computes scales of the given levels, (B,) numbers, shaped to multiply images."""
         return self.alpha[index][:, None, None, None], self.sigma[index][:, None, None, None]
 
 
@@ -160,11 +160,11 @@ class Halving:
         return (self.start_steps // self.end_steps).bit_length()
 
     def steps(self, stage: int) -> int:
-        """DDIM steps of the student of a stage, counted from 0; stage -1 is the first teacher."""
+        """Computes the DDIM steps of the student of a stage, counted from 0; stage -1 is the first teacher."""
         return (2 * self.start_steps) >> (stage + 1)
 
     def sampler(self, stage: int, kernel: Kernel) -> Euler:
-        """DDIM under a kernel with the steps of the student of a stage; stage -1 is the first teacher.
+        """Computes the DDIM under a kernel with the steps of the student of a stage; stage -1 is the first teacher.
 
         Raises:
             UserError: an unknown spacing, or ``t_end`` outside the kernel's times.

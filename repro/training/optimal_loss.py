@@ -34,7 +34,7 @@ def optimal_loss(
     t: Tensor,
     labels: Tensor | None = None,
 ) -> Tensor:
-    r"""Training loss that an exact denoiser would have, under given noises and times.
+    r"""Computes the training loss that an exact denoiser would have, under given noises and times.
 
     The output that a denoised image :math:`\hat x_0` stands for is the target of
     :math:`(\hat x_0, (x_t - \alpha_t \hat x_0) / \sigma_t)`, so the loss is that of
@@ -69,7 +69,7 @@ def optimal_loss(
 
 
 def optimum_of(module: Diffusion, data: ImageData, **options: Any) -> EmpiricalDenoiser:
-    """The empirical optimum of what a module is trained on: its kernel, the images, mirrored ones, classes.
+    """Returns the empirical optimum of what a module is trained on: its kernel, the images, mirrored ones, classes.
 
     Args:
         module: The module; one with classes gets the conditional form.
@@ -98,7 +98,7 @@ class LevelLoss(NamedTuple):
 def losses_by_level(
     module: Diffusion, optimum: EmpiricalDenoiser, data: ImageData, levels: int = 8, images: int = 256
 ) -> Iterator[LevelLoss]:
-    """Losses of the averaged weights and of the empirical optimum, level by level, at fixed images and noises.
+    """Computes losses of the averaged weights and of the empirical optimum, level by level, at fixed images and noises.
 
     The levels are the middles of equally probable slices of the training times, so their mean estimates the training
     loss.

@@ -56,7 +56,7 @@ class Optimization:
             raise UserError(f"torch.optim.{self.optimizer} refuses its arguments: {kind}: {error}") from error
 
     def rate(self, images_seen: int) -> float:
-        """The learning rate of the step after so many images.
+        """Returns the learning rate of the step after so many images.
 
         Example:
             >>> Optimization(lr=1.0, lr_warmup=100).rate(49)
@@ -66,7 +66,7 @@ class Optimization:
 
 
 def ema_decay(images: int, images_seen: int, halflife: float, rampup: float | None) -> float:
-    r"""How much of the average stays after a step over ``images`` images: :math:`2^{-\mathrm{images}/h}`.
+    r"""Says how much of the average stays after a step over ``images`` images: :math:`2^{-\mathrm{images}/h}`.
 
     The half-life h is ``halflife``, early in training at most ``rampup * images_seen``.
 
@@ -120,5 +120,5 @@ class Average:
         check_above(0, ema_rampup=self.ema_rampup)
 
     def decay(self, images: int, images_seen: int) -> float:
-        """How much of the average stays in a step over ``images`` images, the last of ``images_seen``."""
+        """Says how much of the average stays in a step over ``images`` images, the last of ``images_seen``."""
         return ema_decay(images, images_seen, self.ema_halflife, self.ema_rampup)

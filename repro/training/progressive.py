@@ -174,7 +174,7 @@ class ProgressiveDistillation(LossModule):
     def loss_at(
         self, student: NetworkDenoiser, x_0: Tensor, eps: Tensor, level: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        """Training loss of each image under given noises and noise levels, shape (B,).
+        """Computes the training loss of each image under given noises and noise levels, shape (B,).
 
         Args:
             student: The denoiser that is judged.
@@ -202,7 +202,7 @@ class ProgressiveDistillation(LossModule):
         return (error.square() * weight).flatten(1).mean(1).to(x_0.dtype)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step on uint8 images and labels."""
+        """Returns one step on uint8 images and labels."""
         loss = super().training_step(batch, batch_idx)
         if self.logs_now:
             self.log("train/student_steps", float(self.sampler.steps))
@@ -232,7 +232,7 @@ class ProgressiveDistillation(LossModule):
         update_average(self.average, self.trained, self.averaging.decay(images, self.images_seen - self._stage_start))
 
     def learning_rate(self) -> float:
-        """The learning rate of the next step: falls to 0 within the stage, with ``lr_decay``."""
+        """Returns the learning rate of the next step: falls to 0 within the stage, with ``lr_decay``."""
         rate, length = super().learning_rate(), float(self.stage_images)
         if self._entered == self.halving.stages - 1:
             length = max(length, self._images_of_run - self._stage_start)

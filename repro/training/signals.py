@@ -77,7 +77,7 @@ def release() -> None:
 
 
 def pending() -> int | None:
-    """The signal that was received while it was held; None when there was none."""
+    """Returns the signal that was received while it was held; None when there was none."""
     return _State.received if _State.held else None
 
 

@@ -117,7 +117,7 @@ class Source:
         return self.with_network("parameterization").parameterization
 
     def copied_network(self) -> Network:
-        """A new, trainable network of its settings that starts at its weights.
+        """Returns a new, trainable network of its settings that starts at its weights.
 
         Raises:
             UserError: it is a formula.

@@ -73,7 +73,7 @@ class Teaching(Part):
             )
 
     def progress(self) -> dict[str, Any]:
-        """Fingerprint of the teacher, for the checkpoint."""
+        """Computes the fingerprint of the teacher, for the checkpoint."""
         return {"teacher_fingerprint": self.fingerprint}
 
     def take_progress(self, progress: dict[str, Any]) -> None:

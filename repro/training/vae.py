@@ -106,7 +106,7 @@ class VAE(LossModule):
         return min(1.0, self.images_seen / self.kl_warmup) if self.kl_warmup else 1.0
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of each image, shape (B,), with the divergence weighted by ``beta``."""
+        """Returns the loss of each image, shape (B,), with the divergence weighted by ``beta``."""
         reconstruction, divergence = self.terms(self.trained, x_0)
         self.note(reconstruction=reconstruction.mean(), kl=divergence.mean(), beta=self.beta)
         return -reconstruction + self.beta * divergence
@@ -127,7 +127,7 @@ class VAE(LossModule):
         return network.terms(pixels, eps)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Negative evidence lower bound of the averaged weights on held-out images, at fixed draws."""
+        """Computes the negative evidence lower bound of the averaged weights on held-out images, at fixed draws."""
         images, _ = batch
         terms = self.terms(self.average, to_float(images), torch.Generator().manual_seed(batch_idx))
         reconstruction, divergence = (term.mean() for term in terms)

@@ -112,7 +112,7 @@ def crop(images: Tensor, area: float, rotation: float, flip: float) -> Tensor:
 
 
 def overlay(images: Tensor, others: Tensor) -> Tensor:
-    """A rectangle of another image, a quarter to a half of the side, in its place over each image."""
+    """Returns a rectangle of another image, a quarter to a half of the side, in its place over each image."""
     height, width = images.shape[2:]
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
 
@@ -125,7 +125,7 @@ def overlay(images: Tensor, others: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, jitter: float, grey: float) -> Tensor:
-    """Other brightness, contrast and, for three channels, saturation and hue; some images turn grey.
+    """Computes the other brightness, contrast and, for three channels, saturation and hue; some images turn grey.
 
     Args:
         images: In [-1, 1], shape (B, C, H, W).
@@ -150,7 +150,7 @@ def recolour(images: Tensor, jitter: float, grey: float) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur, cut off at three pixels; the edge goes on beyond the border.
+    """Computes the gaussian blur, cut off at three pixels; the edge goes on beyond the border.
 
     Args:
         images: Shape (B, C, H, W).

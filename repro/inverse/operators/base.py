@@ -58,7 +58,7 @@ class Operator(Plugin, ABC):
         return gradient
 
     def project(self, x: Tensor, y: Tensor, steps: int = 1000, tolerance: float = 1e-14) -> Tensor:
-        r"""The images nearest to ``x`` whose measurements are ``y``: :math:`x + A^T (A A^T)^{+} (y - A x)`.
+        r"""Returns the images nearest to ``x`` whose measurements are ``y``: :math:`x + A^T (A A^T)^{+} (y - A x)`.
 
         Solved by conjugate gradients, for every image by itself.
 

@@ -44,7 +44,7 @@ class Blur(Operator):
 
     @abstractmethod
     def kernel(self) -> Tensor:
-        """The kernel, float64 (k, k) with k odd, of sum 1."""
+        """Returns the kernel, float64 (k, k) with k odd, of sum 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.kernel().to(x)

@@ -34,7 +34,7 @@ class ConditionalRates(NamedTuple):
 
 
 def check_labels(labels: Any, count: int, num_classes: int) -> Tensor:
-    """Classes as int64, shape (count,).
+    """Returns classes as int64, shape (count,).
 
     Raises:
         UserError: another number of labels, labels that are no integers, or a class outside 0 .. num_classes - 1.
@@ -67,7 +67,7 @@ def conditional_counts(matches: Tensor, labels: Tensor, num_classes: int) -> tup
 def conditional_reproducibility_score(
     a: Any, b: Any, labels: Any, num_classes: int, threshold: float = 0.6
 ) -> ConditionalRates:
-    r"""Conditional RP: the share of noises from which two models draw the same image, given the class.
+    r"""Computes conditional RP: the share of noises from which two models draw the same image, given the class.
 
     .. math:: \mathrm{RP}_c = P\big(M(x_1, x_2) > \tau \,\big|\, c\big)
 
@@ -106,7 +106,7 @@ def conditional_rates(hits: Tensor, total: Tensor) -> ConditionalRates:
 
 @torch.no_grad()
 def between_matches(uncond: Any, cond: Any, threshold: float = 0.6) -> tuple[Tensor, Tensor, Tensor]:
-    """Which noises give an unconditional model the image that some class gives a conditional one.
+    """Says which noises give an unconditional model the image that some class gives a conditional one.
 
     Args:
         uncond: Of the unconditional model, row i from noise i: floating (n, d) features or uint8 (n, C, H, W) images.

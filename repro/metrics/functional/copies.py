@@ -53,7 +53,7 @@ class _Basis:
 
 @torch.no_grad()
 def have_copies(features: Any, train_features: Any, threshold: float = 0.6) -> Tensor:
-    r"""Which samples are copies of a training image: :math:`\max_y M(x_i, y) > \tau`, exactly.
+    r"""Says which samples are copies of a training image: :math:`\max_y M(x_i, y) > \tau`, exactly.
 
     The same answer as :func:`~repro.metrics.functional.similarity.nearest` and a comparison, without the maximum, in
     less time than one float32 product of all pairs where most pairs are far from the threshold. Training features may

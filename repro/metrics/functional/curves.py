@@ -17,7 +17,7 @@ THRESHOLDS = tuple(step / 50 for step in range(51))
 
 
 def check_thresholds(thresholds: Sequence[float] | Tensor) -> Tensor:
-    """Thresholds as float64, shape (t,).
+    """Returns thresholds as float64, shape (t,).
 
     Raises:
         UserError: none, or one outside [-1, 1].

@@ -14,7 +14,7 @@ __all__ = ["frechet_distance", "kernel_distance"]
 
 
 def two_sets(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Features of two sets in float64.
+    """Returns features of two sets in float64.
 
     Raises:
         UserError: as :func:`~repro.metrics.functional.similarity.as_features`, different feature sizes, or fewer than

@@ -15,7 +15,7 @@ __all__ = ["CodeStatistics", "code_statistics", "encoding_matches", "encoding_re
 
 
 def encoding_matches(a: Any, b: Any, threshold: float = 0.5) -> Tensor:
-    """Which images get the same noise from two models: cosine of the noises > threshold, strictly; bool (n,).
+    """Says which images get the same noise from two models: cosine of the noises > threshold, strictly; bool (n,).
 
     Args:
         a: Noises of the first model, floats (n, C, H, W) or (n, d), row i of image i.
@@ -30,7 +30,7 @@ def encoding_matches(a: Any, b: Any, threshold: float = 0.5) -> Tensor:
 
 
 def encoding_reproducibility_score(a: Any, b: Any, threshold: float = 0.5) -> float:
-    """Share of images to which two models give the same noise, in [0, 1]; higher is more alike.
+    """Computes the share of images to which two models give the same noise, in [0, 1]; higher is more alike.
 
     Args:
         a: Noises of the first model, floats (n, C, H, W) or (n, d), row i of image i.
@@ -68,7 +68,7 @@ class CodeStatistics:
 
 
 def code_statistics(noises: Any) -> CodeStatistics:
-    """Statistics of noises, floats (n, C, H, W) or (n, d), over n of at least 20.
+    """Computes statistics of noises, floats (n, C, H, W) or (n, d), over n of at least 20.
 
     Raises:
         UserError: fewer than 20 noises, or values that are not finite.

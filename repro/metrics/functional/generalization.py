@@ -22,7 +22,7 @@ __all__ = ["generalization_score", "memorization_matches", "nearest_other"]
 
 
 def memorization_matches(features: Any, train_features: Any, threshold: float = 0.6) -> tuple[Tensor, Tensor, Tensor]:
-    """Which samples are copies of a training image: max_y M(x_i, y) > threshold, strictly.
+    """Says which samples are copies of a training image: max_y M(x_i, y) > threshold, strictly.
 
     Args:
         features: Floating (n, d) features or uint8 (n, C, H, W) images of the samples.
@@ -42,7 +42,7 @@ def memorization_matches(features: Any, train_features: Any, threshold: float = 
 
 @torch.no_grad()
 def nearest_other(train_features: Any, most: int = 1000) -> Tensor:
-    r"""Similarity of training images to the nearest other training image: what GL is by chance.
+    r"""Computes the similarity of training images to the nearest other training image: what GL is by chance.
 
     Images of the same data that a model has not seen are about as near to the training set as its own images are to
     each other. So 1 minus the share of these similarities above the threshold is the GL of a model that draws fresh
@@ -77,7 +77,7 @@ def nearest_other(train_features: Any, most: int = 1000) -> Tensor:
 
 
 def generalization_score(features: Any, train_features: Any, threshold: float = 0.6) -> float:
-    r"""GL score of a model: the share of its samples that are no copy of a training image.
+    r"""Computes the GL score of a model: the share of its samples that are no copy of a training image.
 
     .. math:: \mathrm{GL} = 1 - P\Big(\max_{y} M(x, y) > \tau\Big)
 

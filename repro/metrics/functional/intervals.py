@@ -21,7 +21,7 @@ def check_confidence(confidence: float) -> float:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    r"""Wilson's score interval of a probability of which ``successes`` of ``n`` independent trials were seen.
+    r"""Computes Wilson's score interval of a probability of which ``successes`` of ``n`` independent trials were seen.
 
     .. math:: \frac{p + z^2/2n \pm z \sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}, \qquad p = s/n
 

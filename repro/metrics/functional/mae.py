@@ -15,7 +15,7 @@ _ELEMENTS = 1 << 22
 
 
 def check_mae_threshold(threshold: float) -> float:
-    """The threshold of a mean pixel difference as a float.
+    """Computes the threshold of a mean pixel difference as a float.
 
     Raises:
         UserError: outside [0, 255].
@@ -41,7 +41,7 @@ def _as_images(value: Any, name: str) -> Tensor:
 
 
 def mae_matches(images_a: Any, images_b: Any, threshold: float = 15.0) -> Tensor:
-    """Which pairs are close: mean |a_i - b_i| over channels and pixels < threshold, strictly; bool, shape (n,).
+    """Says which pairs are close: mean |a_i - b_i| over channels and pixels < threshold, strictly; bool, shape (n,).
 
     Args:
         images_a: Of the first model, uint8 (n, C, H, W), row i from noise i.
@@ -99,7 +99,7 @@ def mae_score(images_a: Any, images_b: Any, threshold: float = 15.0) -> float:
 
 @torch.no_grad()
 def absolute_difference_matrix(images: Tensor, others: Tensor | None = None, upper: bool = False) -> Tensor:
-    """Mean absolute pixel difference of every system with every system on each noise, exact.
+    """Computes the mean absolute pixel difference of every system with every system on each noise, exact.
 
     Args:
         images: Of K systems on the same n noises, uint8, shape (n, K, D).

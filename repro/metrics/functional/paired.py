@@ -43,7 +43,7 @@ class PairedTest(NamedTuple):
 
 
 def mcnemar_test(first: Any, second: Any, confidence: float = 0.95) -> PairedTest:
-    r"""McNemar's exact test of two rates that were seen on the same noises.
+    r"""Tests two rates that were seen on the same noises against each other (McNemar's exact test).
 
     Only noises on which the two disagree say anything: of :math:`b + c` of them, :math:`b` favour the first, and under
     equal rates :math:`b \sim \mathrm{Bin}(b + c, 1/2)`. The limits of the difference are Bonett and Price's.
@@ -83,7 +83,7 @@ def paired_tests(
     n: Sequence[int],
     confidence: float = 0.95,
 ) -> list[PairedTest]:
-    """Many tests at once from their counts; see :func:`mcnemar_test`.
+    """Makes many tests at once from their counts; see :func:`mcnemar_test`.
 
     Args:
         only_first: Noises for which only the first holds.
@@ -107,7 +107,7 @@ def paired_tests(
 
 
 def paired_reproducibility_test(a: Any, b: Any, c: Any, threshold: float = 0.6) -> PairedTest:
-    """Is RP(A, B) different from RP(A, C), on the same noises? McNemar's exact test.
+    """Tests whether RP(A, B) differs from RP(A, C) on the same noises (McNemar's exact test).
 
     Args:
         a: Of model A, row i from noise i: floating (n, d) features or uint8 (n, C, H, W) images.
@@ -127,7 +127,7 @@ def paired_reproducibility_test(a: Any, b: Any, c: Any, threshold: float = 0.6) 
 
 
 def adjusted_p_values(p_values: Sequence[float]) -> list[float]:
-    """P-values for all tests of a family together (Holm): below 0.05 holds for all of them at once.
+    """Computes p-values for all tests of a family together (Holm): below 0.05 holds for all of them at once.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6:65.
 

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def reproducibility_matches(a: Any, b: Any, threshold: float = 0.6) -> Tensor:
-    """Which pairs count as the same image: M(a_i, b_i) > threshold, strictly; bool, shape (n,).
+    """Says which pairs count as the same image: M(a_i, b_i) > threshold, strictly; bool, shape (n,).
 
     Args:
         a: Of the first model, row i from noise i: floating (n, d) features or uint8 (n, C, H, W) images.
@@ -86,7 +86,7 @@ def stacked_features(value: Any) -> Tensor:
 
 
 def reproducibility_matrix_matches(features: Any, threshold: float = 0.6) -> Tensor:
-    """Which systems draw the same image from each noise: bool, shape (n, K, K), symmetric.
+    """Says which systems draw the same image from each noise: bool, shape (n, K, K), symmetric.
 
     Args:
         features: Of K systems on the same n noises: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.
@@ -105,7 +105,7 @@ def reproducibility_matrix_matches(features: Any, threshold: float = 0.6) -> Ten
 
 
 def reproducibility_matrix(features: Any, threshold: float = 0.6) -> Tensor:
-    """RP score of every pair of K systems.
+    """Computes the RP score of every pair of K systems.
 
     Args:
         features: Of K systems on the same n noises: floating (n, K, d), uint8 images (n, K, C, H, W), or a list of K.

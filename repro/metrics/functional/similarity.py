@@ -40,7 +40,7 @@ _PAIR_ELEMENTS = 1 << 22
 
 
 def as_features(value: Any, name: str) -> Tensor:
-    """Features as they are, or those of :class:`~repro.descriptors.pixels.Pixels` when uint8 images are given.
+    """Returns features as they are, or those of :class:`~repro.descriptors.pixels.Pixels` when uint8 images are given.
 
     Args:
         value: Floating (n, d) features, or uint8 (n, C, H, W) images; tensors or arrays.
@@ -72,7 +72,7 @@ def as_features(value: Any, name: str) -> Tensor:
 
 
 def two_features(features: Any, train_features: Any) -> tuple[Tensor, Tensor]:
-    """Features of samples and of a training set; see :func:`as_features`.
+    """Returns features of samples and of a training set; see :func:`as_features`.
 
     Raises:
         UserError: as :func:`as_features`, or vectors of different sizes.
@@ -86,7 +86,7 @@ def two_features(features: Any, train_features: Any) -> tuple[Tensor, Tensor]:
 
 
 def same_shape(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Features of two models on the same noises; see :func:`as_features`.
+    """Returns features of two models on the same noises; see :func:`as_features`.
 
     Raises:
         UserError: as :func:`as_features`, or different shapes.
@@ -101,7 +101,7 @@ def same_shape(a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_threshold(threshold: float) -> float:
-    """The threshold of a similarity as a float.
+    """Computes the threshold of a similarity as a float.
 
     Raises:
         UserError: outside [-1, 1].
@@ -122,7 +122,7 @@ def compared_dtype(*features: Tensor) -> torch.dtype:
 
 
 def row_lengths(features: Tensor) -> Tensor:
-    """Euclidean length of each row, float64 (n,), read a few thousand rows at a time."""
+    """Computes the Euclidean length of each row, float64 (n,), read a few thousand rows at a time."""
     parts = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in features.split(TRAIN_AT_ONCE)]
     return torch.cat(parts)
 
@@ -134,7 +134,7 @@ def divided(products: Tensor, lengths: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of row i with row i, shape (n,).
+    """Computes the cosine of row i with row i, shape (n,).
 
     Args:
         a: Features, shape (n, d).
@@ -153,7 +153,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_matrix(features: Tensor, others: Tensor | None = None) -> Tensor:
-    """Similarity of every system with every system on each noise.
+    """Computes the similarity of every system with every system on each noise.
 
     Args:
         features: Of K systems on the same n noises, shape (n, K, d).
@@ -170,7 +170,7 @@ def cosine_matrix(features: Tensor, others: Tensor | None = None) -> Tensor:
 
 @torch.no_grad()
 def paired_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Similarity of row i with each of the k rows that belong to it.
+    """Computes the similarity of row i with each of the k rows that belong to it.
 
     Args:
         a: Features, shape (n, d).
@@ -242,7 +242,7 @@ def _product_error(features: Tensor) -> float:
 
 
 def unit_rows(features: Tensor, lengths: Tensor) -> Tensor:
-    """Rows at unit length in float32; zero rows stay zero."""
+    """Returns rows at unit length in float32; zero rows stay zero."""
     scale = torch.where(lengths > 0, 1 / lengths, 0.0)[:, None]
     if features.dtype == torch.float64 or float(scale.max()) > 1e30 or float(lengths.max()) > 1e30:
         return (features.double() * scale).float()

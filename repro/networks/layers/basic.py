@@ -24,7 +24,7 @@ def _leaky_relu(x: Tensor) -> Tensor:
 
 
 def activation_of(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation function of a name in :data:`ACTIVATIONS`; the leaky ReLU has slope 0.2 below zero."""
+    """Returns the activation function of a name in :data:`ACTIVATIONS`; the leaky ReLU has slope 0.2 below zero."""
     functions: dict[str, Callable[[Tensor], Tensor]]
     functions = {"silu": F.silu, "relu": F.relu, "elu": F.elu, "leaky_relu": _leaky_relu}
     return functions[name]
@@ -52,7 +52,7 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def group_norm(channels: int, max_groups: int, min_group: int, eps: float) -> nn.GroupNorm:
-    """Group normalisation with at most ``max_groups`` groups of at least ``min_group`` channels each.
+    """Makes a group normalisation with at most ``max_groups`` groups of at least ``min_group`` channels each.
 
     Raises:
         UserError: the channels do not divide into that many groups.
@@ -92,10 +92,10 @@ def initialise(layer: _Layer, scheme: str, gain: float = 1.0) -> _Layer:
 
 
 def convolution(inputs: int, outputs: int, kernel: int, scheme: str, gain: float = 1.0) -> nn.Conv2d:
-    """A convolution that keeps the image size, initialised by :func:`initialise`."""
+    """Returns a convolution that keeps the image size, initialised by :func:`initialise`."""
     return initialise(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), scheme, gain)
 
 
 def linear(inputs: int, outputs: int, scheme: str, gain: float = 1.0, bias: bool = True) -> nn.Linear:
-    """A linear layer, initialised by :func:`initialise`."""
+    """Returns a linear layer, initialised by :func:`initialise`."""
     return initialise(nn.Linear(inputs, outputs, bias=bias), scheme, gain)

@@ -59,18 +59,18 @@ class BlockSettings:
     zero_gain: float
 
     def norm(self, channels: int) -> nn.GroupNorm:
-        """A group normalisation over the channels."""
+        """Returns a group normalisation over the channels."""
         return group_norm(channels, self.max_groups, self.min_group, self.eps)
 
     def heads(self, channels: int) -> int:
-        """Number of attention heads at a width; 0 where attention is left out."""
+        """Returns the number of attention heads at a width; 0 where attention is left out."""
         heads = channels // self.channels_per_head if self.num_heads is None else self.num_heads
         if heads and channels % heads:
             raise UserError(f"{channels} channels do not divide into {heads} attention heads; choose another width")
         return heads
 
     def down(self, channels: int) -> nn.Module:
-        """The layer between two encoder levels."""
+        """Returns the layer between two encoder levels."""
         if self.resample == "block":
             return ResidualBlock(self, channels, channels, resample=Downsample(self.resample_filter))
         if self.resample == "conv":
@@ -78,7 +78,7 @@ class BlockSettings:
         return Downsample(self.resample_filter)
 
     def up(self, channels: int) -> nn.Module:
-        """The layer between two decoder levels."""
+        """Returns the layer between two decoder levels."""
         if self.resample == "block":
             return ResidualBlock(self, channels, channels, resample=Upsample(self.resample_filter))
         if self.resample == "conv":
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         self.skip_scale = settings.skip_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, C, H, W) to features of the same shape."""
+        """Maps features (B, C, H, W) to features of the same shape."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -205,7 +205,7 @@ class Head(nn.Module):
         self.activation = activation_of(settings.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, inputs, H, W) to images (B, outputs, H, W)."""
+        """Maps features (B, inputs, H, W) to images (B, outputs, H, W)."""
         return self.conv(self.activation(self.norm(x)))
 
 

@@ -39,7 +39,7 @@ class PositionalEmbedding(nn.Module):
         self.sine_first = sine_first
 
     def forward(self, noise_level: Tensor) -> Tensor:
-        """Noise levels of shape (B,) to embeddings of shape (B, channels)."""
+        """Maps noise levels of shape (B,) to embeddings of shape (B, channels)."""
         half = self.channels // 2
         level = _exact(noise_level)
         steps = torch.arange(half, dtype=level.dtype, device=level.device)
@@ -67,7 +67,7 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.randn(channels // 2) * scale)
 
     def forward(self, noise_level: Tensor) -> Tensor:
-        """Noise levels of shape (B,) to embeddings of shape (B, channels), sines first."""
+        """Maps noise levels of shape (B,) to embeddings of shape (B, channels), sines first."""
         angles = _exact(noise_level)[:, None] * (2 * math.pi * _exact(self.frequencies))
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 

@@ -15,7 +15,7 @@ __all__ = ["DownConv", "Downsample", "UpConv", "Upsample", "check_filter"]
 
 
 def check_filter(taps: Sequence[float] | None) -> tuple[float, ...] | None:
-    """The taps of a separable resampling filter, or None for "no filter".
+    """Returns the taps of a separable resampling filter, or None for "no filter".
 
     Raises:
         UserError: fewer than two taps, not symmetric, or with sum 0.
@@ -65,7 +65,7 @@ class Downsample(_Filtered):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to (B, C, H/2, W/2)."""
+        """Maps images (B, C, H, W) to (B, C, H/2, W/2)."""
         if self.box:
             return F.avg_pool2d(x, 2)
         total = self.kernel.shape[-1] - 2
@@ -83,7 +83,7 @@ class Upsample(_Filtered):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to (B, C, 2H, 2W)."""
+        """Maps images (B, C, H, W) to (B, C, 2H, 2W)."""
         if self.box:
             return F.interpolate(x, scale_factor=2, mode="nearest")
         size = self.kernel.shape[-1]
@@ -113,7 +113,7 @@ class DownConv(_Filtered):
         self.symmetric = symmetric
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        """Maps images (B, inputs, H, W) to (B, outputs, H/2, W/2)."""
         if self.kernel is None:
             return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
         total = self.kernel.shape[-1]
@@ -137,5 +137,5 @@ class UpConv(nn.Module):
         self.conv = convolution(inputs, outputs, 3, scheme)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
+        """Maps images (B, inputs, H, W) to (B, outputs, 2H, 2W)."""
         return self.conv(self.up(x))

@@ -53,7 +53,7 @@ class SpectralConv2d(nn.Conv2d, _Spectral):
         self._prepare()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, outputs, H', W')."""
+        """Maps (B, C, H, W) to (B, outputs, H', W')."""
         return self._conv_forward(x, self.normalised(), self.bias)
 
 
@@ -65,14 +65,14 @@ class SpectralLinear(nn.Linear, _Spectral):
         self._prepare()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs) -> (B, outputs)."""
+        """Maps (B, inputs) to (B, outputs)."""
         return F.linear(x, self.normalised(), self.bias)
 
 
 def convolution_of(
     spectral: bool, inputs: int, outputs: int, kernel: int, stride: int = 1, gain: float = 1.0
 ) -> nn.Conv2d:
-    """A convolution of odd kernel that keeps the size, or of even kernel that divides it by the stride.
+    """Returns a convolution of odd kernel that keeps the size, or of even kernel that divides it by the stride.
 
     Args:
         spectral: Whether its weight is spectrally normalised.
@@ -88,7 +88,7 @@ def convolution_of(
 
 
 def linear_of(spectral: bool, inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer with Xavier-uniform weight, spectrally normalised or not."""
+    """Returns a linear layer with Xavier-uniform weight, spectrally normalised or not."""
     layer = (SpectralLinear if spectral else nn.Linear)(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     return layer

@@ -45,7 +45,7 @@ class Stages:
         self.interval_decoders = tuple(assigned)
 
     def of(self, noise_level: Tensor) -> Tensor:
-        """The decoder that each noise level uses, int64 of the same shape."""
+        """Returns the decoder that each noise level uses, int64 of the same shape."""
         stage = torch.full_like(noise_level, self.interval_decoders[0], dtype=torch.int64)
         for boundary, (below, above) in zip(self.boundaries, pairwise(self.interval_decoders), strict=True):
             stage += (above - below) * (noise_level > boundary)

@@ -64,7 +64,7 @@ class PatchEmbedding(nn.Module):
         self.projection = nn.Conv2d(channels, width, patch_size, patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens (B, h w, width), row by row, of images (B, C, H, W)."""
+        """Computes tokens (B, h w, width), row by row, of images (B, C, H, W)."""
         return rearrange(self.projection(images), "b d h w -> b (h w) d")
 
 
@@ -95,7 +95,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attended tokens, (B, L, width) -> (B, L, width)."""
+        """Computes attended tokens, (B, L, width) -> (B, L, width)."""
         query, key, value = rearrange(self.qkv(tokens), "b l (k h d) -> k b h l d", k=3, h=self.heads)
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.projection(rearrange(attended, "b h l d -> b l (h d)"))
@@ -117,12 +117,12 @@ class FeedForward(nn.Module):
         self.approximate = "tanh" if gelu == "tanh" else "none"
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mapped tokens, (B, L, width) -> (B, L, width)."""
+        """Computes mapped tokens, (B, L, width) -> (B, L, width)."""
         return self.outer(F.gelu(self.inner(tokens), approximate=self.approximate))
 
 
 def two_layers(incoming: int, hidden: int, width: int) -> nn.Sequential:
-    """Two linear layers with a SiLU in between, (B, incoming) -> (B, width)."""
+    """Makes two linear layers with a SiLU in between, (B, incoming) -> (B, width)."""
     return nn.Sequential(nn.Linear(incoming, hidden), nn.SiLU(), nn.Linear(hidden, width))
 
 
@@ -147,7 +147,7 @@ class LabelEmbedding(nn.Module):
         self.vectors = nn.Embedding(self.rows, width) if kind == "table" else two_layers(self.rows, 4 * width, width)
 
     def forward(self, labels: Tensor | None, batch: int) -> Tensor:
-        """Vectors (B, width) of labels (B,), int64; None is the null class for every image."""
+        """Computes vectors (B, width) of labels (B,), int64; None is the null class for every image."""
         weight = next(self.parameters())
         if labels is None:
             labels = torch.full((batch,), self.num_classes, device=weight.device)

@@ -61,7 +61,7 @@ class EncoderLevel(nn.Module):
             self.skip_channels.append(channels)
 
     def forward(self, x: Tensor, path: Tensor, embedding: Tensor | None, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features and path of the level above to those of this one; appends to ``skips``."""
+        """Maps features and path of the level above to those of this one; appends to ``skips``."""
         if self.down is not None:
             x = self.down(x, embedding) if isinstance(self.down, ResidualBlock) else self.down(x)
             if self.path_down is not None:
@@ -123,7 +123,7 @@ class Encoder(nn.Module):
         self.out_channels = features
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, H, W) to the coarsest features and all features that the decoder will read, in order."""
+        """Maps images (B, C, H, W) to the coarsest features and all features that the decoder will read, in order."""
         path = x
         x = self.stem(x)
         skips = [x]
@@ -146,7 +146,7 @@ class Middle(nn.Module):
         self.block2 = ResidualBlock(settings, channels, channels)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        """Features to features of the same shape."""
+        """Maps features to features of the same shape."""
         return self.block2(self.block1(x, embedding), embedding)
 
 
@@ -202,7 +202,7 @@ class DecoderLevel(nn.Module):
     def forward(
         self, x: Tensor, path: Tensor | None, embedding: Tensor | None, skips: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        """Features and path of the level below to those of this one; takes from the end of ``skips``."""
+        """Maps features and path of the level below to those of this one; takes from the end of ``skips``."""
         if self.up is not None:
             x = self.up(x, embedding) if isinstance(self.up, ResidualBlock) else self.up(x)
         for block in self.blocks:
@@ -266,7 +266,7 @@ class Decoder(nn.Module):
         assert not remaining
 
     def forward(self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor | None) -> Tensor:
-        """Coarsest features, the encoder's features and the embedding to images (B, channels, H, W)."""
+        """Maps coarsest features, the encoder's features and the embedding to images (B, channels, H, W)."""
         remaining = list(skips)
         path = None
         for level in self.levels:

@@ -43,7 +43,7 @@ _OPTIONS = {
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the constructor arguments of a UNetModel.
+    """Describes our network (name, arguments) for the constructor arguments of a UNetModel.
 
     Args:
         record: Keyword arguments; ``attention_resolutions`` are factors of down-sampling, as that class has them.
@@ -88,7 +88,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a UNetModel.
+    """Translates the state dict of a UNetModel into ours.
 
     Args:
         foreign: Tensors by name.

@@ -17,7 +17,7 @@ __all__ = ["settings", "state_dict"]
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for a configuration of this project.
+    """Describes our network (name, arguments) for a configuration of this project.
 
     Args:
         record: Its parts ``model`` and ``data``, as plain dictionaries.

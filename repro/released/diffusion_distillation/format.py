@@ -94,7 +94,7 @@ class DiffusionDistillationFormat(Format):
 
 
 def kernel() -> Cosine:
-    """The kernel of progressive distillation, whose time is 2 / pi arctan(sigma / alpha)."""
+    """Returns the kernel of progressive distillation, whose time is 2 / pi arctan(sigma / alpha)."""
     return Cosine(offset=0.0, t_min=_FIRST_TIME, t_max=1 - _FIRST_TIME)
 
 

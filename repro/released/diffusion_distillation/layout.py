@@ -31,7 +31,7 @@ _OPTIONS = {
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the arguments of that UNet.
+    """Describes our network (name, arguments) for the arguments of that UNet.
 
     Args:
         record: Its arguments, with ``image_size`` and ``channels`` of the images; one class means none.
@@ -77,7 +77,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from the parameters of that UNet.
+    """Returns our state dict from the parameters of that UNet.
 
     Args:
         foreign: Tensors from :func:`repro.released.flax_weights.as_torch`.

@@ -30,7 +30,7 @@ _DEFAULTS = {
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the constructor arguments of the DiT class.
+    """Describes our network (name, arguments) for the constructor arguments of the DiT class.
 
     Args:
         record: The keyword arguments; what is left out takes the reference's defaults (those of DiT-XL/2).
@@ -56,7 +56,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments for those that DiT has in all its code bases; those about labels are not among them."""
+    """Returns our arguments for those that DiT has in all its code bases; those about labels are not among them."""
     return {
         "image_size": arguments["input_size"],
         "channels": arguments["in_channels"],
@@ -70,7 +70,7 @@ def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a DiT (a released file, or ``ema`` of a training checkpoint).
+    """Translates the state dict of a DiT (a released file, or ``ema`` of a training checkpoint) into ours.
 
     The fixed position table is taken from the file.
 

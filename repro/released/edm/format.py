@@ -75,20 +75,20 @@ class EDMFormat(Format):
 
 
 def wrapper_of(content: Any) -> Record | None:
-    """The pickled wrapper in a snapshot (``ema``) or a training state (``net``); None when there is none."""
+    """Returns the pickled wrapper in a snapshot (``ema``) or a training state (``net``); None when there is none."""
     held = content.get("ema", content.get("net")) if isinstance(content, dict) else None
     return held if isinstance(held, Record) and held.name in _WRAPPERS else None
 
 
 def inner_name(wrapper: Record) -> str:
-    """Name of the class of the network inside a wrapper, empty when there is none."""
+    """Returns the name of the class of the network inside a wrapper, empty when there is none."""
     parts = wrapper.state.get("_modules")
     inner = parts.get("model") if isinstance(parts, dict) else None
     return inner.name if isinstance(inner, Record) else ""
 
 
 def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> DenoisingModel:
-    """The model that a wrapper and its network make.
+    """Returns the model that a wrapper and its network make.
 
     Args:
         chosen: The format that reads the file.

@@ -65,7 +65,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def song_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments of :class:`SongUNet` for the record of a wrapper around EDM's class of that name."""
+    """Returns our arguments of :class:`SongUNet` for the record of a wrapper around EDM's class of that name."""
     return _arguments(record, _SONG, {"channel_mult": [1, 2, 2, 2], "dropout": 0.10})
 
 
@@ -97,7 +97,7 @@ def _wrapper_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of an EDM wrapper (names begin with "model.") or of its inner network.
+    """Translates the state dict of an EDM wrapper (names begin with "model.") or of its inner network into ours.
 
     Args:
         foreign: EDM's tensors by name.
@@ -112,7 +112,7 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
 
 
 def block(record: Mapping[str, Any]) -> ResidualBlock:
-    """Our residual block for the constructor arguments of EDM's ``UNetBlock``, which is ADM's by default."""
+    """Returns our residual block for the constructor arguments of EDM's ``UNetBlock``, which is ADM's by default."""
     known = inspect.signature(BlockSettings).parameters
     shared = {argument: value for argument, value in record.items() if argument in known}
     settings = BlockSettings(
@@ -149,12 +149,12 @@ def block(record: Mapping[str, Any]) -> ResidualBlock:
 
 
 def block_state_dict(foreign: Mapping[str, Tensor], block: ResidualBlock) -> dict[str, Tensor]:
-    """Our state dict of a :func:`block` from that of a single ``UNetBlock``."""
+    """Returns our state dict of a :func:`block` from that of a single ``UNetBlock``."""
     return translate(list(block_entries("", "", block)), foreign, block, "EDM block", ignored=is_constant)
 
 
 def is_constant(name: str) -> bool:
-    """Whether a foreign tensor follows from the settings: resampling filters and iDDPM's table of noise levels."""
+    """Says whether a foreign tensor follows from the settings: resampling filters and iDDPM's table of noise levels."""
     return name == "u" or name.endswith("resample_filter")
 
 
@@ -166,7 +166,7 @@ def _entries(network: nn.Module) -> Iterator[Entry]:
 
 
 def mapping_entries(network: nn.Module) -> Iterator[Entry]:
-    """Entries of the layers that make the embedding."""
+    """Lists the entries of the layers that make the embedding."""
     conditioning = network.conditioning
     if hasattr(conditioning.embedding, "frequencies"):
         yield Entry(("map_noise.freqs",), ("conditioning.embedding.frequencies",), lambda x: (x,))
@@ -177,7 +177,7 @@ def mapping_entries(network: nn.Module) -> Iterator[Entry]:
 
 
 def encoder_entries(network: nn.Module) -> Iterator[Entry]:
-    """Entries of the encoder."""
+    """Lists the entries of the encoder."""
     for depth, (level, size) in enumerate(zip(network.encoder.levels, network.sizes, strict=True)):
         theirs, ours = f"enc.{size}x{size}", f"encoder.levels.{depth}"
         if level.down is None:
@@ -193,14 +193,14 @@ def encoder_entries(network: nn.Module) -> Iterator[Entry]:
 
 
 def middle_entries(network: nn.Module, ours: str, theirs: str) -> Iterator[Entry]:
-    """Entries of the two blocks at the coarsest resolution, which EDM counts to its decoder."""
+    """Lists the entries of the two blocks at the coarsest resolution, which EDM counts to its decoder."""
     middle, size = network.get_submodule(ours), network.sizes[-1]
     yield from block_entries(f"{theirs}.{size}x{size}_in0", f"{ours}.block1", middle.block1)
     yield from block_entries(f"{theirs}.{size}x{size}_in1", f"{ours}.block2", middle.block2)
 
 
 def decoder_entries(network: nn.Module, ours: str, theirs: str) -> Iterator[Entry]:
-    """Entries of one decoder, ADM's output layers included."""
+    """Lists the entries of one decoder, ADM's output layers included."""
     levels = network.get_submodule(ours).levels
     for depth, (level, size) in enumerate(zip(levels, reversed(network.sizes), strict=True)):
         stem, own = f"{theirs}.{size}x{size}", f"{ours}.levels.{depth}"
@@ -219,7 +219,7 @@ def _head_entries(theirs: str, ours: str, head: Head) -> Iterator[Entry]:
 
 
 def block_entries(theirs: str, ours: str, block: ResidualBlock) -> Iterator[Entry]:
-    """Entries of one ``UNetBlock``.
+    """Lists the entries of one ``UNetBlock``.
 
     Args:
         theirs: Name of the foreign block.

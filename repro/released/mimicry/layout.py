@@ -31,7 +31,7 @@ _WIDTHS = {"32": (256, 128), "48": (512, 1024), "64": (1024, 1024), "128": (1024
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our generator or discriminator for a class of mimicry and its arguments.
+    """Returns our generator or discriminator for a class of mimicry and its arguments.
 
     Args:
         record: ``{"class": "SNGANGenerator32", "nz": ..., "ngf": ..., "bottom_width": ..., "ndf": ...}``; what is left
@@ -64,7 +64,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from the entry ``model_state_dict`` of a mimicry checkpoint.
+    """Returns our state dict from the entry ``model_state_dict`` of a mimicry checkpoint.
 
     Args:
         foreign: mimicry's tensors by name.

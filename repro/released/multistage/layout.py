@@ -28,7 +28,7 @@ _EDM_DEFAULTS = {
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for a constructor record of either fork.
+    """Describes our network (name, arguments) for a constructor record of either fork.
 
     Args:
         record: Arguments of an EDM wrapper (with ``model_type``), or a score_sde configuration (``model``, ``data``).
@@ -100,7 +100,7 @@ def _cuts(stages: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of either fork.
+    """Translates the state dict of either fork into ours.
 
     Args:
         foreign: Tensors by name.

@@ -28,7 +28,7 @@ _LEVELS_PER_UNIT = 1000
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the configuration of that code base.
+    """Describes our network (name, arguments) for the configuration of that code base.
 
     Args:
         record: ``{"model": {"name": ..., ...}, "data": {"image_size": ...}}``; DiT needs no ``data``.
@@ -65,7 +65,7 @@ def _uvit_settings(model: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a multistage transformer, with or without the prefix "module.".
+    """Translates the state dict of a multistage transformer, with or without the prefix "module." into ours.
 
     DiT's class table (time only) or time embedding (time as class) is there but not used, and is left out.
 

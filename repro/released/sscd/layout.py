@@ -47,7 +47,7 @@ def _naming(foreign: Mapping[str, Tensor]) -> Callable[[str], str]:
 
 
 def settings(foreign: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of :class:`~repro.networks.sscd.SSCDNetwork` for a released state dict.
+    """Returns arguments of :class:`~repro.networks.sscd.SSCDNetwork` for a released state dict.
 
     Args:
         foreign: The released tensors by name; only their shapes are read.
@@ -90,7 +90,7 @@ def _base_width(in_group: int, planes: int) -> float:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from a released one.
+    """Returns our state dict from a released one.
 
     Args:
         foreign: The released tensors by name.

@@ -43,7 +43,7 @@ _NORMS = {"LayerNorm": ("layer", 1e-5), "RMSNorm": ("rms", None)}
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the constructor arguments of the U-ViT class.
+    """Describes our network (name, arguments) for the constructor arguments of the U-ViT class.
 
     ``qk_scale`` changes nothing: the reference code leaves it out wherever PyTorch has its own attention function.
     Class counts are taken as they stand: the ImageNet models have 1001, of which number 1000 is "no label".
@@ -65,7 +65,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Our arguments for those that U-ViT has in all its code bases; the image size is not among them."""
+    """Returns our arguments for those that U-ViT has in all its code bases; the image size is not among them."""
     norm, norm_eps = _norm(str(arguments["norm_layer"]))
     return {
         "channels": arguments["in_chans"],
@@ -94,7 +94,7 @@ def _norm(layer: str) -> tuple[str, float | None]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a U-ViT (``nnet_ema.pth``, or a released file).
+    """Translates the state dict of a U-ViT (``nnet_ema.pth``, or a released file) into ours.
 
     Args:
         foreign: U-ViT's tensors by name.
@@ -107,7 +107,7 @@ def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, T
 
 
 def single_decoder_entries(network: nn.Module) -> Iterator[Entry]:
-    """All entries, in the order in which U-ViT lists its parameters."""
+    """Returns all entries, in the order in which U-ViT lists its parameters."""
     if len(network.decoders) != 1:
         raise UserError("U-ViT files hold one decoder; this network has several")
     (decoder,) = network.decoders
@@ -121,7 +121,7 @@ def single_decoder_entries(network: nn.Module) -> Iterator[Entry]:
 
 
 def encoder_entries(network: nn.Module) -> Iterator[Entry]:
-    """Entries of everything up to the middle block."""
+    """Lists the entries of everything up to the middle block."""
     yield Entry(("pos_embed",), ("position",), lambda table: (table,))
     yield from copied("patch_embed.proj", "patches.projection", network.patches.projection)
     if isinstance(network.time_mlp, nn.Sequential):
@@ -141,7 +141,7 @@ def _two_layers(foreign: str, ours: str, layers: nn.Sequential) -> Iterator[Entr
 
 
 def block_entries(foreign: str, ours: str, block: nn.Module) -> Iterator[Entry]:
-    """Entries of one transformer block."""
+    """Lists the entries of one transformer block."""
     for theirs, own in (
         ("norm1", "attention_norm"),
         ("attn.qkv", "attention.qkv"),

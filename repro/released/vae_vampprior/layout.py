@@ -22,7 +22,7 @@ _PRIORS = {"standard": "standard", "vampprior": "vamp"}
 
 
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Our network for the arguments of the VAE class.
+    """Describes our network (name, arguments) for the arguments of the VAE class.
 
     Args:
         record: ``input_size`` (C, H, W), ``z1_size``, ``number_components``, ``input_type``, ``pseudoinputs_mean``,
@@ -61,7 +61,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def state_dict(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Our state dict from that of a VAE.
+    """Translates the state dict of a VAE into ours.
 
     Args:
         foreign: Its tensors by name; the pseudo-inputs of a file are passed over when our prior is standard.

@@ -49,7 +49,7 @@ class Executor(Plugin, ABC):
         """
 
     def running(self, folder: Path) -> Mapping[str, str]:
-        """What became of the jobs of a folder that were handed on and have not ended: name -> state."""
+        """Returns what became of the jobs of a folder that were handed on and have not ended: name -> state."""
         return {}
 
     def cancel(self, folder: Path) -> list[str]:

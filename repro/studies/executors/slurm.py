@@ -96,7 +96,7 @@ class Slurm(Executor):
         check_finished(jobs, folder)
 
     def running(self, folder: Path) -> Mapping[str, str]:
-        """The jobs of a folder in SLURM's queue: name -> state."""
+        """Returns the jobs of a folder in SLURM's queue: name -> state."""
         return {name: state for name, (_, state) in _queue(folder).items()}
 
     def cancel(self, folder: Path) -> list[str]:
