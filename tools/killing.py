@@ -183,7 +183,8 @@ def _ask(child: int, number: signal.Signals) -> str:
             return ""
         if child_now:
             code = os.waitstatus_to_exitcode(status)
-            return "" if code in (0, 128 + number) else f"exit {code} after {number.name}"
+            known = (0, 128 + number, -number)  # the last before and after its own handlers: a shell says the same
+            return "" if code in known else f"exit {code} after {number.name}"
         time.sleep(0.01)
     _kill(child)
     return f"still there {_LONGEST:g} s after {number.name}"

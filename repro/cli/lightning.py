@@ -279,6 +279,8 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def _how_to_go_on(folder: Path) -> str:
+        if rank_zero_only.rank:
+            return ""  # the first process writes checkpoints and says so
         saved = any(folder.glob("checkpoints/*.ckpt"))
         return f"go on with: repro fit --ckpt_path {folder}" if saved else "there was no checkpoint yet"
 

@@ -94,6 +94,14 @@ def _left_alone(error: BaseException) -> UserError | None:
     return None
 
 
+def _port_in_use(error: BaseException) -> UserError | None:
+    """The one line for a distributed run whose processes cannot meet, because another program has their port."""
+    if isinstance(error, RuntimeError) and "EADDRINUSE" in str(error):
+        port = os.environ.get("MASTER_PORT", "where the processes meet")
+        return UserError(f"port {port} is used by another program on this machine; give a free one: MASTER_PORT=29501")
+    return None
+
+
 def _user_error(error: BaseException | None) -> UserError | None:
     """The user's mistake that an exception stands for: itself, or what it was raised from."""
     while error is not None and not isinstance(error, UserError):
@@ -132,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        mistake = _user_error(error) or _unwritable(error) or _left_alone(error)
+        mistake = _user_error(error) or _unwritable(error) or _port_in_use(error) or _left_alone(error)
         if mistake is None:
             raise
         print(f"repro: error: {' '.join(str(mistake).split())}", file=sys.stderr)

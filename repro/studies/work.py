@@ -19,6 +19,7 @@ from repro.studies.jobs import Job, file_of, is_done, remaining
 __all__ = ["Subprocess", "check_finished", "fail", "run_job"]
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+_STOPPED = (130, 138, 143)  # by SIGINT, SIGUSR1, SIGTERM: somebody wants no further attempt now
 
 
 def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries: int = 0) -> bool:
@@ -30,7 +31,7 @@ def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries
         job: The job.
         folder: The study's folder.
         command: Runs the words after ``repro`` and returns the exit code.
-        retries: How often to try again after a failure.
+        retries: How often to try again after a failure; what a signal stopped is not tried again.
 
     Returns:
         Whether it is done.
@@ -51,6 +52,8 @@ def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries
                 return True
             times = "" if attempt == 1 else f"{attempt} times: "
             fail(job, folder, times + _last_line(log))
+            if code in _STOPPED:
+                break
     return False
 
 

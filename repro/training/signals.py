@@ -2,7 +2,8 @@
 
 A scheduler sends SIGTERM or SIGUSR1 before it takes the machine away, a user SIGINT (Ctrl-C). The first of them raises
 :class:`Interrupted` where the program is; a training, which holds it, first ends its step and saves its state. A second
-one ends the program at once.
+one ends the program at once. What follows within two seconds is the same wish, heard again: a terminal or a scheduler
+signals all processes of a study, and the one that started them hands it on.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["Interrupted", "hold", "owned", "pending", "release"]
 
+_SAME_WISH = 2.0
 _OWNED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
@@ -41,6 +44,7 @@ class _State:
     owned = False
     held = False
     received: int | None = None
+    received_at = 0.0
 
 
 @contextmanager
@@ -89,8 +93,10 @@ def _install() -> None:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     if _State.received is not None:
+        if time.monotonic() - _State.received_at < _SAME_WISH:
+            return
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    _State.received = number
+    _State.received, _State.received_at = number, time.monotonic()
     if not _State.held:
         raise Interrupted(number)

@@ -18,6 +18,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
+AuthInfo=cred_expire=10
 StateSaveLocation={home}/state
 SlurmdSpoolDir={home}/spool-%n
 SlurmctldLogFile={home}/slurmctld.log

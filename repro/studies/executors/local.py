@@ -99,8 +99,13 @@ class _Slot:
 @contextlib.contextmanager
 def _slots(count: int, gpus: Sequence[str]) -> Iterator[list[_Slot]]:
     slots = [_Slot(gpus[number % len(gpus)] if gpus else None) for number in range(count)]
+    others = set(multiprocessing.active_children())
     try:
         yield slots
+    except BaseException:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()  # a signal to this process: running jobs save their state and leave
+        raise
     finally:
         for slot in slots:
             slot.close()

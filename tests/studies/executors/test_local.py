@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -120,3 +122,39 @@ def test_a_worker_ends_with_the_process_that_runs_the_study(tmp_path):
     else:
         pytest.fail("the worker is still there")
     assert is_done(jobs()[0], tmp_path)
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+from repro.cli.main import main
+from repro.studies.executors import Local
+from repro.studies.jobs import Job
+from repro.training import signals
+
+FIT = {"config": "digits/mlp_edm", "output": sys.argv[1] + "/run", "model": {"network": {"width": 8}},
+       "data": {"batch_size": 8}, "trainer": {"max_steps": int(sys.argv[2]), "accelerator": "cpu", "logger": False}}
+if __name__ == "__main__":
+    try:
+        with signals.owned():
+            Local(1).run([Job("fit", "fit", FIT)], Path(sys.argv[1]), main)
+    except signals.Interrupted as stop:
+        sys.exit(stop.code)
+"""
+
+
+def test_a_signal_to_the_launcher_ends_running_jobs_at_a_step_that_is_saved(tmp_path):
+    """Also when a scheduler signals all processes at once, and the launcher hands it on as well."""
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    words = [sys.executable, tmp_path / "launcher.py", tmp_path, "1000000"]
+    launcher = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    log, end = tmp_path / "jobs" / "fit.log", time.monotonic() + 120
+    while not (log.exists() and "steps, in" in log.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(2)
+    os.killpg(launcher.pid, signal.SIGTERM)
+    assert launcher.wait(60) == 143
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] > 0
+    assert log.read_text().count("$ repro") == 1
+    assert "stopped by SIGTERM" in (tmp_path / "jobs" / "fit.failed").read_text()
