@@ -94,6 +94,7 @@ def stop(running):
 def start_ray(home):
     """Starts a head and a second raylet; returns the address."""
     pytest.importorskip("ray", reason="the Ray of this test needs it: pip install 'repro[cluster]'")
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else a head asks for a token that later raylets do not send
     ray = os.path.join(os.path.dirname(sys.executable), "ray")
     command = [ray] if os.path.exists(ray) else [sys.executable, "-m", "ray.scripts.scripts"]
     (port,) = free_ports(1)
