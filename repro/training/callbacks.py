@@ -38,7 +38,9 @@ _GO_ON, _SAVE, _STOP = range(3)
 class RunCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/last.ckpt`` of a run up to date, at intervals and at the end, and says so in ``run.json``.
 
-    A signal that asks to stop is heeded when the running step is done: its state is saved first. Weights that are not
+    A signal that asks to stop is heeded when the running step is done: its state is saved first. When something else
+    ends the training of one process, such as a data set that cannot be read on, the state after the last whole step is
+    saved; of several processes, which may not be at the same step, the newest checkpoint stays. Weights that are not
     finite are never saved: the training stops, and the newest checkpoint before them stays.
 
     Args:
@@ -51,6 +53,7 @@ class RunCheckpoint(ModelCheckpoint):
         check_at_least(1, every_n_steps=every_n_steps)
         check_above(0, every_minutes=every_minutes)
         self.keep, self.every_minutes, self._saved_at = keep, every_minutes, time.monotonic()
+        self._whole_step, self._images_seen = -1, 0
         super().__init__(
             filename="step={step}" if keep else "last",
             auto_insert_metric_name=False,
@@ -77,6 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Saves when the steps or the minutes are over, or a signal asks to stop; then stops."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._whole_step, self._images_seen = trainer.global_step, trainer.lightning_module.images_seen
             self._heed(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -96,9 +100,13 @@ class RunCheckpoint(ModelCheckpoint):
         return time.monotonic() - self._saved_at > 60 * self.every_minutes
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Lets signals stop the program again, after an error."""
+        """Saves the state after the last whole step, and lets signals stop the program again."""
         super().on_exception(trainer, pl_module, exception)
         signals.release()
+        whole = self._whole_step == trainer.global_step != self._last_global_step_saved
+        if whole and trainer.world_size == 1 and not isinstance(exception, (UserError, signals.Interrupted)):
+            trainer.lightning_module.images_seen = self._images_seen  # the batch that failed does not count
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         _check_finite(trainer.lightning_module, Path(filepath).parent)

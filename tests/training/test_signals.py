@@ -120,3 +120,26 @@ def test_a_diverged_training_keeps_the_newest_finite_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"the training has diverged: .* checkpoint before that is kept"):
         run.fit(module, datamodule=Digits(batch_size=8))
     assert read_checkpoint(tmp_path)["global_step"] == 4
+
+
+class Fail(L.Callback):
+    """Breaks off in the middle of the step after the fifth."""
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_step == 5:
+            raise OSError("the images cannot be read on")
+
+
+def test_an_exception_leaves_the_state_after_the_last_whole_step_to_go_on_from(tmp_path):
+    def fit(name, *callbacks, **options):
+        torch.manual_seed(0)
+        module = Diffusion(MLP(8, 1, width=8, depth=1), EDM(), EDMPreconditioning(), Heun(2))
+        run = trainer(tmp_path / name, 9, callbacks=[*callbacks, RunCheckpoint()])
+        run.fit(module, datamodule=Digits(batch_size=8), **options)
+
+    with pytest.raises(OSError, match="cannot be read on"):
+        fit("run", Fail())
+    assert read_checkpoint(tmp_path / "run")["global_step"] == 5
+    fit("run", ckpt_path=tmp_path / "run" / "checkpoints" / "last.ckpt")
+    fit("whole")
+    assert_equal(state(tmp_path / "run"), state(tmp_path / "whole"))
