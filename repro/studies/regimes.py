@@ -14,9 +14,11 @@ from repro.comparison.results import counted
 from repro.plots import Curve, Panel, image_grid, line_chart
 from repro.studies import SCALES, Drawn, Plan, Report, Study, Trained, controls_of, rate_cells, seeded
 
-__all__ = ["OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
+__all__ = ["FORMULAS", "GAUSSIAN", "OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
 
-OPTIMUM = "optimum"
+OPTIMUM, GAUSSIAN = "optimum", "gaussian"
+FORMULAS = {OPTIMUM: "digits/optimum", GAUSSIAN: "digits/gaussian"}
+"""Exact models of the N images by name: the empirical optimum, and the best straight line; with their configs."""
 
 
 class _System(NamedTuple):
@@ -36,7 +38,7 @@ class Systems(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A training, None for the optimum, and its bank."""
+    """A training, None for a formula, and its bank."""
 
     run: Trained | None
     bank: Drawn
@@ -83,7 +85,7 @@ _GRID_ROWS = 5
 
 
 def systems_of(plan: Plan) -> dict[int, dict[str, Part]]:
-    """For each N: trains every system and draws its bank, and draws the bank of the empirical optimum."""
+    """For each N: trains every system and draws its bank, and draws the banks of the formulas."""
     scale, own = plan.scale, _SYSTEMS[plan.scale.name]
     noises = int(scale.seeds.rpartition("-")[2]) + 1
     parts: dict[int, dict[str, Part]] = {}
@@ -94,7 +96,8 @@ def systems_of(plan: Plan) -> dict[int, dict[str, Part]]:
             run = plan.fit(f"{name}_n{count}", system.configs, settings, seconds=system.seconds)
             parts[count][name] = Part(run, plan.draw(run.name, run, seconds=system.draw_seconds * noises / 1000))
         known = scale.data_at("model.denoiser.images", subset=count)
-        parts[count][OPTIMUM] = Part(None, plan.draw(f"{OPTIMUM}_n{count}", "digits/optimum", settings=known))
+        for name, config in FORMULAS.items():
+            parts[count][name] = Part(None, plan.draw(f"{name}_n{count}", config, settings=known))
     return parts
 
 
@@ -103,6 +106,8 @@ class Regimes(Study):
 
     With few images RP is high and the systems agree with the empirical optimum of these images, which draws nothing
     else; with many RP is high again, the systems are far from the optimum, and draw new images; between, RP is lower.
+    Beside it stands the best denoiser that is a straight line, that of the Gaussian with the images' mean and
+    covariance: how much of what the systems draw it explains (the paper's reference 31).
     """
 
     name: ClassVar[str] = "regimes"
@@ -111,7 +116,7 @@ class Regimes(Study):
     on_images: ClassVar[bool] = True
 
     def plan(self, plan: Plan) -> dict[int, dict[str, Part]]:
-        """For each N: train every system and draw its bank, and draw the bank of the empirical optimum."""
+        """For each N: train every system and draw its bank, and draw the banks of the formulas."""
         return systems_of(plan)
 
     def report(self, report: Report, parts: dict[int, dict[str, Part]]) -> None:
@@ -121,7 +126,7 @@ class Regimes(Study):
             train = scale.build_data(subset=count).images()
             compared[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
             report.comparison(f"results_n{count}", compared[count], figures=False)
-        first, trained = compared[min(compared)], [name for name in parts[min(parts)] if name != OPTIMUM]
+        first, trained = compared[min(compared)], [name for name in parts[min(parts)] if name not in FORMULAS]
         pairs = [row for count, each in compared.items() for row in _pair_rows(count, each)]
         copies = [row for count, each in compared.items() for row in _copy_rows(count, each)]
         report.table("regimes", pairs, first)
@@ -178,12 +183,9 @@ def _panels(
     control = Curve("largest control", counts, largest, dashed=True)
     return [
         Panel([*trained, control], "RP of trained systems", across, "RP", limits=limits),
-        Panel(
-            [_curve(name, of(name, OPTIMUM), "rp") for name in systems],
-            "RP with the optimum",
-            across,
-            "RP",
-            limits=limits,
+        *(
+            Panel([_curve(name, of(name, formula), "rp") for name in systems], title, across, "RP", limits=limits)
+            for formula, title in ((OPTIMUM, "RP with the empirical optimum"), (GAUSSIAN, "RP with the Gaussian"))
         ),
         Panel(
             [_curve(name, [row for row in copies if row["system"] == name], "gl") for name in systems],
@@ -219,11 +221,11 @@ def _text(
     def line(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         lines.append(f"{name:28}" + "".join(f"{row[key]:12.3f}" for row in rows))
 
-    for one, other in combinations([*systems, OPTIMUM], 2):
+    for one, other in combinations([*systems, *FORMULAS], 2):
         line(f"RP {one} - {other}", [row for row in pairs if (row["first"], row["second"]) == (one, other)], "rp")
-    for name in [*systems, OPTIMUM]:
+    for name in [*systems, *FORMULAS]:
         line(f"GL {name}", [row for row in copies if row["system"] == name], "gl")
-    control = max(row["control"] for row in pairs if OPTIMUM not in (row["first"], row["second"]))
+    control = max(row["control"] for row in pairs if row["second"] not in FORMULAS)
     widest = max(row["high"] - row["low"] for row in pairs) / 2
     lines.append(f"Wilson 95 % intervals: at most +-{widest:.3f}; largest control of trained pairs: {control:.3f}")
     return "\n".join(lines)

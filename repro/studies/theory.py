@@ -9,7 +9,7 @@ from repro.checkpoints.loading import load_training
 from repro.plots import Curve, Panel, line_chart
 from repro.records import rebuild
 from repro.studies import SCALES, Measured, Plan, Report, Study, Trained, rate_cells, rate_text
-from repro.studies.regimes import OPTIMUM, Part, systems_of
+from repro.studies.regimes import GAUSSIAN, OPTIMUM, Part, systems_of
 from repro.training.optimal_loss import losses_by_level, optimum_of
 
 __all__ = ["Theory"]
@@ -43,18 +43,20 @@ class Theory(Study):
         """``theory.csv`` with RP and losses at each N, ``levels.csv`` with losses level by level, and the figure."""
         rows, levels = [], []
         for count, systems in parts.items():
-            optimum = systems[OPTIMUM][0].bank
+            formulas = {name: systems[name][0].bank for name in (OPTIMUM, GAUSSIAN)}
             for name, (part, measured) in systems.items():
                 if measured is not None:
-                    compared, losses = report.compare({name: part.bank, OPTIMUM: optimum}), measured.read()
-                    rows.append({"system": name, "N": count, **rate_cells(compared.scores["RP"], 0, 1)})
+                    compared, losses = report.compare({name: part.bank, **formulas}), measured.read()
+                    score = compared.scores["RP"]
+                    rows.append({"system": name, "N": count, **rate_cells(score, 0, 1)})
+                    rows[-1] |= {f"{GAUSSIAN}_{key}": value for key, value in rate_cells(score, 0, 2).items()}
                     rows[-1] |= _losses(losses)
                     common = {"system": name, "N": count, "images": losses["images"]}
                     levels += [common | each for each in losses["levels"]]
         report.table("theory", rows, compared)
         report.table("levels", levels)
         values = {f"{key}/{row['system']}_n{row['N']}": row[key] for row in rows for key in ("rp", "excess")}
-        title = "Trained systems and the empirical optimum"
+        title = "Trained systems, the empirical optimum and the Gaussian of the images"
         report.figure([line_chart(_panels([*parts], rows, levels), title, _SUBTITLE)], values=values)
         report.text(*(_line(row) for row in rows))
 
@@ -72,7 +74,7 @@ def _losses_of(run: Trained) -> Mapping[str, Any]:
     return {"trained": trained, "optimal": optimal, "images": _IMAGES, "levels": [each._asdict() for each in levels]}
 
 
-_SUBTITLE = "RP with what the optimum draws; losses of the averaged weights on training images at fixed noises"
+_SUBTITLE = "RP with what the formulas draw; losses of the averaged weights on training images at fixed noises"
 
 
 def _losses(measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +93,9 @@ def _losses(measured: Mapping[str, Any]) -> dict[str, Any]:
 def _line(row: Mapping[str, Any]) -> str:
     return (
         f"{row['system']}, N = {row['N']:,}: RP with the optimum {rate_text(row, 'rp')} ("
-        f"shuffled {row['control']:.3f}, n = {row['n']:,}); loss {row['trained_loss']:.4g}, the optimum's "
-        f"{row['optimal_loss']:.4g} ({row['excess']:+.0%}); at most {row['largest_gap']:.2g} "
+        f"shuffled {row['control']:.3f}, n = {row['n']:,}), with the Gaussian "
+        f"{rate_text(row, 'gaussian_rp', 'gaussian_low', 'gaussian_high')}; loss {row['trained_loss']:.4g}, "
+        f"the optimum's {row['optimal_loss']:.4g} ({row['excess']:+.0%}); at most {row['largest_gap']:.2g} "
         f"apart, within 10 % in {row['levels_within_tenth']} "
         f"of {row['levels']} levels"
     )
@@ -102,11 +105,13 @@ def _panels(
     counts: Sequence[int], rows: Sequence[Mapping[str, Any]], levels: Sequence[Mapping[str, Any]]
 ) -> list[Panel]:
     systems = list(dict.fromkeys(row["system"] for row in rows))
-    likeness, losses = [], []
+    likeness, linear, losses = [], [], []
     for system in systems:
         own = [row for row in rows if row["system"] == system]
         low, high = ([row[key] for row in own] for key in ("low", "high"))
         likeness.append(Curve(system, counts, [row["rp"] for row in own], low, high))
+        low, high = ([row[f"{GAUSSIAN}_{key}"] for row in own] for key in ("low", "high"))
+        linear.append(Curve(system, counts, [row[f"{GAUSSIAN}_rp"] for row in own], low, high))
         losses.append(Curve(system, counts, [row["trained_loss"] / row["optimal_loss"] for row in own]))
     losses.append(Curve("optimum", counts, [1.0] * len(counts), dashed=True))
     by_level = []
@@ -116,7 +121,8 @@ def _panels(
         by_level.append(Curve(f"{systems[0]}, N = {count:,}", places, [level["trained"] for level in own]))
         by_level.append(Curve(f"optimum, N = {count:,}", places, [level["optimal"] for level in own], dashed=True))
     return [
-        Panel(likeness, "RP with the optimum", "training images N", "RP", limits=(0.0, 1.0)),
+        Panel(likeness, "RP with the empirical optimum", "training images N", "RP", limits=(0.0, 1.0)),
+        Panel(linear, "RP with the Gaussian", "training images N", "RP", limits=(0.0, 1.0)),
         Panel(losses, "training loss over the smallest possible", "training images N", "ratio", ("log", "log")),
         Panel(by_level, "loss, level by level", "noise level sigma / alpha", "loss", ("log", "log"), _SHOWN_LOSSES),
     ]

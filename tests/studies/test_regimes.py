@@ -38,7 +38,7 @@ def test_every_training_has_its_own_seed_and_nested_images(scale, tmp_path):
     size = regimes._SYSTEMS[scale]
     jobs = {job.name: job for job in load("studies", "regimes")().jobs(tmp_path, scale)}
     assert len(size.systems) >= 2
-    assert len(jobs) == len(size.counts) * (2 * len(size.systems) + 1)
+    assert len(jobs) == len(size.counts) * (2 * len(size.systems) + 2)
     for count in size.counts:
         seeds = []
         for system in size.systems:
@@ -67,9 +67,12 @@ def test_regimes_then_theory_in_one_folder(small, tmp_path):
     assert "RP MLP-96 - MLP-192" in told
     pairs = {(row["N"], row["first"], row["second"]): row for row in rows(tmp_path / "regimes.csv")}
     copies = {(row["N"], row["system"]): row for row in rows(tmp_path / "memorization.csv")}
-    assert (len(pairs), len(copies)) == (2 * 3, 2 * 3)
+    assert (len(pairs), len(copies)) == (2 * 6, 2 * 4)
     for count in (8, 40):
-        banks = {name: Bank.open(tmp_path / "banks" / f"{name}_n{count}") for name in ("MLP-96", "MLP-192", "optimum")}
+        banks = {
+            name: Bank.open(tmp_path / "banks" / f"{name}_n{count}")
+            for name in ("MLP-96", "MLP-192", *regimes.FORMULAS)
+        }
         train = build("data", "Digits", subset=count).images()
         for (_, one, other), row in ((key, row) for key, row in pairs.items() if key[0] == str(count)):
             alike = cosine(normal(banks[one]), normal(banks[other])) > 0.95
@@ -84,6 +87,7 @@ def test_regimes_then_theory_in_one_folder(small, tmp_path):
     assert told.count("RP with the optimum") == 4
     table = {(row["N"], row["system"]): row for row in rows(tmp_path / "theory.csv")}
     assert all(table[key]["rp"] == pairs[(*key, "optimum")]["rp"] for key in table)
+    assert all(table[key]["gaussian_rp"] == pairs[(*key, "gaussian")]["rp"] for key in table)
     assert all(float(row["trained_loss"]) > float(row["optimal_loss"]) > 0 for row in table.values())
     assert is_done(load("studies", "theory")().jobs(tmp_path, "tiny")[-1], tmp_path)
 
