@@ -70,7 +70,7 @@ _SYSTEMS = {
     ),
     "cpu": Systems(
         {f"DDPM++-{width}": _narrow(width) for width in (16, 32)},
-        tuple(2**k for k in range(6, 16, 3)),
+        (2**4, *(2**k for k in range(6, 16, 3))),
     ),
     "small": Systems(
         {"DDPM++-32": _ddpmpp(32, 3000, "small/cifar"), "DDPM++-64": _ddpmpp(64, 3600, "small/cifar")},
