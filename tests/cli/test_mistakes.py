@@ -37,7 +37,7 @@ MISTAKES = [
     ((*FIT, "--data", "ImageArchive", "--data.path", "no.zip"), ["no.zip does not exist"]),
     ((*FIT, "--data.subset", "5000"), ["subset is 5000 but Digits has 1797 images"]),
     ((*FIT, "--data.batch_size", "0"), ["data: batch_size is 0"]),
-    ((*FIT, "--model.network.width", "-3"), ["model.network: ", "width is -3"]),
+    ((*FIT, "--model.network.width", "-3"), ["model.network: ", "width of MLP is -3"]),
     ((*FIT, "--model.lr", "-1"), ["model: lr is -1"]),
     ((*FIT, "--model.optimizer", "Adma"), ["unknown optimizer 'Adma'; did you mean 'Adam"]),
     ((*FIT, "--model.network.image_size", "16"), ["is 16, but Digits has 8", "--model.network.image_size 8"]),

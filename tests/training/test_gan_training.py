@@ -247,7 +247,7 @@ def test_both_losses_are_logged_whatever_the_cycle(tmp_path):
         ({"loss": "wgan"}, "did you mean 'wgan_gp'"),
         ({"architecture": "resnet"}, "unknown architecture of GAN 'resnet'.*residual"),
         ({"n_critic": 0}, "n_critic of GAN is 0; give at least 1"),
-        ({"penalty": -1.0}, "penalty of GAN is -1.0"),
+        ({"penalty": -1.0}, "penalty of GAN is -1"),
         ({"image_size": 9}, "image_size 9 is not 9 times a power of two.*give a size such as 8, 16, 28"),
         ({"image_size": None}, "GAN needs image_size; give it, or let the command line fill it in"),
         ({"num_classes": 10}, "GAN is unconditional, num_classes is 10; type --task unconditional"),

@@ -169,7 +169,11 @@ def test_the_callback_logs_the_optimum_at_the_draws_of_the_step_and_changes_noth
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"levels": -1}, "levels is -1"), ({"every_n_steps": 0}, "every_n_steps is 0"), ({"images": 0}, "images is 0")],
+    [
+        ({"levels": -1}, "levels of OptimalLoss is -1"),
+        ({"every_n_steps": 0}, "every_n_steps of OptimalLoss is 0"),
+        ({"images": 0}, "images of OptimalLoss is 0"),
+    ],
 )
 def test_mistakes(arguments, message):
     with pytest.raises(UserError, match=message):
