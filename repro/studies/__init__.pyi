@@ -1,6 +1,7 @@
 from .base import Study as Study
 from .baselines import Baselines as Baselines
 from .conditional import Conditional as Conditional
+from .convergence import Convergence as Convergence
 from .descriptors import Descriptors as Descriptors
 from .finetune import Finetune as Finetune
 from .imagenet import ImageNet as ImageNet

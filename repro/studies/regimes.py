@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 
 from repro.comparison import Comparison
-from repro.comparison.results import counted
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.studies import SCALES, Drawn, Plan, Report, Study, Trained, controls_of, rate_cells, seeded
+from repro.studies import SCALES, Drawn, Plan, Report, Study, Trained, seeded
+from repro.studies.swept import copy_rows, curve_of, pair_rows
 
 __all__ = ["FORMULAS", "GAUSSIAN", "OPTIMUM", "Part", "Regimes", "Systems", "systems_of"]
 
@@ -127,8 +127,8 @@ class Regimes(Study):
             compared[count] = report.compare({name: part.bank for name, part in systems.items()}, train)
             report.comparison(f"results_n{count}", compared[count], figures=False)
         first, trained = compared[min(compared)], [name for name in parts[min(parts)] if name not in FORMULAS]
-        pairs = [row for count, each in compared.items() for row in _pair_rows(count, each)]
-        copies = [row for count, each in compared.items() for row in _copy_rows(count, each)]
+        pairs = [row for count, each in compared.items() for row in pair_rows(each, N=count)]
+        copies = [row for count, each in compared.items() for row in copy_rows(each, N=count)]
         report.table("regimes", pairs, first)
         report.table("memorization", copies, first)
         condition = f"{first.descriptor['name']} > {first.threshold:g}, n = {first.n:,} noises, 95 % intervals"
@@ -138,34 +138,6 @@ class Regimes(Study):
         chart = line_chart(_panels(trained, [*parts], pairs, copies), title, condition)
         report.figure([chart], [_grid(compared)], values=values)
         report.text(f"RP, MAE and GL on {condition}", "", _text(trained, [*parts], pairs, copies))
-
-
-def _pair_rows(count: int, compared: Comparison) -> Iterator[dict[str, Any]]:
-    rp, mae = compared.scores["RP"], compared.scores["MAE"]
-    for one, other in rp.pairs():
-        row = {"N": count, "first": compared.names[one], "second": compared.names[other], **rate_cells(rp, one, other)}
-        likeness = {"mae": mae.rates, "mae_control": controls_of(mae)}
-        yield row | {key: float(rates[one, other]) for key, rates in likeness.items()}
-
-
-def _copy_rows(count: int, compared: Comparison) -> Iterator[dict[str, Any]]:
-    for name, each in zip(compared.names, compared.memorization, strict=True):
-        if each is None:
-            continue
-        cells = counted(each.count, len(each.copies))
-        yield {
-            "N": count,
-            "system": name,
-            "gl": cells["rate"],
-            "low": cells["low"],
-            "high": cells["high"],
-            "n": compared.n,
-        }
-
-
-def _curve(name: str, rows: Sequence[Mapping[str, Any]], key: str, dashed: bool = False) -> Curve:
-    columns = {column: [row[column] for row in rows] for column in ("N", key, "low", "high")}
-    return Curve(name, columns["N"], columns[key], columns["low"], columns["high"], dashed)
 
 
 def _panels(
@@ -178,17 +150,19 @@ def _panels(
         return [row for row in pairs if (row["first"], row["second"]) == (one, other)]
 
     across, limits = "training images N", (0.0, 1.0)
-    trained = [_curve(f"{one} - {other}", of(one, other), "rp") for one, other in combinations(systems, 2)]
+    trained = [curve_of(f"{one} - {other}", of(one, other), "N", "rp") for one, other in combinations(systems, 2)]
     largest = [max(row["control"] for row in pairs if row["N"] == count) for count in counts]
     control = Curve("largest control", counts, largest, dashed=True)
     return [
         Panel([*trained, control], "RP of trained systems", across, "RP", limits=limits),
         *(
-            Panel([_curve(name, of(name, formula), "rp") for name in systems], title, across, "RP", limits=limits)
+            Panel(
+                [curve_of(name, of(name, formula), "N", "rp") for name in systems], title, across, "RP", limits=limits
+            )
             for formula, title in ((OPTIMUM, "RP with the empirical optimum"), (GAUSSIAN, "RP with the Gaussian"))
         ),
         Panel(
-            [_curve(name, [row for row in copies if row["system"] == name], "gl") for name in systems],
+            [curve_of(name, [row for row in copies if row["system"] == name], "N", "gl") for name in systems],
             "GL: samples that are no copy",
             across,
             "GL",
