@@ -27,3 +27,4 @@ from .systems import (
 )
 from .text_to_image import TextToImagePrompt as TextToImagePrompt
 from .theory import Theory as Theory
+from .trajectory import Trajectory as Trajectory

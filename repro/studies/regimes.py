@@ -132,7 +132,7 @@ class Regimes(Study):
         report.table("regimes", pairs, first)
         report.table("memorization", copies, first)
         condition = f"{first.descriptor['name']} > {first.threshold:g}, n = {first.n:,} noises, 95 % intervals"
-        title = f"Training images of {scale.learned}: from few to many"
+        title = f"From few to many training images of {scale.learned}"
         values = {f"rp/{row['first']}_{row['second']}_n{row['N']}": row["rp"] for row in pairs}
         values |= {f"gl/{row['system']}_n{row['N']}": row["gl"] for row in copies}
         chart = line_chart(_panels(trained, [*parts], pairs, copies), title, condition)

@@ -74,7 +74,7 @@ class Scale:
     @property
     def learned(self) -> str:
         """Name, for tables and titles, of what the systems learn."""
-        return self.data if self.images is None else Path(self.images).name
+        return self.data if self.images is None else "/".join(Path(self.images).absolute().parts[-2:])
 
     def on(self, images: str | None) -> Scale:
         """Returns this scale with systems that learn other images of the same kind.

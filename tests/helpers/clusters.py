@@ -108,7 +108,7 @@ def start_ray(home):
 def stop_ray(address):
     """Ends the processes of this cluster, and of no other."""
     port = address.rpartition(":")[2]
-    for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
+    for line in subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
         number, _, words = line.strip().partition(" ")
-        if f"127.0.0.1:{port}" in words or f"--gcs_server_port={port}" in words:
+        if f":{port}" in words or f"--gcs_server_port={port}" in words:
             os.kill(int(number), 15)
