@@ -35,6 +35,7 @@ ROWS_AT_ONCE = 8192
 SAMPLES_AT_ONCE = 4096
 TRAIN_AT_ONCE = 4096
 BLOCK = 256
+_LENGTHS_AT_ONCE = 512
 _TIE = 1e-12
 _PAIR_ELEMENTS = 1 << 22
 
@@ -122,9 +123,12 @@ def compared_dtype(*features: Tensor) -> torch.dtype:
 
 
 def row_lengths(features: Tensor) -> Tensor:
-    """Computes the Euclidean length of each row, float64 (n,), read a few thousand rows at a time."""
-    parts = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in features.split(TRAIN_AT_ONCE)]
-    return torch.cat(parts)
+    """Computes the Euclidean length of each row, float64 (n,), read a few hundred rows at a time."""
+    # written into one tensor: small results between the large temporaries would keep these from being used again
+    lengths = features.new_empty(len(features), dtype=torch.float64)
+    for part, to in zip(features.split(_LENGTHS_AT_ONCE), lengths.split(_LENGTHS_AT_ONCE), strict=True):
+        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64, out=to)
+    return lengths
 
 
 def divided(products: Tensor, lengths: Tensor) -> Tensor:
