@@ -5,6 +5,7 @@ from .copy_detection import (
     edited_copies as edited_copies,
     micro_average_precision as micro_average_precision,
 )
+from .encodings import likeness_of_noises as likeness_of_noises, summary_of_noises as summary_of_noises
 from .jacobian import (
     Spectrum as Spectrum,
     gradient_similarity as gradient_similarity,
@@ -26,3 +27,4 @@ from .score_error import (
     score_error as score_error,
     score_error_by_ratio as score_error_by_ratio,
 )
+from .trajectories import denoised_along as denoised_along

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from repro.analysis.likelihood import bits_per_dimension
+from repro.analysis.encodings import likeness_of_noises, summary_of_noises
 from repro.checkpoints.loading import load_model
 from repro.cli.objects import build
 from repro.cli.parser import Parser, split
@@ -19,9 +18,6 @@ from repro.data.base import ImageData
 from repro.drawing.encoding import encode
 from repro.errors import UserError
 from repro.files import csv_text, make_folder, write_text, write_whole
-from repro.images import to_float
-from repro.metrics.functional.encoding import code_statistics, encoding_matches
-from repro.metrics.functional.intervals import wilson_interval
 from repro.models.denoising import Denoising
 from repro.records import record_of
 from repro.samplers.base import Sampler
@@ -64,57 +60,8 @@ def _images(data: ImageData, held_out: bool, count: int) -> tuple[Tensor, Tensor
     return images[:count], labels[:count] if data.num_classes else None
 
 
-def _row(
-    name: str, model: Denoising, images: Tensor, labels: Tensor | None, noises: Tensor, config: Any
-) -> dict[str, Any]:
-    sampler = config["sampler"] or model.sampler
-    with torch.no_grad():
-        again = torch.cat(
-            [
-                sampler.sample(model.denoiser, part, classes)
-                for part, classes in zip(noises.split(250), _split(labels, len(noises)), strict=True)
-            ]
-        )
-    error = (again.float() - to_float(images)).square().flatten(1).mean(1).sqrt()
-    statistics = code_statistics(noises)
-    row = {
-        "system": name,
-        "n": len(images),
-        "reconstruction_rms_median": f"{error.median():.4g}",
-        "reconstruction_rms_max": f"{error.max():.4g}",
-        "mean": f"{statistics.mean:.4f}",
-        "variance": f"{statistics.variance:.4f}",
-        "normal_dimensions": f"{statistics.normal:.3f}",
-        "largest_correlation": f"{statistics.correlation:.3f}",
-    }
-    if config["bits"]:
-        bits, _ = bits_per_dimension(model.denoiser, images, labels)
-        row |= {
-            "bits_per_dimension": f"{bits.mean():.4f}",
-            "bits_standard_error": f"{bits.std() / len(bits) ** 0.5:.4f}",
-        }
-    return row
-
-
-def _split(labels: Tensor | None, count: int) -> list[Tensor | None]:
-    return [None] * -(-count // 250) if labels is None else list(labels.split(250))
-
-
-def _pair(names: tuple[str, str], a: Tensor, b: Tensor, threshold: float) -> dict[str, Any]:
-    cosine = torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
-    matches, chance = encoding_matches(a, b, threshold), encoding_matches(a, b.roll(1, 0), threshold)
-    low, high = wilson_interval(int(matches.sum()), len(matches))
-    return {
-        "systems": " and ".join(names),
-        "n": len(a),
-        "threshold": threshold,
-        "cosine_median": f"{cosine.median():.4f}",
-        "distance_median": f"{(a - b).square().flatten(1).mean(1).sqrt().median():.4f}",
-        "rate": f"{matches.double().mean():.4f}",
-        "low": f"{low:.4f}",
-        "high": f"{high:.4f}",
-        "chance": f"{chance.double().mean():.4f}",
-    }
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
 
 
 def _names(paths: list[str]) -> list[str]:
@@ -138,7 +85,6 @@ def run(command: str, arguments: list[str]) -> int:
     if config["data"] is None:
         raise UserError("name the images: --data Digits (or ImageArchive with --data.path)")
     data, sampler = build(config["data"], "data"), build(config["sampler"], "sampler")
-    settings = {**config, "sampler": sampler}
     names, models = _names(config["systems"]), [load_model(path) for path in config["systems"]]
     for name, model in zip(names, models, strict=True):
         if not isinstance(model, Denoising):
@@ -154,9 +100,14 @@ def run(command: str, arguments: list[str]) -> int:
         noises[name] = encode(model, images, classes, sampler)
         with write_whole(folder / f"{name}.npy") as file:
             np.save(file, noises[name].numpy())
-        rows.append(_row(name, model, images, classes, noises[name], settings))
+        summary = summary_of_noises(model, images, noises[name], classes, sampler, config["bits"])
+        rows.append({"system": name, **_rounded(summary)})
     write_text(folder / "encoding.csv", csv_text(rows))
-    pairs = [_pair(two, noises[two[0]], noises[two[1]], config["threshold"]) for two in combinations(names, 2)]
+    pairs = [
+        {"systems": f"{one} and {other}"}
+        | _rounded(likeness_of_noises(noises[one], noises[other], config["threshold"]))
+        for one, other in combinations(names, 2)
+    ]
     if pairs:
         write_text(folder / "pairs.csv", csv_text(pairs))
     record = {"data": record_of(data), "held_out": config["held_out"], "images": len(images), "systems": names}

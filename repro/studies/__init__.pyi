@@ -3,6 +3,7 @@ from .baselines import Baselines as Baselines
 from .conditional import Conditional as Conditional
 from .convergence import Convergence as Convergence
 from .descriptors import Descriptors as Descriptors
+from .encoding import Encoding as Encoding
 from .finetune import Finetune as Finetune
 from .imagenet import ImageNet as ImageNet
 from .inpaint import Inpaint as Inpaint
