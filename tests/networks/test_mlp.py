@@ -77,5 +77,5 @@ def test_missing_label_is_the_null_class_and_dropout_uses_it():
 
 @pytest.mark.parametrize("option", ["width", "depth", "expansion"])
 def test_sizes_below_one_are_refused(option):
-    with pytest.raises(UserError, match=f"{option} is 0"):
+    with pytest.raises(UserError, match=f"{option} of MLP is 0; give at least 1"):
         MLP(4, 1, **{option: 0})
