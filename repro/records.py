@@ -17,7 +17,17 @@ from repro import registry
 from repro.errors import UserError, unknown
 from repro.hints import UNKNOWN, classes_in, fits, hints_of, required_of
 
-__all__ = ["as_config", "complete_record", "differences", "flat", "is_record", "rebuild", "record_of"]
+__all__ = [
+    "as_config",
+    "complete_record",
+    "differences",
+    "flat",
+    "is_record",
+    "merged",
+    "nested",
+    "rebuild",
+    "record_of",
+]
 
 _FORM = {"group", "name", "args"}
 _FORMER = {"modules": "models"}  # what draws without having been trained here was a training module once
@@ -207,6 +217,37 @@ def flat(settings: Any, key: str) -> dict[str, Any]:
     for name, value in settings.items():
         named |= flat(value, f"{key}.{name}")
     return named
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nests settings that are given by dotted keys as a config has them; a class comes before its arguments.
+
+    Example:
+        >>> nested({"data": "HeldOut", "data.of": "Digits", "model.lr": 0.1, "seeds": "0-9"})
+        {'data': {'class_path': 'HeldOut', 'init_args': {'of': 'Digits'}}, 'model': {'lr': 0.1}, 'seeds': '0-9'}
+    """
+    result: dict[str, Any] = {}
+    for top in dict.fromkeys(key.partition(".")[0] for key in options):
+        below = nested({key.partition(".")[2]: value for key, value in options.items() if key.startswith(f"{top}.")})
+        if top not in options:
+            result[top] = below
+        else:
+            result[top] = {"class_path": options[top], "init_args": below} if below else options[top]
+    return result
+
+
+def merged(below: Any, above: Any) -> Any:
+    """Merges settings over others: mappings key by key, everything else as a whole.
+
+    Example:
+        >>> merged({"data": {"class_path": "Digits", "init_args": {"subset": 3}}}, {"data": {"subset": 4}})
+        {'data': {'class_path': 'Digits', 'init_args': {'subset': 4}}}
+    """
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    if "class_path" in below and not above.keys() & {"class_path", "init_args"}:
+        above = {"init_args": above}
+    return {**below, **{key: merged(below[key], value) if key in below else value for key, value in above.items()}}
 
 
 def differences(there: Any, here: Any, key: str) -> dict[str, tuple[Any, Any]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from repro.errors import UserError
 from repro.kernels import VP
-from repro.records import differences, flat, rebuild, record_of
+from repro.records import differences, flat, nested, rebuild, record_of
 from repro.registry import Plugin, build, load, names
 
 VP_RECORD = {"group": "kernels", "name": "VP", "args": {}}
@@ -184,3 +184,10 @@ def test_both_forms_of_settings_are_the_same_settings():
     assert flat(record, "network") == {"network": "MLP", "network.width": 8, "network.inner": "VP"}
     assert differences(record, config, "network") == {}
     assert differences(record, config | {"class_path": "UViT"}, "network") == {"network": ("MLP", "UViT")}
+
+
+def test_settings_nest_as_configs_do():
+    assert nested({"a.b": "C", "a.b.c": "D", "a.b.c.d": 1, "a.e": None, "f": [2]}) == {
+        "a": {"b": {"class_path": "C", "init_args": {"c": {"class_path": "D", "init_args": {"d": 1}}}}, "e": None},
+        "f": [2],
+    }

@@ -22,6 +22,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from trainings import state_of_all
 
 EVERY = 100
 ASKED, CANCELLED, KILLED = "SIGUSR1 and requeue", "scancel and submitted again", "SIGKILL of one process"
@@ -129,22 +130,6 @@ def _process_of(rank: int, folder: Path) -> int:
     raise ProcessLookupError(f"no process of rank {rank}")
 
 
-def _weights(folder: Path) -> dict[str, Any]:
-    from repro.checkpoints.native import read_checkpoint
-
-    return read_checkpoint(folder / "run" / "checkpoints" / "last.ckpt")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return True  # paths and times of day
-
-
 def _preempt(training: Training, kinds: Sequence[str], rng: random.Random) -> Iterator[dict[str, Any]]:
     """Preempts a job; gives one row each time: what was done, at which step, how many steps were done again."""
     training.submit()
@@ -188,7 +173,8 @@ def preempted(root: Path, kinds: Sequence[str], steps: int, seed: int = 0) -> It
     whole.wait("the end", lambda: whole.status().get("finished"), 900)
     yield from _preempt(other, kinds, random.Random(seed))
     other.wait("the end", lambda: other.status().get("finished"), 900)
-    same = _equal(_weights(whole.folder), _weights(other.folder))
+    one, two = (state_of_all(training.folder / "run") for training in (whole, other))
+    same = one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     yield {"equal": same, "folders": sorted(path.name for path in other.folder.iterdir() if path.is_dir())}
 
 

@@ -22,7 +22,7 @@ def denoised_along(denoiser: Denoiser, sampler: Sampler, seeds: Sequence[int], r
 
     Between two steps :math:`x_t / \alpha_t` follows the cubic over the noise level :math:`r = \sigma_t / \alpha_t`
     that has the states and the predicted noises, its slopes, of both; it is denoised there. So walks of different
-    kernels and samplers can be compared level by level.
+    kernels and samplers can be compared level by level. At level 0 it is the image that the sampler draws.
 
     Args:
         denoiser: The denoiser.
@@ -50,6 +50,9 @@ def denoised_along(denoiser: Denoiser, sampler: Sampler, seeds: Sequence[int], r
     levels, states, slopes = (torch.stack(each) for each in zip(*points, strict=True))
     rows, estimates = torch.arange(len(seeds)), []
     for ratio in ratios:
+        if ratio == 0:
+            estimates.append(step.x_s)
+            continue
         if not bool((levels.amin(0) <= ratio).all() and (levels.amax(0) >= ratio).all()):
             raise UserError(
                 f"the walk of {type(sampler).__name__} goes from noise level {float(levels.max()):.3g} to "

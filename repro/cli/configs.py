@@ -222,14 +222,5 @@ def _for_classes(path: Path, settings: Mapping[str, Any], named: Mapping[str, st
         )
     result = {key: value for key, value in settings.items() if key != _KEY}
     for key, name in places:
-        nested = dict(by_class[name])
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        result = _merged(result, nested)
+        result = records.merged(result, records.nested({key: dict(by_class[name])}))
     return result
-
-
-def _merged(below: Any, above: Any) -> Any:
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    return {**below, **{key: _merged(below[key], value) if key in below else value for key, value in above.items()}}

@@ -35,10 +35,12 @@ class Descriptor(Plugin):
     Attributes:
         cheap: Whether computing features again costs less than storing them.
         batch_size: Images a batch when the caller does not say.
+        channels: Numbers of channels that images may have; empty for any.
     """
 
     cheap: ClassVar[bool] = False
     batch_size: ClassVar[int] = 256
+    channels: ClassVar[tuple[int, ...]] = ()
 
     @property
     def default_threshold(self) -> float:
@@ -75,6 +77,17 @@ class Descriptor(Plugin):
             "them beside their chance levels"
         )
 
+    def check(self, images: Tensor) -> None:
+        """Raises a UserError for images that this descriptor does not take; reads no weights.
+
+        Args:
+            images: What should be uint8, shape (n, C, H, W), with a number of channels that it takes.
+        """
+        check_images(images)
+        if self.channels and images.shape[1] not in self.channels:
+            legal = " or ".join(map(str, self.channels))
+            raise UserError(f"images have {images.shape[1]} channels; {type(self).__name__} takes {legal}")
+
     @abstractmethod
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Vectors of one batch, of any length: uint8 (n, C, H, W) on the CPU to floating (n, d) on any device."""
@@ -96,9 +109,9 @@ class Descriptor(Plugin):
             (its similarity to everything is then 0).
 
         Raises:
-            UserError: images that are not uint8 (n, C, H, W), or none.
+            UserError: images that are not uint8 (n, C, H, W), none, or of other channels than it takes.
         """
-        check_images(images)
+        self.check(images)
         size = batch_size or self.batch_size
         parts = []
         starts = range(0, len(images), size)
@@ -168,6 +181,7 @@ def cached_features(
         batch_size: Images a batch.
         device: Where the network runs.
     """
+    descriptor.check(images)
     identity = {"images": fingerprint, "descriptor": descriptor.fingerprint}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = Path(folder) / f"features-{type(descriptor).__name__}-{key}.safetensors"

@@ -73,6 +73,7 @@ class ONNX(Descriptor):
     """
 
     batch_size: ClassVar[int] = 32
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
 
     def __init__(
         self,
@@ -138,8 +139,6 @@ class ONNX(Descriptor):
         Args:
             images: uint8, shape (n, C, H, W) with C of 1 or 3.
         """
-        if images.shape[1] not in (1, 3):
-            raise UserError(f"images have {images.shape[1]} channels; {self.name} takes 1 or 3")
         axes = self._shape[1:] if self.layout == "NCHW" else (self._shape[3], *self._shape[1:3])
         sides = [self.size or (fixed if isinstance(fixed, int) else None) for fixed in axes[1:]]
         height, width = (side or own for side, own in zip(sides, images.shape[2:], strict=True))

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class SmallSSCD(Descriptor):
         torch.Size([2, 64])
     """
 
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
+
     def __init__(self, weights: str = "cifar") -> None:
         self.weights = str(weights)
         looks_like_a_path = os.sep in self.weights or Path(self.weights).suffix in (".safetensors", ".ckpt")
@@ -111,8 +113,6 @@ class SmallSSCD(Descriptor):
             images: uint8, shape (n, C, H, W) with C of 1 or 3.
             device: Where the result lies.
         """
-        if images.shape[1] not in (1, 3):
-            raise UserError(f"images have {images.shape[1]} channels; SmallSSCD takes 1 or 3")
         x, size, channels = to_float(images.to(device)), self._loaded.image_size, self._loaded.sizes["channels"]
         if channels < images.shape[1]:
             x = (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)

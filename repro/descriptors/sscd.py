@@ -88,6 +88,7 @@ class SSCD(Descriptor):
 
     default_threshold = 0.6
     batch_size: ClassVar[int] = 64
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
     domain = Domain("colour photographs, in the paper of 32 pixels and more", 3, (32, 4096), (20, 100), (0.02, 0.7))
 
     def __init__(self, weights: str | None = None, resize: str = "square320", precision: str = PRECISIONS[0]) -> None:
@@ -178,9 +179,7 @@ class SSCD(Descriptor):
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Levels in [0, 255] at the size that the network takes."""
-        channels, height, width = images.shape[1:]
-        if channels not in (1, 3):
-            raise UserError(f"images have {channels} channels; SSCD takes 1 or 3")
+        height, width = images.shape[2:]
         if self.resize == "square320":
             size = (320, 320)
         elif height <= width:

@@ -39,6 +39,7 @@ class Timm(Descriptor):
     """
 
     batch_size: ClassVar[int] = 64
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
 
     def __init__(self, model: str = "resnet18", pretrained: bool = True) -> None:
         import timm
@@ -64,8 +65,6 @@ class Timm(Descriptor):
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Computes features of one batch."""
-        if images.shape[1] not in (1, 3):
-            raise UserError(f"images have {images.shape[1]} channels; timm models take 1 or 3")
         config, pixels = self._config, images.to(device).float() / 255
         pixels = F.interpolate(pixels, config["input_size"][1:], mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(config[key], device=device).view(3, 1, 1) for key in ("mean", "std"))

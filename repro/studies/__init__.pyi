@@ -23,6 +23,7 @@ from .systems import (
     SYSTEMS as SYSTEMS,
     System as System,
     draw as draw,
+    three_systems as three_systems,
     train as train,
     trio as trio,
 )

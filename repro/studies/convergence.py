@@ -11,39 +11,30 @@ from matplotlib.figure import Figure
 
 from repro.comparison import Comparison
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.studies import SCALES, SYSTEMS, Drawn, Plan, Report, Study, Trained, rate_text, seeded
+from repro.studies import SCALES, Drawn, Plan, Report, Study, Trained, rate_text, three_systems
 from repro.studies.swept import copy_rows, curve_of, pair_rows
 
 __all__ = ["Convergence"]
 
 
 class _Size(NamedTuple):
-    """Configs of each system, images a step, kept steps in ascending order, seconds of a training and of a bank."""
+    """Images a step, kept steps in ascending order, seconds of a training and of a bank."""
 
-    systems: Mapping[str, tuple[str, ...]]
     batch: int
     steps: tuple[int, ...]
     seconds: float
     draw_seconds: float
 
 
-_DIGITS = {name: (f"digits/{name}",) for name in ("mlp_edm", "ddpmpp_vp", "uvit_flow")}
-_NAMES = ("EDMv1", "DDPMv3", "UViT")
-
-
 def _doubled(first: int, count: int) -> tuple[int, ...]:
     return tuple(first << k for k in range(count))
 
 
-def _cifar(*overlay: str) -> dict[str, tuple[str, ...]]:
-    return {name: (SYSTEMS[name].config, *overlay) for name in _NAMES}
-
-
 _SIZES = {
-    "tiny": _Size(_DIGITS, 128, _doubled(50, 7), 130, 8),
-    "cpu": _Size(_cifar("small/cifar16"), 32, _doubled(125, 5), 1000, 150),
-    "small": _Size(_cifar("small/cifar"), 128, _doubled(1250, 5), 3600, 600),
-    "paper": _Size(_cifar(), 512, _doubled(6250, 7), 250_000, 3600),
+    "tiny": _Size(128, _doubled(50, 7), 130, 8),
+    "cpu": _Size(32, _doubled(125, 5), 1000, 150),
+    "small": _Size(128, _doubled(1250, 5), 3600, 600),
+    "paper": _Size(512, _doubled(6250, 7), 250_000, 3600),
 }
 _GRID_ROWS = 5
 
@@ -66,15 +57,13 @@ class Convergence(Study):
         size = _SIZES[plan.scale.name]
         keep = {"class_path": "RunCheckpoint", "init_args": {"every_n_steps": size.steps[0], "keep": True}}
         common = {"data.batch_size": size.batch, "trainer.max_steps": size.steps[-1], "trainer.callbacks": [keep]}
-        runs = {
-            name: plan.fit(name, configs, common | seeded(number), seconds=size.seconds)
-            for number, (name, configs) in enumerate(size.systems.items())
-        }
+        runs = three_systems(plan, common, size.seconds)
         return {step: {name: _bank(plan, run, step, size) for name, run in runs.items()} for step in size.steps}
 
     def report(self, report: Report, parts: dict[int, dict[str, Drawn]]) -> None:
         """``convergence.csv`` with RP and MAE, ``memorization.csv`` with GL over images seen, and the figure."""
         size, train = _SIZES[report.scale.name], report.scale.build_data().images()
+        systems = [*parts[size.steps[-1]]]
         ends = {f"{name}, in the end": bank for name, bank in parts[size.steps[-1]].items()}
         compared = {
             step * size.batch: report.compare(banks | (ends if step != size.steps[-1] else {}), train)
@@ -82,14 +71,14 @@ class Convergence(Study):
         }
         rows = [row for seen, each in compared.items() for row in pair_rows(each, images_seen=seen) if _asked(row)]
         copies = [row for seen, each in compared.items() for row in copy_rows(each, images_seen=seen)]
-        copies = [row for row in copies if row["system"] in size.systems]
+        copies = [row for row in copies if row["system"] in systems]
         first = next(iter(compared.values()))
         report.table("convergence", rows, first)
         report.table("memorization", copies, first)
         condition = f"{first.descriptor['name']} > {first.threshold:g}, n = {first.n:,} noises, 95 % intervals"
         values = {f"rp/{row['first']}_{row['second']}_{row['images_seen']}": row["rp"] for row in rows}
-        chart = line_chart(_panels([*size.systems], rows, copies), "Likeness while systems are trained", condition)
-        report.figure([chart], [_grid(compared, [*size.systems])], values=values)
+        chart = line_chart(_panels(systems, rows, copies), "Likeness while systems are trained", condition)
+        report.figure([chart], [_grid(compared, systems)], values=values)
         report.text(f"RP and GL on {condition}; control: shuffled noises", "", *_lines(rows, copies))
 
 

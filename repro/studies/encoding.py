@@ -14,31 +14,23 @@ from repro.drawing import encode
 from repro.images import to_uint8
 from repro.plots import image_grid, rate_chart
 from repro.samplers import Heun
-from repro.studies import SCALES, SYSTEMS, Measured, Plan, Report, Scale, Study, Trained, rate_text, seeded
+from repro.studies import SCALES, Measured, Plan, Report, Scale, Study, Trained, rate_text, three_systems
 
 __all__ = ["Encoding"]
 
 
 class _Size(NamedTuple):
-    """Configs of each system with seconds of its training, images held out, images encoded of each kind."""
+    """Images held out, images encoded of each kind."""
 
-    systems: Mapping[str, tuple[tuple[str, ...], float | None]]
     held_out: int
     images: int
 
 
-_DIGITS = {"mlp_edm": 45.0, "ddpmpp_vp": 90.0, "uvit_flow": 110.0}
-
-
-def _cifar(*overlay: str) -> dict[str, tuple[tuple[str, ...], float | None]]:
-    return {name: ((SYSTEMS[name].config, *overlay), None) for name in ("EDMv1", "DDPMv3", "UViT")}
-
-
 _SIZES = {
-    "tiny": _Size({name: ((f"digits/{name}",), seconds) for name, seconds in _DIGITS.items()}, 397, 300),
-    "cpu": _Size(_cifar("small/cifar16"), 1000, 200),
-    "small": _Size(_cifar("small/cifar"), 1000, 500),
-    "paper": _Size(_cifar(), 1000, 1000),
+    "tiny": _Size(397, 300),
+    "cpu": _Size(1000, 200),
+    "small": _Size(1000, 500),
+    "paper": _Size(1000, 1000),
 }
 _STEPS = 50
 _SHOWN = 6
@@ -60,11 +52,7 @@ class Encoding(Study):
 
     def plan(self, plan: Plan) -> Measured:
         """Trains the systems without the held-out images, and encodes with each."""
-        size = _SIZES[plan.scale.name]
-        runs = {
-            name: plan.fit(name, configs, {"data.holdout": size.held_out, **seeded(number)}, seconds=seconds)
-            for number, (name, (configs, seconds)) in enumerate(size.systems.items())
-        }
+        runs = three_systems(plan, {"data.holdout": _SIZES[plan.scale.name].held_out})
         return plan.measure("noises", _noises, runs, plan.scale)
 
     def report(self, report: Report, parts: Measured) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from repro.errors import UserError
 from repro.files import write_text
-from repro.records import differences
+from repro.records import differences, merged
 
 __all__ = [
     "Job",
@@ -25,8 +25,6 @@ __all__ = [
     "file_of",
     "in_order",
     "is_done",
-    "merged",
-    "nested",
     "remaining",
     "state_of",
     "with_settings",
@@ -81,23 +79,6 @@ class Job:
 def file_of(folder: Path, job: Job, kind: str) -> Path:
     """Returns the file of a job in a study's folder: its ``yaml``, ``log``, ``done``, ``failed`` or ``lock``."""
     return folder / "jobs" / f"{job.name}.{kind}"
-
-
-def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Nests settings that are given by dotted keys as a config has them; a class comes before its arguments.
-
-    Example:
-        >>> nested({"data": "HeldOut", "data.of": "Digits", "model.lr": 0.1, "seeds": "0-9"})
-        {'data': {'class_path': 'HeldOut', 'init_args': {'of': 'Digits'}}, 'model': {'lr': 0.1}, 'seeds': '0-9'}
-    """
-    result: dict[str, Any] = {}
-    for top in dict.fromkeys(key.partition(".")[0] for key in options):
-        below = nested({key.partition(".")[2]: value for key, value in options.items() if key.startswith(f"{top}.")})
-        if top not in options:
-            result[top] = below
-        else:
-            result[top] = {"class_path": options[top], "init_args": below} if below else options[top]
-    return result
 
 
 def is_done(job: Job, folder: Path) -> bool:
@@ -168,17 +149,3 @@ def _moved(settings: Any, old: str, new: str) -> Any:
 def with_settings(job: Job, more: Mapping[str, Any]) -> Job:
     """Returns a job under further settings, which win over its own."""
     return replace(job, settings=merged(job.settings, more))
-
-
-def merged(below: Any, above: Any) -> Any:
-    """Merges settings over others: mappings key by key, everything else as a whole.
-
-    Example:
-        >>> merged({"data": {"class_path": "Digits", "init_args": {"subset": 3}}}, {"data": {"subset": 4}})
-        {'data': {'class_path': 'Digits', 'init_args': {'subset': 4}}}
-    """
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    if "class_path" in below and not above.keys() & {"class_path", "init_args"}:
-        above = {"init_args": above}
-    return {**below, **{key: merged(below[key], value) if key in below else value for key, value in above.items()}}

@@ -13,7 +13,8 @@ from repro.banks import Bank
 from repro.checkpoints.loading import load_model
 from repro.errors import unknown
 from repro.files import write_text
-from repro.studies.jobs import Job, Size, in_order, nested, with_settings
+from repro.records import nested
+from repro.studies.jobs import Job, Size, in_order, with_settings
 from repro.studies.scales import Scale
 
 __all__ = ["Drawn", "Measured", "Plan", "Trained", "seeded"]

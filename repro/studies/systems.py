@@ -8,7 +8,7 @@ from typing import Any
 
 from repro.studies.plan import Drawn, Plan, Trained, seeded
 
-__all__ = ["CONDITIONAL_SYSTEMS", "SYSTEMS", "System", "draw", "train", "trio"]
+__all__ = ["CONDITIONAL_SYSTEMS", "SYSTEMS", "System", "draw", "three_systems", "train", "trio"]
 
 Settings = Mapping[str, Any]
 
@@ -99,26 +99,29 @@ CONDITIONAL_SYSTEMS = {
 """The class-conditional ones (section 4.1) by name."""
 
 _DIGITS = {"mlp_edm": 45.0, "ddpmpp_vp": 90.0, "uvit_flow": 110.0}
+_THREE = ("EDMv1", "DDPMv3", "UViT")
 _TRIO = ("EDMv1", "DDPMv6", "Multistagev1")
 
 
-def train(plan: Plan, name: str) -> Trained:
+def train(plan: Plan, name: str, settings: Settings | None = None, seconds: float | None = None) -> Trained:
     """Trains one of the paper's systems under seeds of its own, its teachers first.
 
     Args:
         plan: The plan that the training becomes part of.
         name: Of the system, one of :data:`SYSTEMS` or :data:`CONDITIONAL_SYSTEMS`.
+        settings: Further settings of this training, not of its teachers, by dotted key.
+        seconds: Expected time; by default that of the system at the scale ``tiny``, else the scale's.
     """
     systems = SYSTEMS | CONDITIONAL_SYSTEMS
     system, scale = systems[name], plan.scale
     narrow = scale.name in ("tiny", "cpu")
     own = {**system.narrow, **(system.tiny if scale.name == "tiny" else system.cpu)} if narrow else {}
-    settings, needs = {**own, **seeded([*systems].index(name))}, []
+    own, needs = {**own, **seeded([*systems].index(name)), **(settings or {})}, []
     if teacher := (narrow and system.narrow_teacher) or system.teacher:
         needs.append(train(plan, teacher))
-        settings["model.teacher"] = str(needs[0].run)
-    seconds = system.seconds if scale.name == "tiny" else None
-    return plan.fit(name, [system.config, *scale.overlays], settings, needs, seconds)
+        own["model.teacher"] = str(needs[0].run)
+    expected = system.seconds if scale.name == "tiny" else None
+    return plan.fit(name, [system.config, *scale.overlays], own, needs, expected if seconds is None else seconds)
 
 
 def draw(plan: Plan, name: str, seeds: str | None = None) -> Drawn:
@@ -126,6 +129,22 @@ def draw(plan: Plan, name: str, seeds: str | None = None) -> Drawn:
     system = (SYSTEMS | CONDITIONAL_SYSTEMS)[name]
     seconds = system.draw_seconds if plan.scale.name == "tiny" else None
     return plan.draw(name, train(plan, system.weights or name), seeds, system.sampler, seconds)
+
+
+def three_systems(plan: Plan, settings: Settings | None = None, seconds: float | None = None) -> dict[str, Trained]:
+    """Trains three architectures under three kernels: EDMv1, DDPMv3 and U-ViT, or three small ones on the digits.
+
+    Args:
+        plan: The plan that the trainings become part of.
+        settings: Further settings of each by dotted key.
+        seconds: Expected time of each; by default of these systems as they are.
+    """
+    if plan.scale.name != "tiny":
+        return {name: train(plan, name, settings, seconds) for name in _THREE}
+    return {
+        name: plan.fit(name, f"digits/{name}", {**seeded(number), **(settings or {})}, seconds=seconds or expected)
+        for number, (name, expected) in enumerate(_DIGITS.items())
+    }
 
 
 def trio(plan: Plan) -> dict[str, Trained]:

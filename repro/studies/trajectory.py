@@ -15,15 +15,12 @@ from repro.comparison.counting import derangement
 from repro.comparison.results import counted
 from repro.images import to_uint8
 from repro.metrics.functional.similarity import cosine
-from repro.noise import draw_noise
 from repro.plots import Curve, Panel, image_grid, line_chart
-from repro.studies import SCALES, SYSTEMS, Measured, Plan, Report, Scale, Study, Trained, seeded
+from repro.studies import SCALES, Measured, Plan, Report, Scale, Study, Trained, three_systems
 
 __all__ = ["Trajectory"]
 
 _LEVELS = (60.0, 40.0, 25.0, 15.0, 10.0, 6.0, 4.0, 2.5, 1.5, 1.0, 0.6, 0.4, 0.25, 0.15, 0.1, 0.05)
-_DIGITS = {"mlp_edm": 45.0, "ddpmpp_vp": 90.0, "uvit_flow": 110.0}
-_NAMES = ("EDMv1", "DDPMv3", "UViT")
 _NOISES = {"tiny": 500, "cpu": 300, "small": 500, "paper": 1000}
 _SHOWN = (0, 3, 5, 7, 9, 11, 13, -1)
 _END = "in the end"
@@ -45,12 +42,7 @@ class Trajectory(Study):
 
     def plan(self, plan: Plan) -> Measured:
         """Trains the systems, and walks with each."""
-        names = _DIGITS if plan.scale.name == "tiny" else dict.fromkeys(_NAMES)
-        runs = {}
-        for number, (name, seconds) in enumerate(names.items()):
-            configs = [f"digits/{name}"] if seconds else [SYSTEMS[name].config, *plan.scale.overlays]
-            runs[name] = plan.fit(name, configs, seeded(number), seconds=seconds)
-        return plan.measure("walks", _walks, runs, plan.scale)
+        return plan.measure("walks", _walks, three_systems(plan), plan.scale)
 
     def report(self, report: Report, parts: Measured) -> None:
         """``trajectory.csv`` with both shares at every level, and the figure."""
@@ -72,17 +64,15 @@ def _walks(runs: Mapping[str, Trained], scale: Scale) -> dict[str, Any]:
     n, walks = _NOISES[scale.name], {}
     for name, run in runs.items():
         model = run.load().to("cuda" if torch.cuda.is_available() else "cpu")
-        images = denoised_along(model.denoiser, model.sampler, range(n), _LEVELS)
-        ends = model.sampler.sample(model.denoiser, draw_noise(range(n), model.image_shape).to(images.device))
-        walks[name] = to_uint8(torch.cat([images, ends[None]])).cpu()
+        walks[name] = to_uint8(denoised_along(model.denoiser, model.sampler, range(n), [*_LEVELS, 0.0])).cpu()
     descriptor = scale.judge.descriptor(tuple(model.image_shape))
     threshold = descriptor.default_threshold if scale.judge.threshold is None else scale.judge.threshold
     features = {name: [descriptor.features(images) for images in walk] for name, walk in walks.items()}
     order = derangement(n, 0)
     rows = []
-    for place, level in enumerate(_LEVELS):
-        pairs = [(one, features[one][place], other, features[other][place]) for one, other in combinations(runs, 2)]
-        pairs += [(name, features[name][place], _END, features[name][-1]) for name in runs]
+    for step, level in enumerate(_LEVELS):
+        pairs = [(one, features[one][step], other, features[other][step]) for one, other in combinations(runs, 2)]
+        pairs += [(name, features[name][step], _END, features[name][-1]) for name in runs]
         for first, a, second, b in pairs:
             rows.append({"level": level, "first": first, "second": second, **_cells(a, b, order, threshold)})
     pictures = {name: walk[list(_SHOWN), :2].tolist() for name, walk in walks.items()}
@@ -118,7 +108,7 @@ def _grid(pictures: Mapping[str, list[Any]]) -> Figure:
     """Denoised images of a few noises: one row a noise and system, one column a level, the last one the drawn image."""
     walks = {name: torch.tensor(values, dtype=torch.uint8) for name, values in pictures.items()}
     images = torch.stack([walk[:, noise] for noise in range(2) for walk in walks.values()])
-    levels = [f"{(*_LEVELS, 0.0)[place]:g}" for place in _SHOWN]
+    levels = [f"{(*_LEVELS, 0.0)[step]:g}" for step in _SHOWN]
     rows = [f"noise {noise}, {name}" for noise in range(2) for name in walks]
     return image_grid(images, levels, rows, "What systems take for the image", "one column a noise level")
 

@@ -29,6 +29,8 @@ def test_estimates_are_those_of_the_exact_way(kernel, sampler, error):
         t = own.time_of_ratio(torch.tensor(ratio, dtype=torch.float64))
         exact = denoiser.denoise(denoiser.transport(noise * own.prior_scale, start, t), t)
         assert (estimate - exact).abs().max() < error
+    (image,) = denoised_along(denoiser, sampler, range(3), [0.0])
+    assert torch.equal(image, sampler.sample(denoiser, noise))
 
 
 def test_a_level_that_is_not_passed_and_a_walk_that_is_not_one_are_refused():

@@ -14,7 +14,7 @@ from torch import nn
 
 from repro import registry
 from repro.banks import Bank, BankWriter
-from repro.descriptors import features_of_bank, sscd
+from repro.descriptors import cached_features, features_of_bank, sscd
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.sscd import SSCD
 from repro.errors import UserError
@@ -64,6 +64,16 @@ def test_laws(name, channels, weights, tmp_path):
         "Timm": {"model": "test_resnet", "pretrained": False},
     }.get(name, {})
     laws.check_descriptor(registry.build("descriptors", name, **settings), (channels, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["SSCD", "SmallSSCD", "Timm", "ONNX"])
+def test_channels_are_refused_before_any_weights_are_read(name, tmp_path, monkeypatch):
+    cls = registry.load("descriptors", name)
+    monkeypatch.setattr(cls, "fingerprint", property(lambda self: pytest.fail("weights were read")))
+    descriptor, images = cls.__new__(cls), random_images(2, 5, 8, 8)
+    for refuse in (lambda: descriptor(images), lambda: cached_features(images, "ab", descriptor, tmp_path)):
+        with pytest.raises(UserError, match=f"images have 5 channels; {name} takes 1 or 3"):
+            refuse()
 
 
 def test_pixels_are_the_centred_cosine():

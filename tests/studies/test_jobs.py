@@ -15,7 +15,7 @@ from repro.banks import Bank
 from repro.cli.main import main
 from repro.errors import UserError
 from repro.studies import SCALES, Plan, Size
-from repro.studies.jobs import Job, check_settings, in_order, nested, remaining
+from repro.studies.jobs import Job, check_settings, in_order, remaining
 
 STUDIES = [(name, scale) for name in registry.names("studies") for scale in registry.load("studies", name).scales]
 
@@ -38,13 +38,6 @@ def test_a_job_is_its_settings_and_can_be_run_by_hand(tmp_path, monkeypatch):
     drawn = yaml.safe_load((plan.folder / "jobs" / "draw_a.yaml").read_text())
     assert drawn["sampler"] == {"class_path": "Heun", "init_args": {"steps": 2}}
     assert Bank.open(plan.folder / "banks" / "a").manifest.seeds == [0, 1, 2, 3]
-
-
-def test_settings_nest_as_configs_do():
-    assert nested({"a.b": "C", "a.b.c": "D", "a.b.c.d": 1, "a.e": None, "f": [2]}) == {
-        "a": {"b": {"class_path": "C", "init_args": {"c": {"class_path": "D", "init_args": {"d": 1}}}}, "e": None},
-        "f": [2],
-    }
 
 
 def test_an_interrupted_job_goes_on_from_its_checkpoint(tmp_path):

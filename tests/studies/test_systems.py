@@ -8,6 +8,7 @@ LucasYFL/Multistage_Diffusion).
 import pytest
 import torch
 import yaml
+from study_runs import options
 
 from repro import registry
 from repro.cli.configs import config_path
@@ -117,3 +118,23 @@ def test_teachers_are_there():
             assert not other or other in SYSTEMS
         if system.teacher:
             assert model(system.name)["teacher"] == f"runs/{SYSTEMS[system.teacher].config}"
+
+
+def test_a_system_is_trained_with_its_own_settings_in_every_study(tmp_path):
+    """What a study adds are its data, lengths, folders and seeds; the model is the one of `similarity`."""
+    studies = [registry.load("studies", name)() for name in registry.names("studies")]
+    usual = {job.name: _model(job) for job in registry.load("studies", "similarity")().jobs(tmp_path, "cpu")}
+    compared = [
+        (job.name, _model(job), usual[job.name])
+        for study in studies
+        if "cpu" in study.scales and study.name != "similarity"
+        for job in study.jobs(tmp_path, "cpu")
+        if job.name in usual
+    ]
+    assert len(compared) > 10
+    for name, own, expected in compared:
+        assert own == expected, name
+
+
+def _model(job):
+    return {key: value for key, value in options(job).items() if key.startswith("model.") and key != "model.seed"}

@@ -10,7 +10,7 @@ from repro.images import to_uint8
 from repro.metrics.functional.similarity import cosine
 from repro.noise import draw_noise
 from repro.registry import load
-from repro.studies import Trained, trajectory
+from repro.studies import Trained, systems, trajectory
 
 
 def normal(images):
@@ -19,7 +19,7 @@ def normal(images):
 
 
 def test_the_table_counts_what_systems_take_for_the_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "_DIGITS", {"mlp_edm": 1.0, "ddpmpp_vp": 1.0})
+    monkeypatch.setattr(systems, "_DIGITS", {"mlp_edm": 1.0, "ddpmpp_vp": 1.0})
     monkeypatch.setitem(trajectory._NOISES, "tiny", 24)
     text = load("studies", "trajectory")().run(tmp_path, "tiny", Here(60), main)
     table = {(float(row["level"]), row["first"], row["second"]): row for row in rows(tmp_path / "trajectory.csv")}
