@@ -14,7 +14,6 @@ from .jacobian import (
     spectra_along as spectra_along,
     spectrum as spectrum,
 )
-from .likelihood import Likelihood as Likelihood, bits_per_dimension as bits_per_dimension, log_density as log_density
 from .manifold import (
     NoisePlane as NoisePlane,
     RegionMap as RegionMap,

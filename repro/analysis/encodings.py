@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro.analysis.likelihood import bits_per_dimension
 from repro.images import to_float
 from repro.metrics.functional.encoding import code_statistics, encoding_matches
 from repro.metrics.functional.intervals import wilson_interval
+from repro.metrics.likelihood import BitsPerDimension
 from repro.models.denoising import Denoising
 from repro.samplers import Sampler
 
@@ -57,11 +57,9 @@ def summary_of_noises(
         "largest_correlation": float(statistics.correlation),
     }
     if bits:
-        values, _ = bits_per_dimension(model.denoiser, images, labels)
-        row |= {
-            "bits_per_dimension": float(values.mean()),
-            "bits_standard_error": float(values.std() / len(values) ** 0.5),
-        }
+        metric = BitsPerDimension()
+        metric.update(model.denoiser, images, labels)
+        row |= {"bits_per_dimension": float(metric.compute()), "bits_standard_error": metric.standard_error()}
     return row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -47,6 +47,7 @@ class Scores:
 
     Attributes:
         written: Where the scores were written to, or None.
+        described: Rows of the table on the model itself, of :class:`repro.drawing.described.Described`.
         warning: That the images are of another kind than the descriptor was made for, one line, or None.
     """
 
@@ -64,6 +65,7 @@ class Scores:
     ) -> None:
         self.written: Path | None = None
         self.warning: str | None = None
+        self.described: Sequence[tuple[str, float, tuple[float, float], int]] = ()
         self.gl_by_chance: float | None = None
         self.controls: dict[str, RateMetric] = {}
         self.references, self.descriptor, self.device = dict(references), descriptor, device
@@ -181,7 +183,7 @@ class Scores:
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def table(self) -> list[tuple[str, float, tuple[float, float] | None, int | None]]:
-        """Returns (score, value, Wilson 95 % interval, n) of every score; the last two are None for what is no rate.
+        """Returns (score, value, 95 % interval, n) of every score; the last two are None for what is no mean.
 
         Conditional RP comes as its mean and then class by class.
         """
@@ -199,7 +201,7 @@ class Scores:
                     for label, (hit, n) in enumerate(zip(hits, total, strict=True))
                     if n
                 ]
-        return rows
+        return [*rows, *self.described]
 
 
 def _of_next_seed(rows: Mapping[tuple[int, int | None], int]) -> dict[tuple[int, int | None], int]:

@@ -16,17 +16,18 @@ from repro.data.progress import slow_progress
 from repro.data.recorded import recorded_data
 from repro.descriptors import Descriptor, default_descriptor
 from repro.drawing.bank import SHARD, drawn_model, run_folder_of
+from repro.drawing.described import Described
 from repro.drawing.drawing import Drawing
 from repro.drawing.processes import one_process
 from repro.drawing.scores import Scores
 from repro.drawing.systems import systems_of
 from repro.errors import UserError
-from repro.files import csv_text, write_text
+from repro.files import csv_text, make_folder, write_text
 from repro.images import to_uint8
 from repro.inverse.problem import Problem
 from repro.metrics.functional.mae import check_mae_threshold
 from repro.metrics.functional.similarity import check_threshold
-from repro.metrics.protocol import pair_metrics
+from repro.metrics.protocol import model_metrics, pair_metrics
 from repro.models.base import Model, Recorded
 from repro.plots import image_grid, save_figure
 from repro.samplers.base import Sampler
@@ -69,7 +70,8 @@ def score(
             that fits the images.
         threshold: Similarity above which two images are the same; by default the descriptor's.
         mae_threshold: Mean absolute difference below which they are, in [0, 255].
-        metric: Names of further metrics of the group ``repro.metrics``.
+        metric: Names of further metrics of the group ``repro.metrics``; those of one model, as ``BitsPerDimension``,
+            are measured on as many training images, and held-out images, as there are seeds.
         sampler: Draw with this sampler instead of the model's own.
         weights: Averaged weights (``ema``) or those of the last step (``raw``).
         problem: What an inverse task measures.
@@ -94,7 +96,9 @@ def score(
     descriptor = descriptor or default_descriptor(read.image_shape)
     threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
     check_mae_threshold(mae_threshold)
-    metrics = drawing.plan.metrics() | pair_metrics(metric or [], descriptor.name)
+    of_model = model_metrics(metric or [])
+    of_pairs = pair_metrics([name for name in metric or [] if name not in of_model], descriptor.name)
+    metrics = drawing.plan.metrics() | of_pairs
     fabric = processes or one_process()
     plan = drawing.plan.task, guidance, classes, problem, fabric
     references = systems_of(reference or [], None, drawing.numbers, *plan)
@@ -103,14 +107,20 @@ def score(
     banks = drawing.plan.references(drawing.numbers) | banks
     if data is None and read.data_record is not None and drawing.plan.trained_for:
         data = recorded_data(read.data_record, "the checkpoint", "--data")
-    train = to_uint8(data.shown()[0]) if data is not None else None
     labelled = drawing.plan.classes is not None
+    described = Described(read, of_model, data, len(drawing.numbers), labelled) if of_model else None
+    train = to_uint8(data.shown()[0]) if data is not None else None
     unseen = to_uint8(data.held_out()[0]) if data is not None and data.holdout else None
     scores = Scores(banks, descriptor, threshold, mae_threshold, train, metrics, fabric.device, labelled, unseen)
+    folder = run if run is not None or isinstance(model, Recorded) else run_folder_of(model)
+    if folder is not None and fabric.is_global_zero:
+        make_folder(folder)
     _feed(scores, drawing, batch_size, fabric)
+    if described is not None:
+        described.measure(fabric)
+        scores.described = described.table()
     rows, chances = scores.table(), scores.chances()  # asked for by all processes, which count together
     if fabric.is_global_zero:
-        folder = run if run is not None or isinstance(model, Recorded) else run_folder_of(model)
         scores.picture = None if folder is None else _picture(drawing, banks, folder)
         if folder is not None:
             scores.written = folder / f"{drawing.label}.scores.csv"
@@ -170,6 +180,5 @@ def _picture(drawing: Drawing, banks: dict[str, Bank], folder: Path) -> Path | N
     stacked = torch.stack([*columns.values()], dim=1)
     figure = image_grid(stacked, list(columns), rows, drawing.plan.task, "one row a noise")
     path = folder / f"{drawing.kind}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)
     return path

@@ -13,6 +13,7 @@ from .distances import (
 )
 from .encoding import EncodingReproducibilityScore as EncodingReproducibilityScore
 from .generalization import GeneralizationScore as GeneralizationScore
+from .likelihood import BitsPerDimension as BitsPerDimension
 from .mae import MAEScore as MAEScore
 from .matrix import ReproducibilityCurve as ReproducibilityCurve, ReproducibilityMatrix as ReproducibilityMatrix
 from .reproducibility import ReproducibilityScore as ReproducibilityScore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,6 +30,15 @@ def numbers_of(seeds: Iterable[int] | Tensor, count: int) -> Tensor:
     if numbers.shape != (count,):
         raise UserError(f"{tuple(numbers.shape)} seeds for {count} samples; give one seed a sample")
     return numbers
+
+
+def gathered(metric: Metric) -> AbstractContextManager[None]:
+    """Returns a context in which a metric's states are those of all processes, as they are in its ``compute``."""
+    return metric.sync_context(
+        dist_sync_fn=metric.dist_sync_fn,
+        should_sync=metric._to_sync and not metric._is_synced,
+        should_unsync=not metric._is_synced,
+    )
 
 
 _INSTANCES = itertools.count()
@@ -144,11 +154,7 @@ class CountMetric(Metric):
 
     def counts(self) -> tuple[Any, Any]:
         """Computes numbers of noises for which it holds, and of all noises, over all processes: int64 tensors."""
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn,
-            should_sync=self._to_sync and not self._is_synced,
-            should_unsync=not self._is_synced,
-        ):
+        with gathered(self):
             return self._counted()
 
     def intervals(self, confidence: float = 0.95) -> Tensor:

@@ -6,7 +6,9 @@ one number. What it is given, its class may say; without that, metrics from else
 ``inputs``
     ``features`` of the comparison's descriptor, float32 (n, d), or ``images``, uint8 (n, C, H, W), also when the class
     says nothing. Metrics of torchmetrics itself compute in the dtype that they are given, where uint8 would overflow:
-    they get the images as float32 in [0, 255]; build them with ``data_range=255.0``.
+    they get the images as float32 in [0, 255]; build them with ``data_range=255.0``. ``model``: no comparison takes it;
+    ``repro test`` does, to describe one model on images of its data, by ``update(denoiser, images, labels, seeds)``,
+    ``compute()``, ``interval()`` and ``count``.
 ``paired``
     False when row i of one side has nothing to do with row i of the other; such a metric has no shuffled control, and
     is also computed against training images. True when the class says nothing.
@@ -29,9 +31,9 @@ from torchmetrics import Metric
 from repro.errors import UserError
 from repro.metrics.base import RateMetric
 from repro.metrics.distances import SetMetric
-from repro.registry import build
+from repro.registry import build, load
 
-__all__ = ["feed", "is_paired", "metric_value", "pair_metrics", "pick", "value_of"]
+__all__ = ["feed", "is_paired", "metric_value", "model_metrics", "of_model", "pair_metrics", "pick", "value_of"]
 
 _BATCH = 1024
 
@@ -70,6 +72,8 @@ def _checked(metric: Any) -> Metric:
     name = type(metric).__name__
     if not isinstance(metric, Metric):
         raise UserError(f"metric {name} is no torchmetrics.Metric; give a metric or a registered name")
+    if of_model(metric):
+        raise UserError(f"metric {name} is of one model, not of two; type repro test --metric {name}")
     arguments = [
         item
         for item in inspect.signature(metric.update).parameters.values()
@@ -83,6 +87,16 @@ def _checked(metric: Any) -> Metric:
             "what two systems drew; a comparison takes PairMetric, SetMetric or another torchmetrics.Metric of two sets"
         )
     return metric
+
+
+def of_model(metric: Metric) -> bool:
+    """Says whether a metric describes one model, rather than what two systems drew."""
+    return getattr(metric, "inputs", None) == "model"
+
+
+def model_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Builds those of the registered metrics that describe one model, by their own names."""
+    return {name: build("metrics", name) for name in dict.fromkeys(names) if of_model(load("metrics", name))}
 
 
 def _label(metric: Metric, descriptor: str) -> str:

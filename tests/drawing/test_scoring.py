@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
+from noisy_images import random_images
 from trainings import trainer
 
 from repro.banks import Bank
+from repro.checkpoints.loading import load_model
 from repro.cli.main import main
+from repro.data.arrays import ImageArray
 from repro.data.digits import Digits
 from repro.descriptors.pixels import Pixels
 from repro.descriptors.small import SmallSSCD
 from repro.drawing import draw, score
+from repro.drawing.drawing import Drawing
 from repro.drawing.scores import Scores
+from repro.errors import UserError
 from repro.kernels import EDM
+from repro.metrics.functional import bits_per_dimension
 from repro.metrics.functional.similarity import cosine
+from repro.models.vae import VAEModel
 from repro.networks.mlp import MLP
 from repro.parameterizations import EDMPreconditioning
 from repro.samplers.heun import Heun
@@ -92,3 +102,55 @@ def test_images_that_the_descriptor_was_not_made_for_are_told(run, capsys):
     options = ["--descriptor", "SmallSSCD", "--descriptor.weights", "cifar", "--seeds", "0-4"]
     assert main(["test", "--ckpt_path", str(run), *options, "--trainer.accelerator", "cpu"]) == 0
     assert "warning: SmallSSCD(cifar) was made for" in capsys.readouterr().out
+
+
+def test_likelihood_of_training_and_held_out_images(run, capsys, tmp_path):
+    model, data = load_model(run), Digits(holdout=40)
+    options = ["--descriptor", "Pixels", "--seeds", "0-5", "--metric", "BitsPerDimension"]
+    words = ["test", "--ckpt_path", str(run), *options, "--trainer.accelerator", "cpu"]
+    assert main(words) == 0
+    rows = {row["score"]: row for row in csv.DictReader((run / "unconditional_0-5.scores.csv").open())}
+    for kind, images in (("training images", data.images()), ("held-out images", data.held_out()[0])):
+        bits = bits_per_dimension(model.denoiser, images[:6]).bits
+        row = rows[f"BitsPerDimension/{kind}"]
+        assert float(row["value"]) == pytest.approx(float(bits.mean()), rel=1e-6)
+        assert float(row["low"]) < float(row["value"]) < float(row["high"])
+        assert row["n"] == "6"
+    assert "BitsPerDimension/held-out images: " in capsys.readouterr().out
+    subprocess.run([sys.executable, "-m", "repro", *words, "--trainer.devices", "2"], check=True, timeout=120)
+    shared = {row["score"]: row for row in csv.DictReader((run / "unconditional_0-5.scores.csv").open())}
+    for name in rows:
+        assert float(shared[name]["value"]) == pytest.approx(float(rows[name]["value"]), rel=1e-6)
+        assert shared[name]["n"] == rows[name]["n"]
+
+
+@pytest.mark.parametrize(
+    ("data", "seeds", "message"),
+    [
+        (None, "0-9", "BitsPerDimension needs images; type --data NAME"),
+        (Digits(), "0", "needs at least 2 images, as many as there are seeds; type --seeds 0-99"),
+        (ImageArray("set.npy", channels="first"), "0-9", "shape 1x8x8; the data have 3x6x6"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_likelihood_is_refused_before_anything_is_drawn(data, seeds, message, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("set.npy", random_images(8, 3, 6, 6).numpy())
+    monkeypatch.setattr(Drawing, "images", lambda *_: pytest.fail("something was drawn"))
+    model = load_model(run)
+    model.data_record = None
+    with pytest.raises(UserError, match=message):
+        score(model, seeds, metric=["BitsPerDimension"], descriptor=Pixels(), data=data)
+
+
+def test_a_model_without_a_denoiser_has_no_likelihood():
+    model = VAEModel(8, 1, latent=2, hidden=8)
+    with pytest.raises(UserError, match="BitsPerDimension: the model is a VAEModel, which has no denoiser"):
+        score(model, "0-9", metric=["BitsPerDimension"], descriptor=Pixels(), data=Digits())
+
+
+def test_a_model_that_needs_no_training_is_scored_in_a_folder_that_is_not_there_yet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--seeds", "0-3", "--descriptor", "Pixels", "--trainer.accelerator", "cpu"]
+    assert main(["test", "--config", "digits/gaussian", *words]) == 0
+    assert (tmp_path / "runs" / "gaussian" / "unconditional_0-3.scores.csv").is_file()

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from repro.analysis import bits_per_dimension, log_density
 from repro.denoisers import FittedGaussianDenoiser, LowRankMixtureDenoiser
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Flow, SubVP
+from repro.metrics.functional import bits_per_dimension, log_density
 from repro.noise import mixture_bases
 
 
