@@ -21,7 +21,7 @@ __all__ = ["CountMetric", "PairMetric", "RateMetric"]
 
 
 def numbers_of(seeds: Iterable[int] | Tensor, count: int) -> Tensor:
-    """Computes seeds as int64, shape (count,).
+    """Converts seeds to int64, shape (count,).
 
     Raises:
         UserError: another number of seeds.

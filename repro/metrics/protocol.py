@@ -134,7 +134,7 @@ def feed(metric: Metric, a: Tensor, b: Tensor, seeds: Iterable[int] | Tensor | N
 
 
 def value_of(metric: Metric, name: str) -> float:
-    """Computes the one number that a metric gives.
+    """Reads the one number that a metric gives.
 
     Raises:
         UserError: it gives another shape.

@@ -26,7 +26,7 @@ __all__ = ["LossModule", "Part", "TrainingModule", "seed_step"]
 
 
 def seed_step(seed: int, images_seen: int, rank: int) -> None:
-    """Computes seeds the default generators for one training step, from (seed, images seen, rank) alone.
+    """Seeds the default generators for one training step, from (seed, images seen, rank) alone.
 
     A resumed run so draws what an uninterrupted one would have drawn.
     """
@@ -141,7 +141,7 @@ class TrainingModule(L.LightningModule, Plugin):
             self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def start_step(self, images: Tensor) -> Tensor:
-        """Computes seeds the draws of a training step on uint8 images and gives them as floats in [-1, 1]."""
+        """Seeds the draws of a training step, and returns its uint8 images as floats in [-1, 1]."""
         seed_step(self.seed, self.images_seen, self.global_rank)
         if not self._checked:
             self._checked = True
@@ -290,7 +290,7 @@ class LossModule(TrainingModule):
         """
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns one step on uint8 images and labels."""
+        """Computes the loss of one step on uint8 images and labels, the mean over the images."""
         images, labels = batch
         x_0 = self.start_step(images)
         loss = self.loss(x_0, labels if self.num_classes else None).mean()
@@ -300,7 +300,7 @@ class LossModule(TrainingModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Computes steps the optimiser, then the average."""
+        """Steps the optimiser, then moves the average."""
         before = self.images_seen
         super().optimizer_step(*args, **kwargs)
         self.update_average((self.images_seen - before) * self.trainer.accumulate_grad_batches)

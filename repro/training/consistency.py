@@ -182,7 +182,7 @@ class ConsistencyModule(LossModule):
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(images))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Computes steps the optimiser and the averages."""
+        """Steps the optimiser, then moves the averages."""
         decay = self.target_decay_now
         super().optimizer_step(*args, **kwargs)
         update_average(self.target, self.trained, decay)
@@ -293,7 +293,7 @@ class ConsistencyDistillation(ConsistencyModule):
             self.teaching.check(self)
 
     def step_back(self, x_t: Tensor, t: Tensor, s: Tensor, x_0: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
-        """Returns one step of the solver along the teacher's flow."""
+        """Takes one step of the solver along the teacher's flow."""
         return flow_step(self.teaching.of(self), x_t, t, s, labels, self.solver)
 
 

@@ -53,7 +53,7 @@ class ConsistencySchedule:
                 raise UserError(f"{name} is {getattr(self, name)}; {advice}")
 
     def levels_at(self, step: int) -> int:
-        """Computes the n at an optimiser step."""
+        """Computes the number of noise levels at an optimiser step."""
         if self.last_levels is None:
             return self.levels
         return progressive_levels(step, self.levels, self.last_levels, self.schedule_steps)

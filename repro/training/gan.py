@@ -169,7 +169,7 @@ class GAN(TrainingModule):
         return self.trained(torch.randn(count, self.trained.latent, device=self.device))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Returns one discriminator step on uint8 images, after a generator step where its turn has come.
+        """Takes one discriminator step on uint8 images, after a generator step where its turn has come.
 
         Only the discriminator's steps are counted by the trainer.
         """

@@ -164,7 +164,7 @@ class Halving:
         return (2 * self.start_steps) >> (stage + 1)
 
     def sampler(self, stage: int, kernel: Kernel) -> Euler:
-        """Computes the DDIM under a kernel with the steps of the student of a stage; stage -1 is the first teacher.
+        """Builds DDIM under a kernel with the steps of the student of a stage; stage -1 is the first teacher.
 
         Raises:
             UserError: an unknown spacing, or ``t_end`` outside the kernel's times.

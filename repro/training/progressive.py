@@ -202,7 +202,7 @@ class ProgressiveDistillation(LossModule):
         return (error.square() * weight).flatten(1).mean(1).to(x_0.dtype)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns one step on uint8 images and labels."""
+        """Computes the loss of one step on uint8 images and labels, the mean over the images."""
         loss = super().training_step(batch, batch_idx)
         if self.logs_now:
             self.log("train/student_steps", float(self.sampler.steps))

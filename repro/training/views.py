@@ -125,7 +125,7 @@ def overlay(images: Tensor, others: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, jitter: float, grey: float) -> Tensor:
-    """Computes the other brightness, contrast and, for three channels, saturation and hue; some images turn grey.
+    """Changes brightness, contrast and, for three channels, saturation and hue; some images turn grey.
 
     Args:
         images: In [-1, 1], shape (B, C, H, W).
@@ -150,7 +150,7 @@ def recolour(images: Tensor, jitter: float, grey: float) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Computes the gaussian blur, cut off at three pixels; the edge goes on beyond the border.
+    """Blurs images by a Gaussian, cut off at three pixels; the edge goes on beyond the border.
 
     Args:
         images: Shape (B, C, H, W).

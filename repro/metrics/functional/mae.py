@@ -15,7 +15,7 @@ _ELEMENTS = 1 << 22
 
 
 def check_mae_threshold(threshold: float) -> float:
-    """Computes the threshold of a mean pixel difference as a float.
+    """Checks the threshold of a mean pixel difference, and returns it as a float.
 
     Raises:
         UserError: outside [0, 255].

@@ -102,7 +102,7 @@ def same_shape(a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def check_threshold(threshold: float) -> float:
-    """Computes the threshold of a similarity as a float.
+    """Checks the threshold of a similarity, and returns it as a float.
 
     Raises:
         UserError: outside [-1, 1].

@@ -95,7 +95,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Computes attended tokens, (B, L, width) -> (B, L, width)."""
+        """Mixes tokens by attention, (B, L, width) -> (B, L, width)."""
         query, key, value = rearrange(self.qkv(tokens), "b l (k h d) -> k b h l d", k=3, h=self.heads)
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.projection(rearrange(attended, "b h l d -> b l (h d)"))
@@ -117,7 +117,7 @@ class FeedForward(nn.Module):
         self.approximate = "tanh" if gelu == "tanh" else "none"
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Computes mapped tokens, (B, L, width) -> (B, L, width)."""
+        """Maps each token, (B, L, width) -> (B, L, width)."""
         return self.outer(F.gelu(self.inner(tokens), approximate=self.approximate))
 
 
