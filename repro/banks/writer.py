@@ -35,8 +35,8 @@ class BankWriter:
         shard_size: Seeds a file; a bank that exists keeps its own.
 
     Raises:
-        UserError: the folder holds a bank of other samples (the message names the keys that differ), or it cannot
-            be written.
+        UserError: the folder holds a bank of other samples (the message names the keys that differ) or other files,
+            or it cannot be written.
 
     Example:
         >>> writer = BankWriter("runs/bank", {"seeds": range(1000), "image_shape": (1, 8, 8)})  # doctest: +SKIP
@@ -52,6 +52,8 @@ class BankWriter:
         if shard_size is not None:
             wanted = replace(wanted, shard_size=int(shard_size))
         make_folder(self.path)
+        if not (self.path / MANIFEST_NAME).exists():
+            _refuse_others(self.path)
         sweep_parts(self.path)
         if not (self.path / MANIFEST_NAME).exists():
             with suppress(FileExistsError):
@@ -115,3 +117,14 @@ class BankWriter:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().contiguous().numpy()
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises a UserError where a folder without a bank holds something else, such as a run."""
+    names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    others = [name for name in names if not name.startswith((MANIFEST_NAME, "images-", "labels-", "features-"))]
+    if others:
+        raise UserError(
+            f"{folder} is not empty and holds no bank ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
+            "name a new or empty folder"
+        )

@@ -229,6 +229,7 @@ class CommandLine(LightningCLI):
             )
         data = self.data
         assert data is not None, "the parser asks fit for data"
+        len(data)  # a set that cannot be read, or is too small, is told before a folder is made
         model, most, output = build(config.model, "model"), config.trainer.max_steps, config.output
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
         if start is None and config.resume == "auto":
@@ -250,6 +251,7 @@ class CommandLine(LightningCLI):
 
         with runs.run_folder(start, self._name(), output, unused) as folder:
             trainer = self._make_trainer(folder)
+            data.check_ranks(trainer.world_size)  # before as many processes are started
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
             self._print(self._about(model, data, folder))

@@ -73,9 +73,11 @@ def run(command: str, arguments: list[str]) -> int:
         description="Writes a package with the smallest complete plug-in of each kind, its configs and its tests. "
         "What each kind is, its base class and its law: repro/plugins.md.",
     )
-    parser.add_argument("name", metavar="NAME", help="Of the package, such as my-models.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="Of the package, such as my-models.")
     parser.add_argument("--output", metavar="DIR", help="Its folder; ./NAME by default.")
     chosen = parser.parse_args(arguments)
+    if chosen.name is None:
+        raise UserError("name the package: repro new my-models")
     folder = Path(chosen.output or chosen.name)
     for path in write_package(chosen.name, folder):
         print(path)

@@ -209,16 +209,20 @@ class ImageData(LightningDataModule, Plugin, ABC):
         Raises:
             UserError: ``batch_size`` cannot be shared evenly.
         """
+        self.check_ranks(world_size)
+        batches = Batches(self._parts()[0], self.seed, self.batch_size, self.horizontal_flip, rank, world_size)
+        if length is None:
+            length = math.ceil(len(self) / self.batch_size)
+        return BatchStream(batches, length, start or _at_zero, self.workers, pin_memory)
+
+    def check_ranks(self, world_size: int) -> None:
+        """Raises a UserError unless so many ranks can share a batch evenly."""
         if self.batch_size % world_size:
             near = max(self.batch_size // world_size, 1) * world_size
             raise UserError(
                 f"batch_size is {self.batch_size}, over all ranks, but there are {world_size} ranks; "
                 f"give a multiple of {world_size}, for example {near}"
             )
-        batches = Batches(self._parts()[0], self.seed, self.batch_size, self.horizontal_flip, rank, world_size)
-        if length is None:
-            length = math.ceil(len(self) / self.batch_size)
-        return BatchStream(batches, length, start or _at_zero, self.workers, pin_memory)
 
     def held_out_batches(self, rank: int = 0, world_size: int = 1) -> Sequence[Batch]:
         """Returns the held-out images in order, each on one rank once.

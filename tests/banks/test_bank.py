@@ -421,3 +421,12 @@ def test_parts_of_killed_writers_are_swept_and_those_of_living_ones_stay(tmp_pat
         living.write(b"whole")
     assert (tmp_path / "other.npy").read_bytes() == b"whole"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {}")
+    (tmp_path / ".part-run").write_text("somebody's")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"is not empty and holds no bank \(config.yaml\); name a new or empty folder"):
+        BankWriter(tmp_path, keys())
+    assert sorted(tmp_path.rglob("*")) == before

@@ -45,6 +45,7 @@ MISTAKES = [
     ((*FIT, "--task", "condtional"), ["unknown task 'condtional'; did you mean 'conditional'?"]),
     ((*FIT, "--trainer.accelerator", "foo"), ["trainer: ", "foo", "cpu"]),
     ((*FIT, "--trainer.devices", "0"), ["trainer: ", "devices"]),
+    ((*FIT, "--trainer.devices", "3"), ["batch_size is 8, over all ranks, but there are 3 ranks"]),
     (
         (*FIT, "--data.holdout", "8", "--trainer.val_check_interval", "77"),
         ["trainer: ", "`val_check_interval` (77) must be less than or equal to"],
@@ -64,6 +65,7 @@ MISTAKES = [
     (("fit", "--config", "trainer.yaml"), ["--trainer.max_stesp; did you mean --trainer.max_steps?"]),
     (("fit", "--config", "beside.yaml"), ["beside.yaml: model.network has 'width' beside class_path", "init_args"]),
     (("fit", "--model", "Exact", "--model.sampler", "Heun"), ["model (Exact) needs denoiser"]),
+    (("new",), ["name the package: repro new my-models"]),
     (("predict",), ["no finished run in runs/ fits", "repro fit --config", "--ckpt_path"]),
     (("predict", "--config", "tiny.yaml"), ["no finished run in runs/ fits; train one: repro fit --config tiny.yaml"]),
     (("predict", "--ckpt_path", "no.ckpt"), ["no checkpoint at no.ckpt"]),
