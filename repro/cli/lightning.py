@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,12 @@ _SKIPPED = {
     "test": {"run", "processes", "data"},
     "predict": {"run", "processes"},
 }
-_FUNCTIONS = {"fit": Trainer.fit, "validate": Trainer.validate, "test": score, "predict": draw}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "fit": Trainer.fit,
+    "validate": Trainer.validate,
+    "test": score,
+    "predict": draw,
+}
 _OF_PROCESSES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 _CHECKPOINT = {
     "fit": "Go on from this checkpoint: a file, a run's folder, or 'last' for the newest run of this name.",
@@ -210,8 +215,6 @@ class CommandLine(LightningCLI):
 
     def _make_trainer(self, root: Path | None) -> Trainer:
         settings = self._settings(root)
-        if settings.get("enable_model_summary") is None:
-            settings["enable_model_summary"] = False
         if self.command != "fit" and settings.get("logger") is None:
             settings["logger"] = False
         with stoppable():

@@ -15,20 +15,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro.errors import UserError
+from repro.training.notes import without_notes
 from repro.training.signals import Interrupted
 
 __all__ = ["quiet", "stoppable"]
-
-_NOISE = (
-    r".*does not have many workers",
-    r".*LeafSpec. is deprecated",
-    r".*isinstance\(treespec",
-    r"The number of training batches .* is smaller than the logging interval",
-    r"Checkpoint directory .* exists and is not empty",
-    r"Total length of `DataLoader` across ranks is zero",
-    r"The `srun` command is available on your system but is not used",
-    r"Found \d+ module\(s\) in eval mode at the start of training",
-)
 
 
 def _one_sentence(record: logging.LogRecord) -> bool:
@@ -46,14 +36,10 @@ def quiet() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         print(f"repro: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     launcher.setLevel(logging.INFO)
     launcher.addFilter(_one_sentence)
-    with warnings.catch_warnings():
-        for text in _NOISE:
-            warnings.filterwarnings("ignore", message=text)
+    with without_notes():
         if rank_zero_only.rank:
             warnings.simplefilter("ignore")
         warnings.showwarning = show

@@ -6,12 +6,15 @@ from typing import Any
 
 from lightning.fabric import Fabric
 
+from repro.training.notes import without_notes
+
 __all__ = ["launch", "one_process"]
 
 
 def one_process(accelerator: str = "auto") -> Fabric:
     """Makes the Fabric of this process alone, on one device."""
-    return Fabric(accelerator=accelerator, devices=1)
+    with without_notes():
+        return Fabric(accelerator=accelerator, devices=1)
 
 
 def launch(

@@ -13,12 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from repro.checkpoints.native import AtomicCheckpointIO
 from repro.training.callbacks import HyperParameters, ProgressLines, RunCheckpoint, SampleGrid, StepsBar, Throughput
+from repro.training.notes import quietly, without_notes
 
 __all__ = ["Trainer"]
 
 
 class Trainer(L.Trainer):
-    """Lightning's trainer for training modules; its methods are Lightning's own.
+    """Lightning's trainer for training modules; its methods are Lightning's own, without its notes.
 
     The whole training is one epoch of ``max_steps`` steps. Checkpoints are written atomically to
     ``<default_root_dir>/checkpoints/last.ckpt``, logs go to TensorBoard in ``<default_root_dir>``.
@@ -30,7 +31,7 @@ class Trainer(L.Trainer):
         callbacks: Further callbacks; one of a kind that is there by default replaces the default.
         log_every_n_steps: Steps between two log entries.
         plugins: Lightning plug-ins.
-        **kwargs: Everything else that ``lightning.Trainer`` takes.
+        **kwargs: Everything else that ``lightning.Trainer`` takes; ``enable_model_summary`` is off by default.
     """
 
     def __init__(
@@ -58,15 +59,21 @@ class Trainer(L.Trainer):
         for callback in callbacks:
             if isinstance(callback, RunCheckpoint) and callback.dirpath is None:
                 callback.dirpath = os.fspath(root / "checkpoints")
+        if kwargs.get("enable_model_summary") is None:
+            kwargs["enable_model_summary"] = False
         plugins = [plugins] if plugins is not None and not isinstance(plugins, list) else plugins or []
-        super().__init__(
-            max_steps=max_steps,
-            max_epochs=-1,
-            default_root_dir=os.fspath(root),
-            logger=TensorBoardLogger(root, name=None, version="") if logger is None or logger is True else logger,
-            callbacks=callbacks,
-            log_every_n_steps=log_every_n_steps,
-            use_distributed_sampler=False,
-            plugins=[*plugins, AtomicCheckpointIO()],
-            **kwargs,
-        )
+        with without_notes():
+            super().__init__(
+                max_steps=max_steps,
+                max_epochs=-1,
+                default_root_dir=os.fspath(root),
+                logger=TensorBoardLogger(root, name=None, version="") if logger is None or logger is True else logger,
+                callbacks=callbacks,
+                log_every_n_steps=log_every_n_steps,
+                use_distributed_sampler=False,
+                plugins=[*plugins, AtomicCheckpointIO()],
+                **kwargs,
+            )
+
+    fit = quietly(L.Trainer.fit)
+    validate = quietly(L.Trainer.validate)
