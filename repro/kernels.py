@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.devices import onto
 from repro.errors import UserError, unknown
 from repro.registry import Plugin
 
@@ -210,7 +211,7 @@ class DiscreteVP(Kernel):
         """The logarithms of alpha on the device and in the dtype of a tensor; copied there once."""
         key = like.device, like.dtype
         if key not in self._tables:
-            self._tables[key] = self._log_alphas.to(*key)
+            self._tables[key] = onto(like.device, self._log_alphas, like.dtype)
         return self._tables[key]
 
     def log_alpha(self, t: Tensor) -> Tensor:

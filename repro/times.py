@@ -75,6 +75,5 @@ class LogNormalTimes(TimeDistribution):
 
     def of_uniform(self, u: Tensor, kernel: Kernel) -> Tensor:
         ratio = (self.mean + self.std * torch.special.ndtri(u.double())).exp()
-        ends = torch.tensor([kernel.t_min, kernel.t_max], dtype=ratio.dtype, device=u.device)
-        lowest, highest = kernel.ratio(ends)
+        lowest, highest = kernel.ratio(torch.tensor([kernel.t_min, kernel.t_max], dtype=ratio.dtype)).tolist()
         return kernel.time_of_ratio(ratio.clamp(lowest, highest)).to(u.dtype)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from repro.devices import onto
 from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.registry import Plugin
@@ -50,12 +51,20 @@ class Denoiser(nn.Module, Plugin):
         return -self.eps(x_t, t, labels) / self.scales(x_t, t)[1]
 
     def scales(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Computes :math:`\alpha_t` and :math:`\sigma_t` in the dtype of ``x_t``, shaped to multiply images."""
-        t = t.to(x_t.device, torch.promote_types(t.dtype, x_t.dtype))
+        r"""Computes :math:`\alpha_t` and :math:`\sigma_t` in the dtype of ``x_t``, shaped to multiply images.
+
+        Those of one time for all are single numbers where ``t`` is; of a CPU an accelerator takes them as they are.
+        """
+        t = _time_for(x_t, t)
         alpha, sigma = self.kernel.alpha(t), self.kernel.sigma(t)
         if t.ndim:
             alpha, sigma = alpha[:, None, None, None], sigma[:, None, None, None]
         return alpha.to(x_t.dtype), sigma.to(x_t.dtype)
+
+
+def _time_for(x_t: Tensor, t: Tensor) -> Tensor:
+    """Times of images, precise enough for them: one for each beside the images, one for all where it is."""
+    return onto(x_t.device if t.ndim else t.device, t, torch.promote_types(t.dtype, x_t.dtype))
 
 
 class UnderKernel(Denoiser):
@@ -77,7 +86,7 @@ class UnderKernel(Denoiser):
         self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        t = t.to(x_t.device, torch.promote_types(t.dtype, x_t.dtype))
+        t = _time_for(x_t, t)
         inner_t = self.denoiser.kernel.time_of_ratio(self.kernel.ratio(t))
         inner_alpha, alpha = self.denoiser.scales(x_t, inner_t)[0], self.scales(x_t, t)[0]
         return self.denoiser.denoise(x_t * (inner_alpha / alpha), inner_t, labels)

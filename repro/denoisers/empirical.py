@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers.base import Denoiser, training_set
+from repro.devices import onto
 from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import Kernel
@@ -104,7 +105,7 @@ class EmpiricalDenoiser(Denoiser):
         self._check_labels(labels)
         alpha, sigma = self.scales(x_t.to(self.dtype), t)
         x = (x_t.to(self.dtype) / alpha).flatten(1)
-        precision = (alpha / sigma).square().expand(len(x), 1, 1, 1).flatten(1)
+        precision = onto(x.device, (alpha / sigma).square()).expand(len(x), 1, 1, 1).flatten(1)
         mean, evidence = _Posterior.apply(x, precision, labels, self)
         return mean, evidence.squeeze(1)
 
@@ -158,9 +159,9 @@ class EmpiricalDenoiser(Denoiser):
             )
             _, logits = self._logits(x, precision, labels, images, rows)
             highest = torch.maximum(highest, logits.amax(1, keepdim=True))
-            keep = (logits > highest - margin).any(0)
-            if int(keep.sum()) <= _FEW * len(keep):
-                images, logits = images[keep], logits[:, keep]
+            near = (logits > highest - margin).any(0).nonzero().squeeze(1)
+            if len(near) <= _FEW * len(images):
+                images, logits = images[near], logits[:, near]
             yield images, logits, highest
 
     def _logits(

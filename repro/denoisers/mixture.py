@@ -63,7 +63,7 @@ class LowRankMixtureDenoiser(Denoiser):
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         x = x_t.to(self.bases.dtype)
-        alpha, sigma = (scale.reshape(-1, 1) for scale in self.scales(x, t))
+        alpha, sigma = (scale.flatten(1) if scale.ndim else scale for scale in self.scales(x, t))
         variance = (sigma / alpha).square()
         inside = torch.einsum("knd,bn->bkd", self.bases, x.flatten(1) / alpha)
         if labels is None:

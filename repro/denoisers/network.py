@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers.base import Denoiser
+from repro.devices import onto
 from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.networks import Network
@@ -38,14 +39,14 @@ class NetworkDenoiser(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Computes the network's raw output F, in the dtype of ``x_t``; channels beyond those that count (a variance)
         are cut."""
-        t, options = t.to(x_t.device) if t.ndim else t, {}
+        t, options = onto(x_t.device, t) if t.ndim else t, {}
         level = self.parameterization.noise_level(t, -self.kernel.log_snr(t))
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), x_t.dtype)
         x = x_t * self.parameterization.input_scale(*self.scales(x_t, t))
         level = level.to(torch.promote_types(dtype, torch.float32))
         if not t.ndim and hasattr(self.network, "stage_of"):  # one time for all: its stage is known on the host
             options["stage"] = int(self.network.stage_of(level))
-        level = level.to(x_t.device).expand(len(x_t))
+        level = onto(x_t.device, level).expand(len(x_t))
         channels = self.parameterization.outputs * x_t.shape[1]
         return self.network(x.to(dtype), level, labels, **options)[:, :channels].to(x_t.dtype)
 

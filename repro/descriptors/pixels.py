@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.descriptors.base import Descriptor
+from repro.devices import onto
 
 __all__ = ["Pixels"]
 
@@ -44,7 +45,7 @@ class Pixels(Descriptor):
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Centred pixels, shape (n, C * H * W), float64 (exact: n times the pixel minus the sum, in integers)."""
-        pixels = images.to(device).flatten(1).to(torch.float64)
+        pixels = onto(device, images).flatten(1).to(torch.float64)
         if self.center:
             pixels = pixels * pixels.shape[1] - pixels.sum(1, keepdim=True)
         return pixels

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from repro.descriptors.base import PAPER_THRESHOLD, Descriptor
 from repro.descriptors.domain import Domain
+from repro.devices import onto
 from repro.errors import UserError, unknown
 from repro.files import write_whole
 from repro.images import to_float
@@ -113,9 +114,9 @@ class SmallSSCD(Descriptor):
             images: uint8, shape (n, C, H, W) with C of 1 or 3.
             device: Where the result lies.
         """
-        x, size, channels = to_float(images.to(device)), self._loaded.image_size, self._loaded.sizes["channels"]
+        x, size, channels = to_float(onto(device, images)), self._loaded.image_size, self._loaded.sizes["channels"]
         if channels < images.shape[1]:
-            x = (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+            x = (x * onto(device, torch.tensor(_LUMA).view(3, 1, 1))).sum(1, keepdim=True)
         if tuple(x.shape[2:]) != (size, size):
             x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         return x.expand(-1, channels, -1, -1)

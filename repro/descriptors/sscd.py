@@ -20,6 +20,7 @@ from repro.descriptors.base import Descriptor
 from repro.descriptors.domain import Domain
 from repro.descriptors.onnx import ONNX, resized
 from repro.descriptors.released import prepacked, read_released
+from repro.devices import onto
 from repro.errors import UserError, unknown
 from repro.files import cache_folder, sha256_of_file, write_text, write_whole
 from repro.networks.sscd import SSCDNetwork
@@ -172,9 +173,8 @@ class SSCD(Descriptor):
             images: uint8, shape (n, C, H, W) with C of 1 or 3.
             device: Where the result lies.
         """
-        pixels = self._pixels(images.to(device)).expand(-1, 3, -1, -1)
-        mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
-        std = torch.tensor(_STD, device=device).view(3, 1, 1)
+        pixels = self._pixels(onto(device, images)).expand(-1, 3, -1, -1)
+        mean, std = (onto(device, torch.tensor(each).view(3, 1, 1)) for each in (_MEAN, _STD))
         return (pixels / 255 - mean) / std
 
     def _pixels(self, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repro.descriptors.base import Descriptor
+from repro.devices import onto
 from repro.errors import UserError, nearest
 from repro.records import record_of
 
@@ -65,9 +66,9 @@ class Timm(Descriptor):
 
     def describe(self, images: Tensor, device: torch.device) -> Tensor:
         """Computes features of one batch."""
-        config, pixels = self._config, images.to(device).float() / 255
+        config, pixels = self._config, onto(device, images).float() / 255
         pixels = F.interpolate(pixels, config["input_size"][1:], mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(config[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+        mean, std = (onto(device, torch.tensor(config[key]).view(3, 1, 1)) for key in ("mean", "std"))
         return self._network.to(device)((pixels.expand(-1, 3, -1, -1) - mean) / std)
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser
+from repro.devices import onto
 from repro.errors import UserError, check_at_least
 from repro.images import to_float
 from repro.inverse.operators import Operator
@@ -140,7 +141,7 @@ class PosteriorSampler(Sampler):
         """The sampler's steps, pulled; then, with ``project``, a last one without an evaluation."""
         if run.stream is None:
             raise UserError("posterior sampling needs numbered noise; give a NoiseStream of seeds")
-        y = self.measurements(run.stream.seeds).to(x)
+        y = onto(x.device, self.measurements(run.stream.seeds), x.dtype)
         watched = _Differentiated(run.denoiser)
         for step in self.sampler.walk(Run(watched, run.labels, run.stream, self.sampler.clip), x):
             with torch.enable_grad():

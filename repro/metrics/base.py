@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.descriptors.base import Descriptor
+from repro.devices import onto
 from repro.errors import UserError
 from repro.metrics.functional.intervals import wilson_interval
 from repro.metrics.look import Look
@@ -109,7 +110,7 @@ class CountMetric(Metric):
         outcomes = outcomes.to(self.hits.device, torch.int64).flatten(1) if outcomes.ndim > 1 else outcomes[:, None]
         columns = [torch.zeros(len(outcomes), dtype=torch.int64) if seeds is None else numbers_of(seeds, len(outcomes))]
         columns += [] if group is None else [group]
-        keyed = [column.to(self.hits.device)[:, None] for column in columns]
+        keyed = [onto(self.hits.device, column)[:, None] for column in columns]
         rows = torch.cat([*keyed, outcomes.to(self.hits.device, torch.int64)], dim=1)
         if seeds is None:
             hits, total = self._tally(rows)

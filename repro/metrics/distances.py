@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.descriptors.base import Descriptor
+from repro.devices import onto
 from repro.errors import UserError
 from repro.metrics.base import numbers_of
 from repro.metrics.functional.distances import frechet_distance, kernel_distance
@@ -90,12 +91,12 @@ class SetMetric(Metric):
         for side, samples in (("first", a), ("second", b)):
             if samples is None:
                 continue
-            features = self.describe(samples, f"the {side} features").to(self.device, torch.float64)
+            features = onto(self.device, self.describe(samples, f"the {side} features"), torch.float64)
             numbers = torch.full((len(features),), _NO_SEED) if seeds is None else numbers_of(seeds, len(features))
             if seeds is not None and bool((numbers < 0).any()):
                 raise UserError(f"seed {int(numbers.min())} is negative; number the samples from 0")
             getattr(self, side).append(features)
-            getattr(self, f"{side}_seeds").append(numbers.to(self.device))
+            getattr(self, f"{side}_seeds").append(onto(self.device, numbers))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gathers the states, one tensor of each a process."""

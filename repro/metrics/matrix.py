@@ -81,7 +81,7 @@ class ReproducibilityMatrix(CountMetric):
         return figure, axes
 
     def _pairs(self) -> Tensor:
-        return torch.triu_indices(self.systems, self.systems)
+        return torch.triu_indices(self.systems, self.systems, device=self.hits.device)
 
     def _tally(self, rows: Tensor) -> tuple[Tensor, int]:
         first, second = self._pairs()

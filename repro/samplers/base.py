@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser
+from repro.devices import onto
 from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.noise import NoiseStream
@@ -79,7 +80,7 @@ class Run:
     def draw(self, like: Tensor) -> Tensor:
         """Draws the next numbered noise of every image, with the shape, device and dtype of ``like``."""
         assert self.stream is not None
-        return self.stream.draw(like.shape[1:]).to(like)
+        return onto(like.device, self.stream.draw(like.shape[1:]), like.dtype)
 
 
 class Sampler(Plugin, ABC):
@@ -154,9 +155,9 @@ class Sampler(Plugin, ABC):
         if tuple(start.shape[1:]) != tuple(denoiser.image_shape):
             raise UserError(f"noise is {tuple(start.shape[1:])}, the denoiser's images are {denoiser.image_shape}")
         holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), start)
-        x = start.to(holder.device, torch.float64) * denoiser.kernel.prior_scale
+        x = onto(holder.device, start, torch.float64) * denoiser.kernel.prior_scale
         self.check_start(denoiser.kernel)
-        run = Run(denoiser, None if labels is None else labels.to(holder.device), stream, self.clip)
+        run = Run(denoiser, None if labels is None else onto(holder.device, labels), stream, self.clip)
         yield from self.walk(run, x)
 
     def check_start(self, kernel: Kernel) -> None:
@@ -191,8 +192,8 @@ class Sampler(Plugin, ABC):
             raise UserError(f"images are {tuple(images.shape[1:])}, the denoiser's are {denoiser.image_shape}")
         self.check_reversible()
         holder = next(iter([*denoiser.parameters(), *denoiser.buffers()]), images)
-        x = images.to(holder.device, torch.float64)
-        run = Run(denoiser, None if labels is None else labels.to(holder.device))
+        x = onto(holder.device, images, torch.float64)
+        run = Run(denoiser, None if labels is None else onto(holder.device, labels))
         for step in self.walk_back(run, x):
             x = step.x_s
         return x / denoiser.kernel.prior_scale
@@ -223,7 +224,7 @@ def noised(run: Run, images: Tensor, t: Tensor) -> Tensor:
     Iterates :math:`x \leftarrow x + \alpha_t (x_0 - \hat x_0(x))`; along a direction in which the data have the
     variance :math:`c^2` an iteration leaves :math:`\sigma_t^2 / (\alpha_t^2 c^2 + \sigma_t^2)` of the error.
     """
-    alpha = run.kernel.alpha(t).to(images)
+    alpha = run.kernel.alpha(t)
     x = alpha * images
     for _ in range(_INVERSIONS):
         x = x + alpha * (images - run.denoise(x, t))

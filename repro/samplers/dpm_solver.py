@@ -202,8 +202,8 @@ class DPMSolver(Sampler):
 
     def _adaptive(self, run: Run, x: Tensor) -> Iterator[Step]:
         kernel, update = run.kernel, _Update(run.kernel, self.algorithm, self.solver_type)
-        ends = torch.tensor([kernel.t_max, end_time(kernel, self.t_end)], dtype=torch.float64, device=x.device)
-        t, end = (each.expand(len(x), 1, 1, 1) for each in ends)
+        ends = kernel.t_max, end_time(kernel, self.t_end)
+        t, end = (torch.full((len(x), 1, 1, 1), each, dtype=torch.float64, device=x.device) for each in ends)
         parts = [0.5] if self.order == 2 else [1 / 3, 2 / 3]
         size, before, x_0 = torch.full_like(t, _FIRST_STEP), x, torch.zeros_like(x)
         stale = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -225,7 +225,8 @@ class DPMSolver(Sampler):
             left = kernel.log_snr(end[rows]) - torch.where(accepted, kernel.log_snr(s), start)
             factor = (_SAFETY * power(error, -1 / self.order)).clamp(max=self.growth)
             size = put(size, rows, torch.minimum(h * factor, left))
-            moved, kept = rows[accepted.flatten()], accepted.flatten()
+            kept = accepted.flatten().nonzero().squeeze(1)
+            moved = rows[kept]
             t_s, x_s = put(t, moved, s[kept]), put(x, moved, high[kept])
             step = Step(t.flatten(), t_s.flatten(), x, x_0, x_s)
             stale = torch.zeros_like(stale).index_fill(0, moved, True)

@@ -92,8 +92,7 @@ class RK45(Sampler):
     def _flow(self, run: Run, x: Tensor, start: float, stop: float) -> Iterator[Step]:
         """Steps from one time to another, either way."""
         kernel, way = run.kernel, 1 if start > stop else -1
-        ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
-        t, last = (end.expand(len(x), 1, 1, 1) for end in ends)
+        t, last = (torch.full((len(x), 1, 1, 1), end, dtype=torch.float64, device=x.device) for end in (start, stop))
         angle, end = kernel.ratio(t).atan(), kernel.ratio(last).atan()
         x_0, slope = self._slope(run, angle, z := x / _scale(run, t), t)
         size = self._first_size(run, angle, z, slope, end, way)
@@ -107,7 +106,8 @@ class RK45(Sampler):
             accepted = ~(error > 1)
             factor = (_SAFETY * power(error, -1 / _ORDER)).clamp(_SHRINK, _GROW)
             size = put(size, rows, step * torch.where(accepted, factor, factor.clamp(max=1)))
-            moved, kept = rows[accepted.flatten()], accepted.flatten()
+            kept = accepted.flatten().nonzero().squeeze(1)
+            moved = rows[kept]
             angle, z = put(angle, moved, ahead[kept]), put(z, moved, new_z[kept])
             slope = put(slope, moved, new_slope[kept])
             s = put(t, moved, torch.where(angle == end, last, kernel.time_of_ratio(angle.tan()))[moved])

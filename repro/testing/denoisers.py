@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser
+from repro.testing.devices import FakeDevice, Waits
 
-__all__ = ["check_denoiser"]
+__all__ = ["check_denoiser", "check_device"]
 
 
 def check_denoiser(denoiser: Denoiser, labels: Tensor | None = None, batch_tolerance: float = 0.0) -> None:
@@ -48,6 +51,36 @@ def check_denoiser(denoiser: Denoiser, labels: Tensor | None = None, batch_toler
                 [denoiser.denoise(x_t[i : i + 1], t, None if labels is None else labels[i : i + 1]) for i in range(5)]
             )
             _close(alone, x_0, batch_tolerance, f"{name}: an image depends on its batch mates")
+
+
+def check_device(build: Callable[[], Denoiser], waits: int = 0, waits_for_labels: int = 0) -> None:
+    """Checks answers on an accelerator, without one: all tensors are there, and the host waits as often as stated.
+
+    Args:
+        build: Makes the denoiser; what it makes is not used again.
+        waits: How often the host may wait for one answer.
+        waits_for_labels: How often it may, in addition, to look at labels.
+
+    Raises:
+        AssertionError: a tensor was left on the CPU, or the host waited another number of times.
+    """
+    with FakeDevice(), torch.no_grad():
+        denoiser = build().to("cuda")
+        middle = (denoiser.kernel.t_min + denoiser.kernel.t_max) / 2
+        x_t = torch.zeros(2, *denoiser.image_shape, dtype=torch.float64, device="cuda")
+        labels = torch.zeros(2, dtype=torch.int64, device="cuda") if denoiser.num_classes else None
+        allowed = waits + (0 if labels is None else waits_for_labels)
+        times = torch.tensor(middle, dtype=torch.float64), torch.full((2,), middle, dtype=torch.float64, device="cuda")
+        for t in times:
+            with Waits():
+                denoiser.denoise(x_t, t, labels)  # tables go to the device once
+            with Waits() as counter:
+                x_0 = denoiser.denoise(x_t, t, labels)
+            assert x_0.device.type == "cuda", f"x_0 is on {x_0.device}"
+            counted = dict(counter.counted)
+            assert sum(counted.values()) == allowed, (
+                f"the host waits for the device, {allowed} times are stated: {counted}"
+            )
 
 
 def _close(answer: Tensor, right: Tensor, tolerance: float, message: str) -> None:

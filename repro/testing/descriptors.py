@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,17 @@ from torch import Tensor, nn
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
 from repro.records import rebuild, record_of
+from repro.testing.devices import FakeDevice, Waits
 
-__all__ = ["check_batches", "check_descriptor", "check_images", "check_isolation", "check_record", "check_vectors"]
+__all__ = [
+    "check_batches",
+    "check_descriptor",
+    "check_device",
+    "check_images",
+    "check_isolation",
+    "check_record",
+    "check_vectors",
+]
 
 
 def check_descriptor(descriptor: Descriptor, image_shape: tuple[int, int, int] = (3, 16, 16)) -> None:
@@ -86,3 +97,25 @@ def check_record(descriptor: Descriptor) -> None:
     assert type(rebuilt) is type(descriptor), f"the record rebuilds a {type(rebuilt).__name__}"
     assert rebuilt.name == descriptor.name, f"{descriptor.name} comes back as {rebuilt.name}"
     assert rebuilt.fingerprint == descriptor.fingerprint, "the rebuilt descriptor has another fingerprint"
+
+
+def check_device(build: Callable[[], Descriptor], image_shape: tuple[int, int, int] = (3, 16, 16)) -> None:
+    """Checks a batch on an accelerator, without one: all tensors are there, and the host waits for its result only.
+
+    Args:
+        build: Makes the descriptor; what it makes is not used again.
+        image_shape: (C, H, W) of images that it can take.
+
+    Raises:
+        AssertionError: a tensor was left on the CPU, or the host waited for more than the vectors.
+    """
+    images = torch.randint(0, 256, (5, *image_shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    with FakeDevice():
+        descriptor = build()
+        with Waits():
+            descriptor.features(images, device="cuda")  # its weights go to the device once
+        with mock.patch.object(nn.Module, "to", lambda module, *_: module), Waits() as waits:
+            features = descriptor.features(images, device="cuda")
+    assert features.device.type == "cpu", f"features are on {features.device}, not on the CPU"
+    counted = dict(waits.counted)
+    assert sum(counted.values()) <= 1, f"the host waits for more than the vectors: {counted}"

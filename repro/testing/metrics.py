@@ -19,10 +19,12 @@ from torchmetrics import Metric
 from repro.errors import UserError
 from repro.metrics.base import CountMetric, PairMetric, RateMetric
 from repro.metrics.distances import SetMetric
+from repro.testing.devices import FakeDevice, Waits
 
 __all__ = [
     "check_batches",
     "check_conflict",
+    "check_device",
     "check_lifecycle",
     "check_pair_metric",
     "check_processes",
@@ -164,6 +166,31 @@ def check_processes(metrics: Mapping[str, tuple[Metric, Sequence[Tensor]]], worl
                     f"{name}, {way}: process {rank} of {world_size} counts {counts}, one alone {whole}"
                 )
             assert answer[name]["local"] < len(inputs[0]), f"{name}: process {rank} saw every sample; nothing was split"
+
+
+def check_device(metric: Metric, inputs: Sequence[Any], waits: int | None) -> None:
+    """Checks an update on an accelerator, without one: all tensors are there, and the host waits as often as stated.
+
+    Args:
+        metric: As built by name; it is not changed.
+        inputs: Arguments of its update; floats and images are moved to the device, class numbers stay on the host.
+        waits: How often the host waits, to look at what it was given; None leaves that open.
+
+    Raises:
+        AssertionError: a tensor was left on the CPU, or the host waited another number of times.
+    """
+    with FakeDevice(), torch.no_grad():
+        there = metric.clone().to("cuda")
+        moved = [item.to("cuda") if item.dtype != torch.int64 else item for item in inputs]
+        for seeds in (None, range(len(inputs[0]))):
+            with Waits() as counter:
+                there.update(*moved, seeds=seeds)
+            counted = dict(counter.counted)
+            right = waits is None or sum(counted.values()) == waits
+            assert right, f"the host waits for the device, {waits} times are stated: {counted}"
+        for name, state in there.metric_state.items():
+            for tensor in state if isinstance(state, list) else [state]:
+                assert tensor.device.type == "cuda", f"state {name} is on {tensor.device}, not on the metric's device"
 
 
 def check_set_metric(metric: SetMetric, inputs: tuple[Tensor, Tensor]) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from repro.denoisers import Denoiser, GaussianDenoiser
+from repro.denoisers import Denoiser, GaussianDenoiser, NetworkDenoiser
 from repro.kernels import Kernel
+from repro.networks.mlp import MLP
 from repro.noise import NoiseStream
+from repro.parameterizations import Eps
 from repro.samplers.base import Sampler
+from repro.testing.devices import WAITS_OF_STEPS, FakeDevice, Waits
 
-__all__ = ["CountedDenoiser", "GaussianConsistency", "check_sampler", "gaussian_error"]
+__all__ = ["CountedDenoiser", "GaussianConsistency", "check_device", "check_sampler", "gaussian_error"]
 
 _SHAPE = (1, 3, 5)
+_REHEARSED = 4
 
 
 class CountedDenoiser(Denoiser):
@@ -114,6 +121,38 @@ def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, bat
     images = _check_batches(name, sampler, kernel, batch_tolerance)
     _check_calls(name, sampler, kernel, images)
     _check_trajectory(name, sampler, kernel, images)
+
+
+def check_device(sampler: Sampler, kernel: Kernel, device: Literal["cuda", "meta"] = "cuda") -> None:
+    """Checks the first steps on an accelerator, without one: all tensors are there, and the host never waits for it.
+
+    Adaptive samplers wait as often as :data:`~repro.testing.devices.WAITS_OF_STEPS` says, in every step.
+
+    Args:
+        sampler: The sampler.
+        kernel: The kernel; it is not changed.
+        device: ``cuda`` is faked; ``meta`` is for samplers that take gradients.
+
+    Raises:
+        AssertionError: a tensor was left on the CPU, or the host waited.
+    """
+    name = f"{type(sampler).__name__} under {type(kernel).__name__}"
+    allowed = WAITS_OF_STEPS[type(sampler).__name__] if sampler.adaptive else 0
+    with FakeDevice() if device == "cuda" else contextlib.nullcontext(), torch.no_grad():
+        network = MLP(4, 1, num_classes=3, width=8, depth=1).to(device)
+        denoiser = NetworkDenoiser(network, copy.deepcopy(kernel), Eps())
+        walk = sampler.trajectory(denoiser, NoiseStream(range(2)), torch.tensor([0, 2]))
+        for number in range(_REHEARSED):
+            with Waits() as waits:
+                step = next(walk, None)
+            if step is None:
+                break
+            where = step.x_s.device.type
+            assert where == device, f"{name}: the images after step {number} are on {where}"
+            counted = dict(waits.counted)
+            assert sum(counted.values()) == allowed, (
+                f"{name}: in step {number} the host waits for the device, {allowed} times are stated: {counted}"
+            )
 
 
 def _check_batches(name: str, sampler: Sampler, kernel: Kernel, tolerance: float) -> Tensor:

@@ -296,7 +296,7 @@ class LossModule(TrainingModule):
         loss = self.loss(x_0, labels if self.num_classes else None).mean()
         self.images_seen += len(images) * self.trainer.world_size
         if self.logs_now:
-            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/loss", loss)  # with prog_bar Lightning would read it in every step
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -7,13 +7,14 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from repro.data.progress import LINE_SECONDS
@@ -163,7 +164,22 @@ def _check_finite(module: L.LightningModule, folder: Path) -> None:
 
 
 class StepsBar(RichProgressBar):
-    """Lightning's rich progress bar over the steps of a run, which is one epoch long, also after a resume."""
+    """Lightning's rich progress bar over the steps of a run, which is one epoch long, also after a resume.
+
+    It shows the losses of the latest step that was logged, and reads them from the device once.
+    """
+
+    _losses: ClassVar[dict[str, tuple[Tensor, float]]] = {}
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Adds the latest losses to what Lightning shows."""
+        latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/loss")}
+        kept = self._losses
+        self._losses = {
+            name: kept[name] if name in kept and kept[name][0] is value else (value, float(value))
+            for name, value in latest.items()
+        }
+        return super().get_metrics(trainer, pl_module) | {name: each for name, (_, each) in self._losses.items()}
 
     @property
     def total_train_batches(self) -> int | float:
@@ -275,9 +291,7 @@ class Throughput(L.Callback):
         elif trainer.global_step % trainer.log_every_n_steps == 0:
             now = time.perf_counter()
             rate = (pl_module.images_seen - self._since[1]) / (now - self._since[0])
-            pl_module.log_dict(
-                {"train/images_per_second": rate, "train/images_seen": float(pl_module.images_seen)}, prog_bar=False
-            )
+            pl_module.log_dict({"train/images_per_second": rate, "train/images_seen": float(pl_module.images_seen)})
             self._since = (now, pl_module.images_seen)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser, NetworkDenoiser
+from repro.devices import onto
 from repro.errors import UserError, unknown
 from repro.images import to_float
 from repro.kernels import EDM, Kernel
@@ -141,7 +142,7 @@ class ConsistencyModule(LossModule):
 
     def pairs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Neighbouring times t > s by their number, 0 (the noisiest) to N - 2; float64 of the index's shape."""
-        times = self.schedule.times(self.trained.kernel, self.levels_now).to(index.device)
+        times = onto(index.device, self.schedule.times(self.trained.kernel, self.levels_now))
         return times[index], times[index + 1]
 
     def loss(self, x_0: Tensor, labels: Tensor | None) -> Tensor:

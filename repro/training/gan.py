@@ -188,7 +188,7 @@ class GAN(TrainingModule):
         self.update_average(seen)
         if logs:
             for name, value in self._notes.items():
-                self.log(f"train/{name}", value, prog_bar=name.startswith("loss"))
+                self.log(f"train/{name}", value)
 
     def _backward(self, optimizer: LightningOptimizer, parts: dict[str, Tensor]) -> None:
         optimizer.zero_grad()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser
+from repro.devices import onto
 from repro.errors import UserError
 from repro.kernels import Kernel
 from repro.samplers.euler import Euler
@@ -103,7 +104,7 @@ class Levels:
 
     def to(self, device: torch.device) -> Levels:
         """Moves the levels to a device."""
-        return Levels(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Levels(*(onto(device, getattr(self, field.name)) for field in fields(self)))
 
     def scales(self, index: Tensor) -> Scales:
         """Computes scales of the given levels, (B,) numbers, shaped to multiply images."""

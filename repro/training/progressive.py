@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser, NetworkDenoiser
+from repro.devices import onto
 from repro.errors import UserError
 from repro.images import to_float
 from repro.kernels import Kernel
@@ -184,7 +185,7 @@ class ProgressiveDistillation(LossModule):
             labels: Class numbers (B,), or None.
         """
         if self._levels.times.device != x_0.device:
-            self._levels, self._middles = self._levels.to(x_0.device), self._middles.to(x_0.device)
+            self._levels, self._middles = self._levels.to(x_0.device), onto(x_0.device, self._middles)
         at_t, t = self._levels.scales(level), self._levels.times[level]
         alpha, sigma = at_t
         x_t = alpha * x_0 + sigma * eps

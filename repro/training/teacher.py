@@ -57,7 +57,8 @@ class Teaching(Part):
                 )
 
     def setup(self, module: TrainingModule) -> None:
-        """Reads and checks the teacher, against the data too."""
+        """Reads and checks the teacher, against the data too; its fingerprint is taken before its weights move."""
+        _ = self.source.fingerprint
         self.check(module)
         check_data("teacher", module, module.trainer.datamodule)
         if self.compiles and isinstance(self.source.denoiser, NetworkDenoiser):

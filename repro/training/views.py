@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repro.devices import onto
 from repro.errors import UserError, unknown
 
 __all__ = ["DEFAULTS", "blur", "checked", "compress", "crop", "edited", "overlay", "recolour"]
@@ -85,7 +87,12 @@ def edited(images: Tensor, settings: Mapping[str, float]) -> Tensor:
 
 def _uniform(images: Tensor, low: float, high: float) -> Tensor:
     """One number an image, shape (B, 1, 1, 1)."""
-    return (low + (high - low) * torch.rand(len(images), 1, 1, 1)).to(images)
+    return onto(images.device, low + (high - low) * torch.rand(len(images), 1, 1, 1), images.dtype)
+
+
+def _constant(images: Tensor, values: Any) -> Tensor:
+    """A tensor of fixed numbers beside the images."""
+    return onto(images.device, torch.tensor(values, dtype=images.dtype))
 
 
 def _where(probability: float, images: Tensor, changed: Tensor) -> Tensor:
@@ -140,12 +147,12 @@ def recolour(images: Tensor, jitter: float, grey: float) -> Tensor:
     angle = (_uniform(x, -jitter, jitter) * math.pi / 2).flatten()
     amount = (1 + _uniform(x, -jitter, jitter)).flatten()
     amount = torch.where(_uniform(x, 0.0, 1.0).flatten() < grey, 0.0, amount)
-    luma, ones = x.new_tensor(_LUMA).expand(3, 3), torch.ones(3, 3).to(x)
-    axis = ones / 3
-    cross = x.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    luma, axis = _constant(x, _LUMA).expand(3, 3), x.new_ones(3, 3) / 3
+    cross = _constant(x, ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))) / math.sqrt(3)
+    one = torch.eye(3, dtype=x.dtype, device=x.device)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    turn = axis + cos * (torch.eye(3).to(x) - axis) + sin * cross
-    mix = luma + amount[:, None, None] * (torch.eye(3).to(x) - luma) @ turn
+    turn = axis + cos * (one - axis) + sin * cross
+    mix = luma + amount[:, None, None] * (one - luma) @ turn
     return torch.einsum("boc,bchw->bohw", mix, x)
 
 
@@ -182,7 +189,7 @@ def compress(images: Tensor, strength: Tensor) -> Tensor:
     index = torch.arange(8, dtype=torch.float64)
     waves = torch.cos(math.pi / 8 * (index + 0.5) * index[:, None]) * math.sqrt(2 / 8)
     waves[0] /= math.sqrt(2)
-    waves, quanta = waves.to(x), x.new_tensor(_QUANTA) * strength.reshape(-1, 1, 1, 1, 1, 1)
+    waves, quanta = onto(x.device, waves, x.dtype), _constant(x, _QUANTA) * strength.reshape(-1, 1, 1, 1, 1, 1)
     blocks = x.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     rounded = torch.round(waves @ blocks @ waves.T / quanta) * quanta
     x = (waves.T @ rounded @ waves).transpose(3, 4).flatten(4, 5).flatten(2, 3)

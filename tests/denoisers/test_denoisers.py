@@ -7,11 +7,19 @@ import torch
 from torch import nn
 
 from repro import records, registry
-from repro.denoisers import EmpiricalDenoiser, GaussianDenoiser, NetworkDenoiser, UnderKernel
+from repro.denoisers import (
+    EmpiricalDenoiser,
+    FittedGaussianDenoiser,
+    GaussianDenoiser,
+    GuidedDenoiser,
+    LowRankMixtureDenoiser,
+    NetworkDenoiser,
+    UnderKernel,
+)
 from repro.errors import UserError
 from repro.kernels import EDM, VE, VP, Flow
 from repro.parameterizations import X0, EDMPreconditioning, Eps, V
-from repro.testing.denoisers import check_denoiser
+from repro.testing.denoisers import check_denoiser, check_device
 
 KERNELS = registry.names("kernels")
 MEANINGS = registry.names("parameterizations")
@@ -59,6 +67,54 @@ def test_laws_of_formulas(kernel):
     conditional = EmpiricalDenoiser(images, kernel, labels=classes, chunk=4)
     check_denoiser(conditional, labels=torch.tensor([0, 1, 2, 2, 0]), batch_tolerance=1e-9)
     check_denoiser(UnderKernel(GaussianDenoiser(EDM()), kernel))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_a_network_on_an_accelerator_does_not_wait(meaning, kernel):
+    def build():
+        return NetworkDenoiser(Probe(), registry.build("kernels", kernel), registry.build("parameterizations", meaning))
+
+    check_device(build)
+    check_device(lambda: UnderKernel(GuidedDenoiser(build(), 2.0), VE()))
+
+
+# Each kernel anew: its tables stay on the device where it was used.
+SET = torch.randint(0, 256, (9, 1, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+FORMULAS = {
+    "GaussianDenoiser": (lambda kernel: GaussianDenoiser(kernel, mean=0.2), 0),
+    "FittedGaussianDenoiser": (lambda kernel: FittedGaussianDenoiser(SET, kernel), 0),
+    "LowRankMixtureDenoiser": (lambda kernel: LowRankMixtureDenoiser(kernel), 2),
+    "EmpiricalDenoiser": (lambda kernel: EmpiricalDenoiser(SET, kernel), 1),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_formula_on_an_accelerator_waits_as_often_as_stated(name, kernel):
+    make, waits = FORMULAS[name]
+    check_device(lambda: make(registry.build("kernels", kernel)), waits)
+
+
+def test_every_denoiser_was_on_an_accelerator():
+    assert {*FORMULAS, "NetworkDenoiser", "UnderKernel", "GuidedDenoiser"} == set(registry.names("denoisers"))
+
+
+class LooksAtItsTimes(GaussianDenoiser):
+    def denoise(self, x_t, t, labels=None):
+        return super().denoise(x_t if x_t.isfinite().all() else x_t * 0, t)
+
+
+class MeansOnTheHost(GaussianDenoiser):
+    def denoise(self, x_t, t, labels=None):
+        return super().denoise(x_t, t) + torch.zeros(self.image_shape)
+
+
+def test_the_law_of_devices_notices():
+    with pytest.raises(AssertionError, match=r"0 times are stated: .*item\(\)"):
+        check_device(lambda: LooksAtItsTimes(VP()))
+    with pytest.raises(AssertionError, match="left on the CPU"):
+        check_device(lambda: MeansOnTheHost(VP()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -66,6 +66,39 @@ def test_laws(name, channels, weights, tmp_path):
     laws.check_descriptor(registry.build("descriptors", name, **settings), (channels, 16, 16))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", registry.names("descriptors"))
+def test_on_an_accelerator_only_the_vectors_are_waited_for(name, channels, weights, tmp_path, monkeypatch):
+    if name == "ONNX":
+        pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(sscd, "read_released", lambda file: TinyNetwork().eval())
+    network = write_onnx(tmp_path / "network.onnx", np.random.default_rng(0).normal(size=(12, 3, 4, 4)))
+    settings = {
+        "ONNX": {"path": str(network)},
+        "SSCD": {"weights": weights},
+        "Timm": {"model": "test_resnet", "pretrained": False},
+    }
+    laws.check_device(lambda: registry.build("descriptors", name, **settings.get(name, {})), (channels, 16, 16))
+
+
+class _LooksAtPixels(Pixels):
+    def describe(self, images, device):
+        vectors = super().describe(images, device)
+        return vectors if vectors.any() else vectors + 1
+
+
+class _CentresOnTheHost(Pixels):
+    def describe(self, images, device):
+        return super().describe(images, device) - torch.ones(images[0].numel())
+
+
+def test_the_law_of_devices_notices():
+    with pytest.raises(AssertionError, match=r"more than the vectors: .*item\(\)"):
+        laws.check_device(_LooksAtPixels)
+    with pytest.raises(AssertionError, match="left on the CPU"):
+        laws.check_device(_CentresOnTheHost)
+
+
 @pytest.mark.parametrize("name", ["SSCD", "SmallSSCD", "Timm", "ONNX"])
 def test_channels_are_refused_before_any_weights_are_read(name, tmp_path, monkeypatch):
     cls = registry.load("descriptors", name)

@@ -123,6 +123,37 @@ def cases():
     return found | {"Frechet": (FrechetDistance(), sets), "kernel": (KernelDistance(), sets)}
 
 
+# An update looks whether features are finite, once for each set; the search of a training set and the
+# counts of classes ask the device more often.
+WAITS = {"MAEScore": 0, "GL": None, "conditional": None}
+
+
+@pytest.mark.parametrize("name", cases())
+def test_an_update_on_an_accelerator_waits_as_often_as_stated(name):
+    metric, inputs = cases()[name]
+    waits = WAITS.get(name, 1 if name == "matrix" else 2)
+    laws.check_device(metric, inputs, waits)
+
+
+class _LooksAtMatches(ReproducibilityScore):
+    def match(self, a, b):
+        matches = super().match(a, b)
+        return matches if matches.any() else ~matches
+
+
+class _WeighsOnTheHost(ReproducibilityScore):
+    def match(self, a, b):
+        return super().match(a * torch.ones(a.shape[1]), b)
+
+
+def test_the_law_of_devices_notices():
+    inputs = laws.pair_inputs(ReproducibilityScore())
+    with pytest.raises(AssertionError, match=r"2 times are stated: {'item\(\)"):
+        laws.check_device(_LooksAtMatches(), inputs, 2)
+    with pytest.raises(AssertionError, match="left on the CPU"):
+        laws.check_device(_WeighsOnTheHost(), inputs, 2)
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_count_the_same(world_size):
     laws.check_processes(cases(), world_size)

@@ -19,7 +19,7 @@ from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
 from repro.samplers.ode import RK45
 from repro.samplers.stochastic import Ancestral, EDMStochastic
-from repro.testing.samplers import CountedDenoiser, check_sampler, gaussian_error
+from repro.testing.samplers import CountedDenoiser, check_device, check_sampler, gaussian_error
 
 KERNELS = registry.names("kernels")
 SAMPLERS = [name for name in registry.names("samplers") if name != "PosteriorSampler"]  # tests/inverse
@@ -60,6 +60,62 @@ def test_laws(name, kernel):
 )
 def test_laws_of_other_settings(sampler):
     check_sampler(sampler, EDM(), 0.06)
+
+
+ON_A_DEVICE = {
+    **{name: registry.build("samplers", name) for name in SAMPLERS},
+    "DPMSolver adaptive": DPMSolver(method="adaptive"),
+    "DPMSolver multistep": DPMSolver(method="multistep", final_denoise=True, steps=3, order=2),
+    "Heun in time": Heun(steps=4, coordinate="time", predictor=0.5, clip=True),
+    "Consistency of steps": Consistency(steps=3),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_no_step_makes_the_host_wait(name, kernel):
+    """But adaptive ones, as often as stated."""
+    check_device(ON_A_DEVICE[name], registry.build("kernels", kernel))
+
+
+class LooksAtItsState(Euler):
+    def step(self, run, x_t, t, s):
+        return super().step(run, x_t if x_t.isfinite().all() else x_t * 0, t, s)
+
+
+class DrawsOnTheHost(Euler):
+    def step(self, run, x_t, t, s):
+        return super().step(run, x_t + torch.zeros(x_t.shape).to(x_t), t, s)
+
+
+class ForgetsTheDevice(Euler):
+    def step(self, run, x_t, t, s):
+        x_0, x_s = super().step(run, x_t, t, s)
+        return x_0, x_s + torch.zeros(x_s.shape[1:])
+
+
+class LooksTwice(RK45):
+    def _try(self, *arguments):
+        assert arguments[3].isfinite().all()
+        return super()._try(*arguments)
+
+
+LooksTwice.__name__ = "RK45"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (LooksAtItsState(4), r"0 times are stated: .*item\(\)"),
+        (DrawsOnTheHost(4), "0 times are stated: .*pageable memory"),
+        (ForgetsTheDevice(4), "left on the CPU"),
+        (LooksTwice(), r"2 times are stated: .*item\(\)"),
+    ],
+    ids=["reads", "copies", "forgets", "adaptive"],
+)
+def test_the_law_of_devices_notices(sampler, message):
+    with pytest.raises(AssertionError, match=message):
+        check_device(sampler, EDM())
 
 
 @pytest.mark.parametrize("spacing", ["time_uniform", "time_quadratic", "log_snr", "edm"])

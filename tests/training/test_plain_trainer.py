@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import lightning as L
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from modes import MODES, images, network, plain
 
 from repro import registry
 from repro.checkpoints.loading import load_model, load_training
-from repro.denoisers import GaussianDenoiser
 from repro.errors import UserError
-from repro.kernels import EDM, VP
+from repro.kernels import EDM
 from repro.models import Model
-from repro.networks.mlp import MLP
-from repro.parameterizations import X0, EDMPreconditioning
+from repro.parameterizations import EDMPreconditioning
 from repro.samplers.heun import Heun
 from repro.training import Diffusion
-
-
-def network():
-    return MLP(8, 1, width=8, depth=1)
-
-
-def plain(folder, module, images, steps=2):
-    data = DataLoader(TensorDataset(images, torch.zeros(len(images), dtype=torch.int64)), batch_size=8)
-    trainer = L.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False,
-    )  # fmt: skip
-    trainer.fit(module, data)
-    trainer.save_checkpoint(folder / "plain.ckpt")
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -39,30 +21,6 @@ def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     plain(folder, Diffusion(network(), EDM(), EDMPreconditioning(), Heun(2)), images())
     return str(folder / "plain.ckpt")
-
-
-def images():
-    return torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-MODES = {
-    "Diffusion": lambda start: {
-        "network": network(), "kernel": EDM(), "parameterization": EDMPreconditioning(), "sampler": Heun(2)
-    },
-    "FineTuning": lambda start: {"start": start, "parameters": "all"},
-    "ProgressiveDistillation": lambda start: {
-        "teacher": GaussianDenoiser(VP(), (1, 8, 8)), "network": network(), "parameterization": X0(),
-        "start_steps": 2, "end_steps": 1, "stage_images": 8,
-    },
-    "ConsistencyDistillation": lambda start: {"teacher": start, "levels": 4},
-    "ConsistencyTraining": lambda start: {"network": network()},
-    "GAN": lambda start: {"image_size": 8, "channels": 1, "width": 4, "latent": 8},
-    "VAE": lambda start: {"image_size": 8, "channels": 1, "hidden": 8},
-    "CopyDetection": lambda start: {
-        "image_size": 8, "channels": 1, "widths": (8,) * 4, "depths": (1,) * 4, "block": "basic", "stem_width": 8,
-        "dims": 8,
-    },
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [each for each in registry.names("modules") if each in MODES])

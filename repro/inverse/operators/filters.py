@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from repro.devices import onto
 from repro.errors import UserError, check_at_least
 from repro.inverse.operators.base import Operator
 
@@ -47,7 +48,7 @@ class Blur(Operator):
         """Returns the kernel, float64 (k, k) with k odd, of sum 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel().to(x)
+        kernel = onto(x.device, self.kernel(), x.dtype)
         reach = len(kernel) // 2
         if reach >= min(x.shape[-2:]):
             raise UserError(

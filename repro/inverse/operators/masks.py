@@ -8,6 +8,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from repro.devices import onto
 from repro.errors import UserError
 from repro.inverse.operators.base import Operator
 
@@ -22,7 +23,7 @@ class _Mask(Operator):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.mask(*x.shape[-2:]).to(x)
+        return x * onto(x.device, self.mask(*x.shape[-2:]), x.dtype)
 
 
 class CentreMask(_Mask):

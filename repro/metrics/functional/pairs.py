@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from repro.devices import onto
+
 __all__ = ["pair_values", "pairs_of"]
 
 
@@ -42,7 +44,7 @@ def pair_values(
     Returns:
         Shape (pairs, n), pairs as in :func:`pairs_of`.
     """
-    first, second = torch.tensor(pairs_of(len(systems))).T
+    first, second = onto(systems[0].device, torch.tensor(pairs_of(len(systems)))).T
     step = max(1, elements // (len(systems) * systems[0].shape[1]))
     starts = range(0, len(systems[0]), step)
     parts = []

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.devices import onto
 from repro.errors import UserError
 from repro.metrics.functional.pairs import pair_values, pairs_of
 from repro.metrics.functional.similarity import as_features, check_threshold, cosine, cosine_matrix, exceeds, same_shape
@@ -98,7 +99,7 @@ def reproducibility_matrix_matches(features: Any, threshold: float = 0.6) -> Ten
     threshold = check_threshold(threshold)
     stacked = stacked_features(features)
     matches = exceeds(pair_values(stacked.unbind(1), cosine_matrix), threshold).T
-    first, second = torch.tensor(pairs_of(stacked.shape[1])).T
+    first, second = onto(stacked.device, torch.tensor(pairs_of(stacked.shape[1]))).T
     square = matches.new_empty(len(stacked), stacked.shape[1], stacked.shape[1])
     square[:, first, second] = square[:, second, first] = matches
     return square

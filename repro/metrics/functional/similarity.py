@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.devices import onto
 from repro.errors import UserError
 
 __all__ = [
@@ -114,7 +115,8 @@ def check_threshold(threshold: float) -> float:
 
 def exceeds(similarity: Tensor, threshold: float | Tensor) -> Tensor:
     """Says which similarities are strictly above a threshold or each of several, compared in their own dtype: bool."""
-    return similarity > torch.as_tensor(threshold, dtype=similarity.dtype, device=similarity.device)
+    limits = torch.as_tensor(threshold, dtype=similarity.dtype)
+    return similarity > (onto(similarity.device, limits) if limits.ndim else limits)
 
 
 def compared_dtype(*features: Tensor) -> torch.dtype:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +38,9 @@ class _Spectral(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weight divided by the estimate, after one step of power iteration in training."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        device = self.weight.device.type
+        casts = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if casts else nullcontext():
             if self.training:
                 with torch.no_grad():
                     matrix = self.weight.flatten(1)

@@ -1,0 +1,103 @@
+"""Every training mode on an accelerator, rehearsed without one, and the rehearsal notices what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from modes import MODES, images, network, plain
+
+from repro import registry
+from repro.kernels import EDM
+from repro.parameterizations import EDMPreconditioning
+from repro.samplers.heun import Heun
+from repro.testing.training import check_device
+from repro.training import Diffusion
+from repro.training.callbacks import StepsBar
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    plain(folder, diffusion(), images())
+    return str(folder / "plain.ckpt")
+
+
+def diffusion(cls=Diffusion, **settings):
+    return cls(network(), EDM(), EDMPreconditioning(), Heun(2), **settings)
+
+
+@pytest.mark.parametrize("name", [each for each in registry.names("modules") if each in MODES])
+def test_no_step_waits_and_nothing_is_left_on_the_host(name, start):
+    check_device(lambda: registry.build("modules", name, **MODES[name](start)))
+
+
+def test_clipped_gradients_and_several_batches_a_step_do_not_wait():
+    check_device(diffusion, gradient_clip_val=1.0, accumulate_grad_batches=1)
+
+
+class ReadsItsLoss(Diffusion):
+    def loss(self, x_0, labels):
+        loss = super().loss(x_0, labels)
+        return loss if loss.mean().item() < 1e9 else 0 * loss
+
+
+class ShowsItsLoss(Diffusion):
+    """What Lightning shows in its own bar it reads in every step."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("shown", loss, prog_bar=True)
+        return loss
+
+
+class LeavesWeights(Diffusion):
+    def loss(self, x_0, labels):
+        return super().loss(x_0, labels) * torch.ones(len(x_0))
+
+
+class DrawsOnTheHost(Diffusion):
+    def loss(self, x_0, labels):
+        return super().loss(x_0 + torch.randn(x_0.shape).to(x_0), labels)
+
+
+class LooksForBadGradients(Diffusion):
+    def on_before_optimizer_step(self, optimizer):
+        for parameter in self.trained.parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (ReadsItsLoss, r"item\(\) or tolist\(\)"),
+        (ShowsItsLoss, r"item\(\) or tolist\(\)"),
+        (LooksForBadGradients, r"item\(\) or tolist\(\)"),
+        (LeavesWeights, r"left on the CPU"),
+        (DrawsOnTheHost, "pageable memory"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_law_notices(cls, message):
+    with pytest.raises(AssertionError, match=message):
+        check_device(lambda: diffusion(cls))
+
+
+def test_the_bar_reads_a_loss_once():
+    class Counted:
+        reads = 0
+
+        def __float__(self):
+            self.reads += 1
+            return 0.5
+
+    class Stub:
+        loggers = ()
+        progress_bar_metrics = {}  # noqa: RUF012
+        callback_metrics = {"train/loss": Counted(), "train/lr": 0.1}  # noqa: RUF012
+
+    bar, trainer = StepsBar(), Stub()
+    shown = [bar.get_metrics(trainer, None) for _ in range(3)]
+    assert shown == [{"train/loss": 0.5}] * 3
+    assert trainer.callback_metrics["train/loss"].reads == 1
