@@ -48,6 +48,17 @@ def test_a_planted_circle_is_seen(planted):
 
 
 def test_top_level_holds_the_glossary_only():
-    glossary = {"errors", "files", "images", "kernels", "noise", "parameterizations", "plain", "registry", "times"}
+    glossary = {
+        "devices",
+        "errors",
+        "files",
+        "images",
+        "kernels",
+        "noise",
+        "parameterizations",
+        "plain",
+        "registry",
+        "times",
+    }
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert loose <= glossary | {"hints", "records"}, loose - glossary

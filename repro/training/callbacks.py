@@ -7,7 +7,7 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -169,17 +169,18 @@ class StepsBar(RichProgressBar):
     It shows the losses of the latest step that was logged, and reads them from the device once.
     """
 
-    _losses: ClassVar[dict[str, tuple[Tensor, float]]] = {}
+    _losses: dict[str, tuple[Tensor, float]] | None = None
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Adds the latest losses to what Lightning shows."""
         latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/loss")}
-        kept = self._losses
-        self._losses = {
+        kept = self._losses or {}
+        losses = {
             name: kept[name] if name in kept and kept[name][0] is value else (value, float(value))
             for name, value in latest.items()
         }
-        return super().get_metrics(trainer, pl_module) | {name: each for name, (_, each) in self._losses.items()}
+        self._losses = losses
+        return super().get_metrics(trainer, pl_module) | {name: each for name, (_, each) in losses.items()}
 
     @property
     def total_train_batches(self) -> int | float:
