@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -224,16 +225,17 @@ class ImageData(LightningDataModule, Plugin, ABC):
                 f"give a multiple of {world_size}, for example {near}"
             )
 
-    def held_out_batches(self, rank: int = 0, world_size: int = 1) -> Sequence[Batch]:
+    def held_out_batches(self, rank: int = 0, world_size: int = 1, pin_memory: bool = False) -> Sequence[Batch]:
         """Returns the held-out images in order, each on one rank once.
 
         Args:
             rank: This rank takes images ``rank, rank + world_size, ...``
             world_size: How many ranks share them.
+            pin_memory: Whether batches are put where a GPU copies them from fastest.
         """
         held = self._parts()[1]
         rows = np.arange(rank, len(held), world_size)
-        return InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1))
+        return InOrder(SubsetSource(held, rows), max(self.batch_size // world_size, 1), pin_memory)
 
     def prepare(self) -> None:
         """Finds, downloads and decodes what is missing, and looks at every image that is not kept in memory."""
@@ -283,13 +285,14 @@ class ImageData(LightningDataModule, Plugin, ABC):
         if trainer is None:
             return self.stream()
         length = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else None
-        on_gpu = trainer.strategy.root_device.type == "cuda"
-        return self.stream(length, trainer.global_rank, trainer.world_size, self._images_seen, on_gpu)
+        return self.stream(length, trainer.global_rank, trainer.world_size, self._images_seen, _on_gpu(trainer))
 
     def val_dataloader(self) -> Sequence[Batch]:
         """Returns the held-out images in order, each on one rank once."""
         trainer = self.trainer
-        return self.held_out_batches(*((trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)))
+        if trainer is None:
+            return self.held_out_batches()
+        return self.held_out_batches(trainer.global_rank, trainer.world_size, _on_gpu(trainer))
 
     def _images_seen(self) -> int:
         trainer = self.trainer
@@ -343,6 +346,10 @@ class ImageData(LightningDataModule, Plugin, ABC):
         train, held = self._chosen()
         train.prepare()
         return train, held
+
+
+def _on_gpu(trainer: Any) -> bool:
+    return trainer.strategy.root_device.type == "cuda"
 
 
 def _at_zero() -> int:

@@ -77,7 +77,8 @@ class BatchStream:
         length: How many batches the run has.
         start: Tells how many images were seen.
         workers: Processes that prepare batches; 0 prepares them in this one. The batches are the same.
-        pin_memory: Whether batches are put where a GPU copies them from fastest.
+        pin_memory: Whether batches are put where a GPU copies them from while the host goes on. As no training step
+            makes the host wait, it then reads and sends the next batches while the GPU works.
     """
 
     def __init__(
@@ -141,10 +142,11 @@ class InOrder(Sequence[Batch]):
     Args:
         source: The images.
         batch_size: Images a batch; the last one may have fewer.
+        pin_memory: As in :class:`BatchStream`.
     """
 
-    def __init__(self, source: ImageSource, batch_size: int) -> None:
-        self.source, self.batch_size = source, batch_size
+    def __init__(self, source: ImageSource, batch_size: int, pin_memory: bool = False) -> None:
+        self.source, self.batch_size, self.pin_memory = source, batch_size, pin_memory
 
     def __len__(self) -> int:
         return math.ceil(len(self.source) / self.batch_size)
@@ -154,4 +156,5 @@ class InOrder(Sequence[Batch]):
             raise IndexError(index)
         first = index * self.batch_size
         items = np.arange(first, min(first + self.batch_size, len(self.source)))
-        return self.source.read(items), self.source.labels[first : first + self.batch_size]
+        images, labels = self.source.read(items), self.source.labels[first : first + self.batch_size]
+        return (images.pin_memory(), labels.pin_memory()) if self.pin_memory else (images, labels)

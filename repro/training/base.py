@@ -24,6 +24,8 @@ from repro.training.optimization import Average, Optimization, update_average
 
 __all__ = ["LossModule", "Part", "TrainingModule", "seed_step"]
 
+_LOWEST_SCALE = 2.0**-20  # a sound training keeps its scale above 1, mostly far above
+
 
 def seed_step(seed: int, images_seen: int, rank: int) -> None:
     """Seeds the default generators for one training step, from (seed, images seen, rank) alone.
@@ -169,11 +171,13 @@ class TrainingModule(L.LightningModule, Plugin):
 
         On a processor the step is left out. On an accelerator, where a look at the number would make the processor
         wait for it, it is taken with a gradient of 0, and the count is read when a step is logged. Under a scaler of
-        float16 such steps are the scaler's own, which leaves them out itself; they are not counted.
+        float16 such steps are the scaler's own, which leaves them out itself; they are not counted. But when its scale
+        has fallen so low that no gradient can be finite, a step that is logged stops the training.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
             if norm.device.type == "cpu":
                 if not math.isfinite(norm.item()):
                     self.nonfinite_steps += 1
@@ -188,6 +192,18 @@ class TrainingModule(L.LightningModule, Plugin):
             self._read_nonfinite_steps()
             rate, name = optimizer.param_groups[0]["lr"], f"grad_norm{self.name_of(optimizer)}"
             self.note(lr=rate, nonfinite_steps=self.nonfinite_steps, **{name: norm})
+            if scaler is not None and scaler.is_enabled():
+                self._check_scale(scaler.get_scale())
+
+    def _check_scale(self, scale: float) -> None:
+        """Logs the scale of float16 losses, and raises UserError when it has fallen away."""
+        self.note(loss_scale=scale)
+        if scale < _LOWEST_SCALE:
+            raise UserError(
+                f"the training has diverged: after {self.images_seen:,} images the scale of float16 losses has fallen "
+                f"to {scale:.1e}, as in every step a gradient is not finite; lower --model.lr or type "
+                "--trainer.precision bf16-mixed"
+            )
 
     def _read_nonfinite_steps(self) -> None:
         """Adds what was counted on an accelerator since the last look."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -238,6 +238,8 @@ class ProgressLines(L.Callback):
 class SampleGrid(L.Callback):
     """Logs a grid of the images that fixed seeds give under the averaged weights of a model that draws.
 
+    Every logger that takes pictures gets it: TensorBoard, MLflow, and those with ``log_image`` as W&B's has it.
+
     Args:
         seeds: Which noises, for example ``0-15``.
         every_n_steps: Optimiser steps between two grids; there is one at the end too.
@@ -273,8 +275,17 @@ class SampleGrid(L.Callback):
             return
         grid = make_grid(images, nrow=max(1, round(count**0.5)), padding=1)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples/average", grid, trainer.global_step)
+            _log_picture(logger, "samples/average", grid, trainer.global_step)
+
+
+def _log_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
+    """Gives a picture, uint8 (C, H, W), to a logger that takes pictures; another one is left alone."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(name, picture, step)
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_image(logger.run_id, picture.permute(1, 2, 0).numpy(), key=name, step=step)
+    elif hasattr(logger, "log_image"):  # as W&B's has it
+        logger.log_image(key=name, images=[picture.permute(1, 2, 0).numpy()], step=step)
 
 
 class Throughput(L.Callback):

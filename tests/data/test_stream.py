@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from image_files import encoded, pictures, write_folder
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -12,6 +14,7 @@ from repro.data.archive import ImageArchive
 from repro.data.digits import Digits
 from repro.data.order import items_at
 from repro.errors import UserError
+from repro.testing.devices import FakeDevice, WithoutWaiting
 
 
 class Witness(LightningModule):
@@ -161,3 +164,29 @@ def test_an_image_that_turns_bad_during_training_is_told_in_one_line(workers, tm
     with pytest.raises(UserError, match=r"image '3.png' cannot be decoded: .*truncated") as told:
         _fit(data, max_steps=6)
     assert "\n" not in str(told.value)
+
+
+def test_batches_for_a_gpu_do_not_make_the_host_wait(monkeypatch):
+    """In pinned memory, as Lightning then copies them; without it the law of devices notices."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda *_: True)
+    data = Digits(batch_size=8, holdout=8)
+    with FakeDevice(), WithoutWaiting():
+        batches = [*data.stream(length=2, pin_memory=True), *data.held_out_batches(pin_memory=True)]
+        assert len(batches) == 3
+        for batch in batches:
+            images, labels = move_data_to_device(batch, torch.device("cuda"))
+            assert (images.device.type, labels.device.type) == ("cuda", "cuda")
+        for plain in (data.stream(length=1), data.held_out_batches()):
+            with pytest.raises(AssertionError, match="pageable memory"):
+                move_data_to_device(next(iter(plain)), torch.device("cuda"))
+
+
+def test_only_a_gpu_has_its_batches_pinned():
+    for device, pinned in (("cpu", False), ("cuda", True)):
+        data = Digits(batch_size=8, holdout=8)
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        data.trainer = SimpleNamespace(
+            max_steps=3, accumulate_grad_batches=1, strategy=strategy, global_rank=0, world_size=1
+        )
+        assert data.train_dataloader().pin_memory is pinned
+        assert data.val_dataloader().pin_memory is pinned

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from trainings import assert_equal, state, trainer
 
 from repro.checkpoints.loading import load_model, load_training
@@ -158,6 +159,38 @@ def test_bad_gradients_are_skipped_counted_and_fatal_past_the_limit(tmp_path, mo
     network.bad = range(3, 50)
     with pytest.raises(UserError, match=r"3 steps had a non-finite gradient \(limit 2\)"):
         trainer(tmp_path / "b", 50).fit(small(network=network, nonfinite_limit=2), datamodule=Digits(batch_size=8))
+
+
+def scaled(scale):
+    """Training in float16 under a scaler, which needs no GPU; a large scale overflows, and is halved at each skip."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
+    return MixedPrecision("16-mixed", "cpu", scaler), scaler
+
+
+def test_steps_that_a_scaler_skips_are_no_faults(tmp_path):
+    plugin, scaler = scaled(2.0**36)
+    model = small(nonfinite_limit=0)
+    before = [each.clone() for each in model.trained.parameters()]
+    trainer(tmp_path, 40, plugins=[plugin]).fit(model, datamodule=Digits(batch_size=8))
+    skipped = round(36 - math.log2(scaler.get_scale()))
+    assert skipped > 3
+    assert model.nonfinite_steps == 0
+    assert model.images_seen == 40 * 8
+    after = [*model.trained.parameters()]
+    assert all(each.isfinite().all() for each in after)
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_a_scaler_that_skips_every_step_stops_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.training.callbacks.record_of", lambda _: {})
+    monkeypatch.setattr("repro.training.base.record_of", lambda _: {})
+    network = Broken(8, 1, width=16, depth=1)
+    network.bad = range(2, 10**6)
+    plugin, _ = scaled(2.0**4)
+    with pytest.raises(UserError, match=r"the scale of float16 losses has fallen to .*bf16-mixed"):
+        trainer(tmp_path, 200, plugins=[plugin], log_every_n_steps=5).fit(
+            small(network=network), datamodule=Digits(batch_size=8)
+        )
 
 
 def test_the_loss_is_the_formula():
