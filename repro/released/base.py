@@ -23,20 +23,23 @@ from repro.registry import Plugin
 from repro.released.addresses import local_path
 from repro.released.containers import FLAX, kind_of, read_content
 from repro.released.flax_weights import flax_state_dicts
-from repro.released.state_dicts import StateDict, Weights, choose, shadow_in, state_dicts_in
+from repro.released.state_dicts import AVERAGED, StateDict, Weights, choose, shadow_in, state_dicts_in
 from repro.samplers.base import Sampler
 from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
 
 __all__ = [
     "ForeignFile",
     "Format",
+    "Parts",
     "fill",
     "named",
-    "negated",
+    "negating",
     "outline",
     "variance_preserving",
 ]
 
+Parts = tuple[Kernel, Parameterization, TimeDistribution | None]
+_StateDictOf = Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]]
 _SAME_BYTES, _FIRST_TIME = 2, 1e-5
 _SUFFIXES = (".pkl", ".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -205,6 +208,39 @@ class Format(Plugin, ABC):
         network = registry.build("networks", record["name"], **record["args"])
         return DenoisingModel(network, kernel, parameterization, self.sampler or sampler, times)
 
+    def assemble(
+        self,
+        file: ForeignFile,
+        weights: Weights,
+        record: Mapping[str, Any],
+        ours: _StateDictOf,
+        parts: Parts,
+        sampler: Sampler,
+        what: str,
+        with_shadow: Callable[[Mapping[str, Tensor], list[Tensor], nn.Module], dict[str, Tensor]] | None = None,
+    ) -> DenoisingModel:
+        """Builds a diffusion model with the file's averaged weights, and notes what was found; the raw ones are kept.
+
+        Args:
+            file: The file.
+            weights: Its weights, from :meth:`ForeignFile.require`.
+            record: Name and arguments of the network, from a layout's ``settings``.
+            ours: State dict of our network from the foreign tensors and its outline, a layout's ``state_dict``.
+            parts: Kernel, meaning of the output, and training times (None: uniform).
+            sampler: The sampler, unless another was given.
+            what: The network in a few words.
+            with_shadow: Puts an average that is a list without names in the place of the named tensors.
+        """
+        shape = outline(file, record, weights.tensors.values())
+        tensors, raw, kind = weights.tensors, weights.raw, weights.kind
+        if with_shadow is not None and file.shadow is not None:
+            tensors, raw, kind = with_shadow(tensors, file.shadow, shape), tensors, AVERAGED
+        averaged = ours(tensors, shape)
+        model = self.diffusion(record, parts[0], parts[1], sampler, parts[2])
+        fill(model, averaged, None if raw is None else ours(raw, shape), file)
+        file.found = f"{what}, {kind}"
+        return model
+
 
 def outline(file: ForeignFile, record: Mapping[str, Any], tensors: Collection[Tensor]) -> nn.Module:
     """Builds the network of a record with shapes only, without memory for its weights.
@@ -271,10 +307,14 @@ def named(*names: str) -> Callable[[Mapping[str, Tensor]], bool]:
     return lambda tensors: all(name in tensors for name in names)
 
 
-def negated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of one of our U-Nets (``SongUNet``, ``ADM``, ``MultistageUNet``) whose answer has the other sign.
+def negating(ours: _StateDictOf) -> _StateDictOf:
+    """Changes a layout's ``state_dict`` for one of our U-Nets so that the network's answer has the other sign.
 
     Variance-exploding networks give the score times the noise level, which is minus the noise.
     """
-    ends = (".head.conv.weight", ".head.conv.bias")
-    return {name: -tensor if name.endswith(ends) else tensor for name, tensor in state.items()}
+
+    def negated(foreign: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        ends = (".head.conv.weight", ".head.conv.bias")
+        return {name: -each if name.endswith(ends) else each for name, each in ours(foreign, network).items()}
+
+    return negated

@@ -27,7 +27,7 @@ def check_kernel(kernel: str | None) -> None:
 def variance_exploding(
     low: float, high: float, count: int, fourier: bool, centred: bool
 ) -> tuple[Kernel, Parameterization, TimeDistribution]:
-    """Kernel, meaning of the output (minus the noise, see :func:`repro.released.base.negated`) and training times.
+    """Kernel, meaning of the output (minus the noise, see :func:`repro.released.base.negating`) and training times.
 
     Noise levels double when images in [0, 1] become images in [-1, 1]; the network is told the old ones.
 

@@ -7,13 +7,14 @@ dense layers (inputs, outputs) and (outputs, inputs); normalisations were (1, 1,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from repro.released.state_dicts import StateDict, is_averaged
+from repro.released.state_dicts import StateDict, Weights, is_averaged
 
-__all__ = ["as_torch", "flax_state_dicts"]
+__all__ = ["as_torch", "flax_state_dicts", "weights_as_torch"]
 
 _DEEPEST = 3
 
@@ -44,6 +45,12 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Te
 def as_torch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the tensors of one flax network under names such as ``Conv_0.weight``, in torch's order of dimensions."""
     return dict(_converted(name, tensor) for name, tensor in tensors.items())
+
+
+def weights_as_torch(weights: Weights) -> Weights:
+    """Returns the weights of one flax network, averaged and raw, as :func:`as_torch` names and turns them."""
+    raw = None if weights.raw is None else as_torch(weights.raw)
+    return replace(weights, tensors=as_torch(weights.tensors), raw=raw)
 
 
 def _converted(name: str, tensor: Tensor) -> tuple[str, Tensor]:

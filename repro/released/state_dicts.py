@@ -19,8 +19,9 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.released.pickles import Record
 
-__all__ = ["StateDict", "Weights", "choose", "is_averaged", "shadow_in", "state_dicts_in", "state_of"]
+__all__ = ["AVERAGED", "StateDict", "Weights", "choose", "is_averaged", "shadow_in", "state_dicts_in", "state_of"]
 
+AVERAGED = "averaged weights"
 _AVERAGED = re.compile(r"(^|[^a-z])ema([^a-z]|$)|averag|shadow|polyak|swa_", re.IGNORECASE)
 _GROUPS = ("_parameters", "_buffers", "_modules")
 _MOST_NODES, _DEEPEST, _MOST_PREFIXES = 100_000, 8, 4
@@ -81,7 +82,7 @@ def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], 
     last = next((each for each in fitting if not each.averaged), None)
     if averaged is not None:
         raw = dict(last.tensors) if last is not None and last.tensors.keys() == averaged.tensors.keys() else None
-        return Weights(dict(averaged.tensors), raw, "averaged weights")
+        return Weights(dict(averaged.tensors), raw, AVERAGED)
     last = fitting[0]  # none of them is averaged
     where = ".".join(last.path)
     kind = f"raw weights (of the entry {where!a:.60})" if where else "weights that may be averaged or raw"

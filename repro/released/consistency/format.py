@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from repro.errors import UserError, unknown
-from repro.kernels import EDM
-from repro.models.denoising import DenoisingModel, consistency_boundary
-from repro.parameterizations import EDMPreconditioning
-from repro.released.base import ForeignFile, Format, fill, named, outline
+from repro.errors import UserError
+from repro.models.denoising import DenoisingModel
+from repro.released.base import ForeignFile, Format, named
 from repro.released.consistency import layout as consistency
+from repro.released.uses import Use, check_use, parts_of_use, words_of_use
 from repro.samplers.base import Sampler
-from repro.samplers.consistency import Consistency
-from repro.samplers.heun import Heun
-from repro.times import LogNormalTimes
 
 __all__ = ["ConsistencyFormat"]
 
@@ -46,14 +42,13 @@ class ConsistencyFormat(Format):
 
     def __init__(
         self,
-        use: Literal["consistency", "denoiser"] | None = None,
+        use: Use | None = None,
         image_size: int | None = None,
         channels_per_head: int | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if use not in (None, "consistency", "denoiser"):
-            raise unknown("use of a consistency model", use, ("consistency", "denoiser"))
+        check_use(use)
         self.use, self.image_size, self.channels_per_head = use, image_size, channels_per_head
 
     def recognises(self, file: ForeignFile) -> bool:
@@ -63,21 +58,10 @@ class ConsistencyFormat(Format):
         weights = file.require(_NAMES)
         tensors = weights.tensors
         unet = self._record(file, tensors)
-        record = consistency.settings(unet)
-        shape = outline(file, record, tensors.values())
-        state = consistency.state_dict(tensors, shape)
-        raw = None if weights.raw is None else consistency.state_dict(weights.raw, shape)
         use = self.settle(file, "use", "denoiser" if file.path.name.startswith("edm") else "consistency")
-        if use == "denoiser":
-            meaning = EDMPreconditioning(condition_scale=_CONDITION_SCALE)
-            model = self.diffusion(record, EDM(), meaning, Heun(steps=40), LogNormalTimes())
-        else:
-            meaning = consistency_boundary(EDM(), condition_scale=_CONDITION_SCALE)
-            model = self.diffusion(record, EDM(), meaning, Consistency())
-        fill(model, state, raw, file)
-        what = f"as a {use}{' function' * (use == 'consistency')}"
-        file.found = f"U-Net of width {unet['model_channels']}, {what}, {weights.kind}"
-        return model
+        parts, sampler = parts_of_use(use, _CONDITION_SCALE, 40)
+        what = f"U-Net of width {unet['model_channels']}, {words_of_use(use)}"
+        return self.assemble(file, weights, consistency.settings(unet), consistency.state_dict, parts, sampler, what)
 
     def _record(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Constructor arguments of UNetModel."""

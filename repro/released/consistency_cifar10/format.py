@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from repro.errors import unknown
-from repro.kernels import EDM
-from repro.models.denoising import DenoisingModel, consistency_boundary
-from repro.parameterizations import EDMPreconditioning
-from repro.released.base import ForeignFile, Format, fill, outline
+from repro.models.denoising import DenoisingModel
+from repro.released.base import ForeignFile, Format
 from repro.released.consistency_cifar10 import layout
 from repro.released.flax_unets import arguments_of, is_unet
-from repro.released.flax_weights import as_torch
+from repro.released.flax_weights import weights_as_torch
+from repro.released.uses import Use, check_use, parts_of_use, words_of_use
 from repro.samplers.base import Sampler
-from repro.samplers.consistency import Consistency
-from repro.samplers.heun import Heun
-from repro.times import LogNormalTimes
 
 __all__ = ["ConsistencyCIFAR10Format"]
 
@@ -44,37 +39,25 @@ class ConsistencyCIFAR10Format(Format):
 
     def __init__(
         self,
-        use: Literal["consistency", "denoiser"] | None = None,
+        use: Use | None = None,
         image_size: int | None = None,
         attention_at: list[int] | None = None,
         fir: bool | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if use not in (None, "consistency", "denoiser"):
-            raise unknown("use of a consistency model", use, ("consistency", "denoiser"))
+        check_use(use)
         self.use, self.image_size, self.attention_at, self.fir = use, image_size, attention_at, fir
 
     def recognises(self, file: ForeignFile) -> bool:
         return file.weights(is_unet) is not None and "optimizer" not in file.content
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.require(is_unet)
-        tensors = as_torch(weights.tensors)
-        _, config = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
+        weights = weights_as_torch(file.require(is_unet))
+        _, config = arguments_of(self, file, weights.tensors, self.settle(file, "image_size", _IMAGE_SIZE))
         record = layout.settings(config)
-        shape = outline(file, record, tensors.values())
-        state = layout.state_dict(tensors, shape)
-        raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)
         taught = any(part.lower().startswith("edm") for part in file.path.parts[-3:])
         use = self.settle(file, "use", "denoiser" if taught else "consistency")
-        if use == "denoiser":
-            meaning = EDMPreconditioning(condition_scale=_CONDITION_SCALE)
-            model = self.diffusion(record, EDM(), meaning, Heun(), LogNormalTimes())
-        else:
-            meaning = consistency_boundary(EDM(), condition_scale=_CONDITION_SCALE)
-            model = self.diffusion(record, EDM(), meaning, Consistency())
-        fill(model, state, raw, file)
-        what = f"as a {use}{' function' * (use == 'consistency')}"
-        file.found = f"NCSN++ of width {record['args']['width']}, {what}, {weights.kind}"
-        return model
+        parts, sampler = parts_of_use(use, _CONDITION_SCALE, 18)
+        what = f"NCSN++ of width {record['args']['width']}, {words_of_use(use)}"
+        return self.assemble(file, weights, record, layout.state_dict, parts, sampler, what)

@@ -13,9 +13,9 @@ from repro.errors import UserError, check_at_least, unknown
 from repro.kernels import Cosine
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import X0, Eps, Parameterization, V, X0AndEps
-from repro.released.base import ForeignFile, Format, fill, named, outline
+from repro.released.base import ForeignFile, Format, named
 from repro.released.diffusion_distillation import layout
-from repro.released.flax_weights import as_torch
+from repro.released.flax_weights import weights_as_torch
 from repro.samplers.base import Sampler
 from repro.samplers.euler import Euler
 
@@ -66,18 +66,12 @@ class DiffusionDistillationFormat(Format):
         return file.weights(_NAMES) is not None
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.require(_NAMES)
-        tensors = as_torch(weights.tensors)
-        unet = _record(tensors) | {"image_size": self.settle(file, "image_size", _IMAGE_SIZE)}
+        weights = weights_as_torch(file.require(_NAMES))
+        unet = _record(weights.tensors) | {"image_size": self.settle(file, "image_size", _IMAGE_SIZE)}
         unet["attn_resolutions"] = [unet["image_size"] >> level for level in unet["attn_resolutions"]]
-        record = layout.settings(unet)
-        shape = outline(file, record, tensors.values())
-        state = layout.state_dict(tensors, shape)
-        raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)
-        model = self.diffusion(record, kernel(), self._meaning(file, unet), ddim(self._steps(file)))
-        fill(model, state, raw, file)
-        file.found = f"U-Net of width {unet['ch']}, {weights.kind}"
-        return model
+        parts, what = (kernel(), self._meaning(file, unet), None), f"U-Net of width {unet['ch']}"
+        sampler = ddim(self._steps(file))
+        return self.assemble(file, weights, layout.settings(unet), layout.state_dict, parts, sampler, what)
 
     def _meaning(self, file: ForeignFile, unet: Mapping[str, Any]) -> Parameterization:
         both = unet["out_ch"] == 2 * unet["channels"]

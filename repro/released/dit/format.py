@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from repro.errors import unknown
 from repro.models.denoising import DenoisingModel
-from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
+from repro.released.base import ForeignFile, Format, named, variance_preserving
 from repro.released.dit import layout as dit
 from repro.released.transformers import dit_record
 from repro.samplers.base import Sampler
@@ -59,14 +59,8 @@ class DiTFormat(Format):
         why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
         null = self.settle(file, "null_class", None if rows in _UNCLEAR_ROWS else True, why)
         arguments = dit_record(self, file, tensors) | {"num_classes": rows - null, "class_dropout_prob": 0.1 * null}
-        record = dit.settings(arguments)
-        shape = outline(file, record, tensors.values())
-        averaged = dit.state_dict(tensors, shape)
-        raw = None if weights.raw is None else dit.state_dict(weights.raw, shape)
         parts = variance_preserving(self.settle(file, "kernel", "DiscreteVP"))
-        t_end = 1e-3 if self.kernel == "VP" else None
-        model = self.diffusion(record, *parts[:2], DPMSolver(t_end=t_end), parts[2])
-        fill(model, averaged, raw, file)
-        what = "" if arguments["in_channels"] in (1, 3) else f" on latents of {arguments['in_channels']} channels"
-        file.found = f"DiT of width {arguments['hidden_size']}{what}, {weights.kind}"
-        return model
+        sampler = DPMSolver(t_end=1e-3 if self.kernel == "VP" else None)
+        latents = "" if arguments["in_channels"] in (1, 3) else f" on latents of {arguments['in_channels']} channels"
+        what = f"DiT of width {arguments['hidden_size']}{latents}"
+        return self.assemble(file, weights, dit.settings(arguments), dit.state_dict, parts, sampler, what)

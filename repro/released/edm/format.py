@@ -11,10 +11,10 @@ from repro.errors import UserError
 from repro.kernels import EDM, VP, DiscreteVP, Kernel
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import EDMPreconditioning, Eps, Parameterization
-from repro.released.base import ForeignFile, Format, fill, negated, outline
+from repro.released.base import ForeignFile, Format, negating
 from repro.released.edm import layout as edm
 from repro.released.pickles import Record
-from repro.released.state_dicts import state_of
+from repro.released.state_dicts import AVERAGED, Weights, state_of
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, TimeDistribution, UniformTimes
 
@@ -99,19 +99,13 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Denoi
     if wrapper is None:
         raise UserError(f"{file.path} holds no network of EDM; leave the format out")
     arguments = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
-    tensors = state_of(wrapper)
     record = layout.settings(arguments)
     # The code answers without a label whether or not that was trained; only a trained answer is worth drawing.
     record["args"]["null_class"] = arguments.get("label_dropout", 0) > 0
-    state = layout.state_dict(tensors, outline(file, record, tensors.values()))
-    if wrapper.name == "VEPrecond":
-        state = negated(state)
-    kernel, parameterization, times = _WRAPPERS[wrapper.name](arguments)
-    model = chosen.diffusion(record, kernel, parameterization, Heun(), times)
-    fill(model, state, None, file)
-    which = "averaged weights" if "ema" in file.content else "weights of the last step"
-    file.found = f"{wrapper.name} of {inner_name(wrapper)}, {which}"
-    return model
+    parts, what = _WRAPPERS[wrapper.name](arguments), f"{wrapper.name} of {inner_name(wrapper)}"
+    weights = Weights(state_of(wrapper), None, AVERAGED if "ema" in file.content else "weights of the last step")
+    ours = negating(layout.state_dict) if wrapper.name == "VEPrecond" else layout.state_dict
+    return chosen.assemble(file, weights, record, ours, parts, Heun(), what)
 
 
 def _constructor_arguments(wrapper: Record) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repro.errors import UserError
 from repro.models.denoising import DenoisingModel
-from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
+from repro.released.base import ForeignFile, Format, named, variance_preserving
 from repro.released.edm.format import inner_name, read_wrapper, wrapper_of
 from repro.released.module_lists import image_size_of, output_path, parts_of, read_encoder
 from repro.released.multistage import layout as multistage, transformer_layout as multistage_transformers
@@ -72,18 +72,10 @@ class MultistageFormat(Format):
         weights = file.weights(_has_decoders) or file.require(named("pos_embed"))
         tensors = weights.tensors
         layout, config = self._settings(file, tensors)
-        record = layout.settings(config)
-        shape = outline(file, record, tensors.values())
-        averaged, raw, kind = layout.state_dict(tensors, shape), None, weights.kind
-        if file.shadow is not None:
-            raw, kind = averaged, "averaged weights"
-            averaged = layout.state_dict(layout.with_shadow(tensors, file.shadow, shape), shape)
-        parts = variance_preserving("VP")
-        model = self.diffusion(record, *parts[:2], DPMSolver(t_end=1e-4), parts[2])
-        fill(model, averaged, raw, file)
         stages = len(config["model"].get("de_nfs", [0]))
-        file.found = f"{config['model']['name']} with {stages} decoder{'s' * (stages > 1)}, {kind}"
-        return model
+        what = f"{config['model']['name']} with {stages} decoder{'s' * (stages > 1)}"
+        record, parts, sampler = layout.settings(config), variance_preserving("VP"), DPMSolver(t_end=1e-4)
+        return self.assemble(file, weights, record, layout.state_dict, parts, sampler, what, layout.with_shadow)
 
     def _settings(self, file: ForeignFile, tensors: Mapping[str, Tensor]) -> tuple[ModuleType, dict[str, Any]]:
         """The layout, and the configuration that it takes."""

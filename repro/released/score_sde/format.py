@@ -11,14 +11,7 @@ from repro.errors import UserError, unknown
 from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Parameterization
-from repro.released.base import (
-    ForeignFile,
-    Format,
-    fill,
-    negated,
-    outline,
-    variance_preserving,
-)
+from repro.released.base import ForeignFile, Format, negating, variance_preserving
 from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
 from repro.released.module_lists import UNet, image_size_of, output_path, parts_of, read_encoder
 from repro.released.score_sde import layout as score_sde
@@ -78,18 +71,9 @@ class ScoreSDEFormat(Format):
         if kernel == "VE":
             record["args"] |= {"log_noise_level": False}
         parts = self._variance_exploding(file, tensors, unet) if kernel == "VE" else variance_preserving(kernel)
-        shape = outline(file, record, tensors.values())
-        averaged, raw = score_sde.state_dict(tensors, shape), None
-        if file.shadow is not None:
-            raw, averaged = averaged, score_sde.state_dict(score_sde.with_shadow(tensors, file.shadow, shape), shape)
-        elif weights.raw is not None:
-            raw = score_sde.state_dict(weights.raw, shape)
-        if kernel == "VE":
-            raw, averaged = None if raw is None else negated(raw), negated(averaged)
-        model = self.diffusion(record, *parts[:2], usual_sampler(kernel), parts[2])
-        fill(model, averaged, raw, file)
-        file.found = f"{config['name']}, {'averaged weights' if file.shadow is not None else weights.kind}"
-        return model
+        ours = negating(score_sde.state_dict) if kernel == "VE" else score_sde.state_dict
+        sampler = usual_sampler(kernel)
+        return self.assemble(file, weights, record, ours, parts, sampler, config["name"], score_sde.with_shadow)
 
     def _model(self, file: ForeignFile, unet: UNet) -> dict[str, Any]:
         either = not (unet.block_resampling or unet.filtered or unet.fourier or unet.input_path != "none")

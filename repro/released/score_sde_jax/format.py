@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from repro.models.denoising import DenoisingModel
-from repro.released.base import ForeignFile, Format, fill, negated, outline, variance_preserving
+from repro.released.base import ForeignFile, Format, negating, variance_preserving
 from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
 from repro.released.flax_unets import arguments_of, is_unet
-from repro.released.flax_weights import as_torch
+from repro.released.flax_weights import weights_as_torch
 from repro.released.score_sde_jax import layout
 from repro.samplers.base import Sampler
 
@@ -57,9 +57,8 @@ class ScoreSDEJAXFormat(Format):
         return file.weights(is_unet) is not None and "optimizer" in file.content
 
     def read(self, file: ForeignFile) -> DenoisingModel:
-        weights = file.require(is_unet)
-        tensors = as_torch(weights.tensors)
-        unet, config = arguments_of(self, file, tensors, self.settle(file, "image_size", _IMAGE_SIZE))
+        weights = weights_as_torch(file.require(is_unet))
+        unet, config = arguments_of(self, file, weights.tensors, self.settle(file, "image_size", _IMAGE_SIZE))
         kernel = self.settle(file, "kernel", "VE" if unet.fourier else "VP")
         record = layout.settings(config)
         if kernel == "VE":
@@ -68,12 +67,5 @@ class ScoreSDEJAXFormat(Format):
             parts = variance_exploding(*levels, unet.fourier, self.settle(file, "centred", False))
         else:
             parts = variance_preserving(kernel)
-        shape = outline(file, record, tensors.values())
-        averaged = layout.state_dict(tensors, shape)
-        raw = None if weights.raw is None else layout.state_dict(as_torch(weights.raw), shape)
-        if kernel == "VE":
-            averaged, raw = negated(averaged), None if raw is None else negated(raw)
-        model = self.diffusion(record, *parts[:2], usual_sampler(kernel), parts[2])
-        fill(model, averaged, raw, file)
-        file.found = f"{config['model']['name']}, {weights.kind}"
-        return model
+        ours = negating(layout.state_dict) if kernel == "VE" else layout.state_dict
+        return self.assemble(file, weights, record, ours, parts, usual_sampler(kernel), config["model"]["name"])

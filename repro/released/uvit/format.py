@@ -8,7 +8,7 @@ from repro.errors import unknown
 from repro.kernels import DiscreteVP, Kernel
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps, Parameterization
-from repro.released.base import ForeignFile, Format, fill, named, outline, variance_preserving
+from repro.released.base import ForeignFile, Format, named, variance_preserving
 from repro.released.transformers import uvit_record
 from repro.released.uvit import layout as uvit
 from repro.samplers.base import Sampler
@@ -65,15 +65,10 @@ class UViTFormat(Format):
             why = f"its class table has {rows} rows: {rows} classes, or one fewer and 'no class'?"
             if self.settle(file, "null_class", _NULL_CLASS.get(rows, False), why):
                 record["args"] |= {"num_classes": rows - 1, "null_class": True}
-        shape = outline(file, record, tensors.values())
-        state = uvit.state_dict(tensors, shape)
-        raw = None if weights.raw is None else uvit.state_dict(weights.raw, shape)
         parts = _parts(self.settle(file, "kernel", "StableDiffusion" if latents else "VP"))
-        model = self.diffusion(record, *parts[:2], DPMSolver(spacing="time_uniform", t_end=1e-3), parts[2])
-        fill(model, state, raw, file)
-        what = " on latents of 4 channels" if latents else ""
-        file.found = f"U-ViT of width {arguments['embed_dim']}{what}, {weights.kind}"
-        return model
+        sampler = DPMSolver(spacing="time_uniform", t_end=1e-3)
+        what = f"U-ViT of width {arguments['embed_dim']}{' on latents of 4 channels' * latents}"
+        return self.assemble(file, weights, record, uvit.state_dict, parts, sampler, what)
 
 
 def _parts(name: str) -> tuple[Kernel, Parameterization, TimeDistribution]:
