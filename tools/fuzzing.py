@@ -207,6 +207,10 @@ def templates(root: Path) -> dict[str, Kind]:
             import_file(path, format=name, **options)
 
         kinds[f"released {name}"] = Kind(path, "", imported)
+    folder = others / "ddpm"
+    for part in ("unet/config.json", "scheduler/scheduler_config.json", "unet/diffusion_pytorch_model.safetensors"):
+        kinds[f"released {Path(part).stem}"] = Kind(folder, part, import_file)
+    del kinds["released diffusers"]  # whose weights need the settings beside them
     return kinds
 
 

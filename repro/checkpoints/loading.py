@@ -16,6 +16,7 @@ from repro.models.decoded import Decoded
 from repro.models.weights import load_weights
 from repro.records import rebuild
 from repro.released.addresses import local_path
+from repro.released.folders import weights_in
 from repro.released.importing import import_file
 
 __all__ = ["load", "load_model", "load_training"]
@@ -68,7 +69,7 @@ def load_model(
     if weights not in ("ema", "raw"):
         raise UserError(f"weights is {weights!r}; it is 'ema' or 'raw'")
     path, checkpoint, refusal = local_path(path), None, None
-    if format == "auto" and not options:
+    if format == "auto" and not options and weights_in(path) is None:
         try:
             checkpoint = read_checkpoint(path)
         except UserError as error:

@@ -107,7 +107,7 @@ def _write(imported: Imported, output: str | None) -> str:
         "num_classes": model.num_classes,
         "imported": imported.record(),
     }
-    with runs.run_folder(None, f"imported/{imported.file.path.stem}", output) as folder:
+    with runs.run_folder(None, f"imported/{imported.file.title}", output) as folder:
         write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, width=120))
         AtomicCheckpointIO().save_checkpoint(checkpoint_of(imported), folder / "checkpoints" / "last.ckpt")
         write_text(folder / "run.json", json.dumps(status, indent=1) + "\n")

@@ -30,12 +30,14 @@ class Denoiser(nn.Module, Plugin):
         image_shape: (C, H, W).
         num_classes: Number of classes that labels may name; 0 for an unconditional denoiser.
         data: The data that a closed form is made of, or None.
+        guided_channels: How many leading channels guidance pushes; None for all of them.
     """
 
     kernel: Kernel
     image_shape: tuple[int, int, int]
     num_classes: int = 0
     data: ImageData | None = None
+    guided_channels: int | None = None
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -84,6 +86,7 @@ class UnderKernel(Denoiser):
         super().__init__()
         self.denoiser, self.kernel = denoiser, kernel
         self.image_shape, self.num_classes = denoiser.image_shape, denoiser.num_classes
+        self.guided_channels = denoiser.guided_channels
 
     def denoise(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         t = _time_for(x_t, t)

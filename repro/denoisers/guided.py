@@ -32,7 +32,8 @@ class GuidedDenoiser(Denoiser):
     A scale w of 1 is the conditional denoiser, 0 the unconditional one, and w above 1 guides. (Ho and Salimans write
     :math:`w - 1` for the same scale.) Noise, score and velocity are affine in the clean image, so guiding any of them
     is the same. For w other than 0 and 1 the answer is no posterior mean of any distribution under the kernel. Without
-    labels it is the denoiser itself.
+    labels it is the denoiser itself. A denoiser with ``guided_channels`` is guided in these alone; the others are those
+    of the answer with the label, as in the sampler of DiT.
 
     Args:
         denoiser: A conditional denoiser that also answers without labels.
@@ -64,4 +65,8 @@ class GuidedDenoiser(Denoiser):
         plain = self.denoiser.denoise(x_t, t)
         if labels is None:
             return plain
-        return torch.lerp(plain, self.denoiser.denoise(x_t, t, labels), self.scale)
+        labelled = self.denoiser.denoise(x_t, t, labels)
+        guided = torch.lerp(plain, labelled, self.scale)
+        if (count := self.denoiser.guided_channels) is None:
+            return guided
+        return torch.cat([guided[:, :count], labelled[:, count:]], dim=1)

@@ -35,6 +35,7 @@ class NetworkDenoiser(Denoiser):
         channels, height, width = network.image_shape
         self.image_shape = (channels, height, width)
         self.num_classes = int(getattr(network, "num_classes", 0) or 0)
+        self.guided_channels = getattr(network, "guided_channels", None)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Computes the network's raw output F, in the dtype of ``x_t``; channels beyond those that count (a variance)

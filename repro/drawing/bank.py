@@ -24,6 +24,8 @@ from repro.drawing.processes import one_process
 from repro.errors import UserError
 from repro.inverse.problem import Problem
 from repro.models.base import Model, Recorded
+from repro.released.addresses import local_path
+from repro.released.folders import title_of, weights_in
 from repro.samplers.base import Sampler
 
 __all__ = ["draw", "draw_bank", "run_folder_of", "sample"]
@@ -146,9 +148,10 @@ def drawn_model(path: str | os.PathLike[str], weights: Literal["ema", "raw"] = "
 
 def run_folder_of(path: str | os.PathLike[str]) -> Path:
     """The folder that a checkpoint's banks and pictures go to: its run's; ``runs/imported/<file>`` for other files."""
-    path = Path(path)
-    if path.is_file() and path.parent.name != "checkpoints" and path.suffix != ".ckpt":
-        return Path("runs/imported") / path.stem
+    path = local_path(path)
+    foreign = path.is_file() and path.parent.name != "checkpoints" and path.suffix != ".ckpt"
+    if foreign or weights_in(path) is not None:
+        return Path("runs/imported") / title_of(path)
     if path.is_file():
         path = path.parent
     return path.parent if path.name == "checkpoints" else path

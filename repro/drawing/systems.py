@@ -22,6 +22,7 @@ from repro.errors import UserError
 from repro.inverse.problem import Problem
 from repro.models.base import Model
 from repro.noise import parse_seeds
+from repro.released.addresses import local_path
 from repro.tasks.base import Conditional
 
 __all__ = ["System", "kind_of", "named", "systems_of"]
@@ -95,7 +96,7 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["bank", "model", "images"]:
     Raises:
         UserError: nothing is there.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise UserError(
             f"there is no bank, run or checkpoint at {path}, and no images; draw a bank: repro predict --ckpt_path RUN"

@@ -17,8 +17,9 @@ from typing import Any
 
 from repro.errors import UserError, unknown
 from repro.files import sha256_of_file
+from repro.plain import read_json
 
-__all__ = ["autoencoder_in", "autoencoder_of", "check_extra", "pipeline_in"]
+__all__ = ["autoencoder_in", "autoencoder_of", "check_extra", "pipeline_in", "unconditional_in"]
 
 _EXTRA = ("diffusers", "transformers")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -29,10 +30,12 @@ _COMPONENTS = {
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+_UNCONDITIONAL = {"unet": ("UNet2DModel",), "vae": ("AutoencoderKL",), "vqvae": ("VQModel", "AutoencoderKL")}
 _WEIGHTS = ("unet", "vae", "text_encoder")
 _LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 _FILES = ("*.json", "*.txt", "diffusion_pytorch_model.safetensors", "model.safetensors")
-_FOLDERS = ("", "unet/", "vae/", "text_encoder/", "tokenizer/", "scheduler/")
+_FOLDERS = ("", "unet/", "vae/", "vqvae/", "text_encoder/", "tokenizer/", "scheduler/")
+_MOST_BYTES = 1 << 20
 
 
 def check_extra(what: str) -> None:
@@ -70,6 +73,29 @@ def pipeline_in(name: str) -> Any:
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def unconditional_in(name: str) -> tuple[Any, Any, Any]:
+    """Returns network, scheduler, and autoencoder (or None) of a pipeline without text, in float32 on the CPU.
+
+    Args:
+        name: A folder as ``save_pretrained`` of diffusers writes it, or a name on the hub such as ``owner/model``.
+
+    Raises:
+        UserError: as :func:`pipeline_in`.
+    """
+    check_extra("Pipeline")
+    folder = _found(name, _check_unconditional)
+    import diffusers
+
+    own = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    index, parts = _settings(folder / "model_index.json"), []
+    with _reading(folder):
+        for part in _UNCONDITIONAL:
+            if index.get(part) is not None:
+                parts.append(getattr(diffusers, index[part][1]).from_pretrained(_part(folder, part), **own).eval())
+        scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(_part(folder, "scheduler"))
+    return parts[0], scheduler, parts[1] if len(parts) > 1 else None
 
 
 def autoencoder_in(name: str) -> tuple[Any, dict[str, Any]]:
@@ -144,10 +170,7 @@ def _settings(file: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     if not file.is_file():
         raise UserError(f"{file.parent} is not in the layout of diffusers: it has no {file.name}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())[:80]}") from error
+    content = read_json(file, "settings", _MOST_BYTES)
     if not isinstance(content, dict):
         raise UserError(f"cannot read {file}: it holds no settings")
     return content
@@ -169,11 +192,44 @@ def _check_pipeline(folder: Path) -> None:
     missing = [part for part in _COMPONENTS if index.get(part) is None]
     if missing:
         raise UserError(f"{folder} has no {missing[0]}; it is no whole pipeline")
-    scheduler = index.get("scheduler")
-    if not (isinstance(scheduler, list) and scheduler[0] == "diffusers"):
-        raise UserError(f"scheduler of {folder} is {scheduler!r:.60}; only those of diffusers can be read")
+    _check_scheduler_of(index, folder)
     for part in _WEIGHTS:
         _check_weights(folder / part)
+
+
+def _check_unconditional(folder: Path) -> None:
+    """Raises UserError unless the folder is that of an unconditional pipeline of classes that are built here."""
+    index = _settings(folder / "model_index.json")
+    parts = {part: names for part, names in index.items() if not part.startswith("_") and part != "scheduler"}
+    for part, names in parts.items():
+        if names is None:
+            continue
+        legal = _UNCONDITIONAL.get(part, ())
+        if names not in [["diffusers", name] for name in legal]:
+            raise UserError(
+                f"{folder} holds a {index.get('_class_name')!r:.60} with the part {part!r:.40} ({names!r:.60}); "
+                "pipelines of UNet2DModel and a scheduler can be drawn from, with or without an autoencoder"
+            )
+        _check_weights(_part(folder, part))
+    if parts.get("unet") is None:
+        raise UserError(f"{folder} has no unet; it is no whole pipeline")
+    _check_scheduler_of(index, folder)
+
+
+def _check_scheduler_of(index: dict[str, Any], folder: Path) -> None:
+    scheduler = index.get("scheduler")
+    if not (
+        isinstance(scheduler, list)
+        and len(scheduler) == 2
+        and scheduler[0] == "diffusers"
+        and re.fullmatch(r"[A-Z]\w*Scheduler", str(scheduler[1]))
+    ):
+        raise UserError(f"scheduler of {folder} is {scheduler!r:.60}; only those of diffusers can be read")
+
+
+def _part(folder: Path, part: str) -> Path:
+    """The folder of a part; in flat layouts the network and its scheduler lie in the pipeline's own."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def _autoencoder_folder(folder: Path) -> Path:

@@ -11,27 +11,17 @@ import torch
 from torch import Tensor
 
 from repro.denoisers.guided import check_guidance
-from repro.errors import UserError, check_at_least, unknown
+from repro.errors import UserError, check_at_least
 from repro.models.base import Model, fingerprint_of
 from repro.models.pretrained import check_extra, pipeline_in
+from repro.models.schedulers import check_scheduler, scheduler_of, scheduler_record
 from repro.noise import NoiseStream
 from repro.samplers.base import Sampler
 
 __all__ = ["TextToImage"]
 
-_CHOICES = {"DDIM": "DDIMScheduler", "DPMSolver": "DPMSolverMultistepScheduler"}
-_NOISY = ("DDPM", "Ancestral", "SDE", "LCM", "TCD")
-_DETERMINISTIC = (
-    *_CHOICES.values(),
-    "DPMSolverSinglestepScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-    "DEISMultistepScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
-)
 _AT_A_TIME = 8
+_UNCUT = {"clip_sample": False, "thresholding": False}
 
 
 class TextToImage(Model):
@@ -77,13 +67,7 @@ class TextToImage(Model):
     ) -> None:
         super().__init__()
         check_extra("TextToImage")
-        if scheduler not in (*_CHOICES, "own"):
-            if any(word in scheduler for word in _NOISY):
-                raise UserError(
-                    f"scheduler {scheduler} draws noise at each step, so that latent i alone would not settle image i; "
-                    "give DDIM, DPMSolver or own"
-                )
-            raise unknown("scheduler", scheduler, (*_CHOICES, "own"))
+        check_scheduler(scheduler)
         check_at_least(1, "TextToImage", steps=steps)
         if not prompt.strip():
             raise UserError("the prompt is empty; type --model.prompt 'WHAT THE IMAGE SHOWS'")
@@ -92,7 +76,7 @@ class TextToImage(Model):
             raise UserError(f"guidance is {guidance:g}; pipelines guide from 1 (none) upwards, such as 7.5")
         self.pipeline, self.prompt, self.negative_prompt, self.steps = pipeline, prompt, negative_prompt, steps
         made = self._made = pipeline_in(pipeline)
-        made.scheduler = _scheduler(made.scheduler, scheduler)
+        made.scheduler = scheduler_of(made.scheduler, scheduler, **_UNCUT)
         self.unet, self.vae, self.text_encoder = made.unet, made.vae, made.text_encoder
         self.tokens = [self._tokens(text) for text in (prompt, negative_prompt)]
         factor, trained = made.vae_scale_factor, made.unet.config.sample_size
@@ -118,9 +102,7 @@ class TextToImage(Model):
 
     def sampler_record(self, sampler: Sampler | None = None) -> dict[str, Any]:
         """Returns the scheduler with its settings and the number of steps."""
-        config = {key: value for key, value in self._made.scheduler.config.items() if not key.startswith("_")}
-        args = json.loads(json.dumps(config, default=list)) | {"steps": self.steps}
-        return {"group": "diffusers", "name": type(self._made.scheduler).__name__, "args": args}
+        return scheduler_record(self._made.scheduler, self.steps)
 
     def fingerprint(self) -> str:
         """Computes the SHA-256 over the settings, the scheduler, the prompts as token numbers, and every weight."""
@@ -164,19 +146,3 @@ class TextToImage(Model):
             output_type="pt",
         )
         return drawn.images.mul(2).sub(1)
-
-
-def _scheduler(own: Any, choice: str) -> Any:
-    """The chosen scheduler at the noise levels of the pipeline's own."""
-    if choice != "own":
-        import diffusers
-
-        known = {"clip_sample": False, "thresholding": False}
-        return getattr(diffusers, _CHOICES[choice]).from_config(own.config, **known)
-    name, kind = type(own).__name__, str(own.config.get("algorithm_type", ""))
-    if name not in _DETERMINISTIC or kind.startswith("sde"):
-        raise UserError(
-            f"the pipeline's own scheduler, {name}{f' ({kind})' if kind else ''}, draws noise at each step or is "
-            "unknown; type --model.scheduler DDIM or DPMSolver"
-        )
-    return own

@@ -23,6 +23,7 @@ from repro.registry import Plugin
 from repro.released.addresses import local_path
 from repro.released.containers import FLAX, kind_of, read_content
 from repro.released.flax_weights import flax_state_dicts
+from repro.released.folders import title_of, weights_in
 from repro.released.state_dicts import AVERAGED, StateDict, Weights, choose, shadow_in, state_dicts_in
 from repro.samplers.base import Sampler
 from repro.times import DiscreteTimes, TimeDistribution, UniformTimes
@@ -48,21 +49,26 @@ class ForeignFile:
     """A file of another project, and what a format found in it.
 
     Args:
-        path: The file, or an address ``hf://owner/name/file`` of one that is in the cache of ``huggingface_hub``.
+        path: The file, a folder in the layout of diffusers, or an address ``hf://owner/name/file`` of a file that is in
+            the cache of ``huggingface_hub``.
 
     Attributes:
-        path: The file.
+        path: The file; of a folder, the one with the weights of its network.
+        title: What it is called: the file's name without its ending, or the folder's.
         found: What it holds, in a few words; filled in by the format that reads it.
         assumed: Options that the file does not settle, with the values that were taken; filled in likewise.
         raw: State dict of our network with the weights of the last step, where the file has them beside averaged ones.
         unread: Names of the pickled classes and functions in it that are left unread, as keys.
 
     Raises:
-        UserError: there is no such file, or it is a folder, or an address that has to be downloaded first.
+        UserError: there is no such file, or it is another folder, or an address that has to be downloaded first.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         path = local_path(path)
+        self.title = title_of(path)
+        if path.is_dir() and (weights := weights_in(path)) is not None:
+            path = weights
         if path.is_dir():
             inside = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES)
             hint = f", for example {inside[-1]}" if inside else ""
@@ -98,7 +104,7 @@ class ForeignFile:
         """Every mapping from names to tensors in it, see :mod:`repro.released.state_dicts`."""
         if kind_of(self.path) == FLAX:
             return flax_state_dicts(self.content)
-        return state_dicts_in(self.content, self.path.name)
+        return state_dicts_in(self.content, self.path.name if self.title == self.path.stem else self.title)
 
     def weights(self, fits: Callable[[Mapping[str, Tensor]], bool]) -> Weights | None:
         """Returns the weights whose names fit, without what stands in front of all of them; None when there are none.

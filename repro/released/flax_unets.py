@@ -23,7 +23,7 @@ from repro.released.module_lists import UNet
 from repro.released.song_unets import Walk
 from repro.released.table import translate
 
-__all__ = ["arguments_of", "is_unet", "read_unet", "state_dict"]
+__all__ = ["arguments_of", "has_unet", "is_unet", "read_unet", "state_dict"]
 
 _BLOCKS = ("ResnetBlockBigGANpp", "ResnetBlockDDPMpp", "ResnetBlockDDPM")
 _PUBLISHED_ATTENTION = 16
@@ -34,6 +34,12 @@ def is_unet(tensors: Mapping[str, Tensor]) -> bool:
     """Says whether names are those of one of these networks in a flax file."""
     has_blocks = any(f"{kind}_0/Conv_0/kernel" in tensors for kind in _BLOCKS)
     return has_blocks and {"Conv_0/kernel", "Conv_1/kernel", "GroupNorm_0/scale"} <= tensors.keys()
+
+
+def has_unet(file: ForeignFile, of_optimizer: bool) -> bool:
+    """Says whether a file holds one of these networks, and whether an optimiser has one, as score_sde keeps it."""
+    held = [each for each in file.state_dicts if is_unet(each.tensors)]
+    return bool(held) and of_optimizer == any("optimizer" in each.path for each in held)
 
 
 @dataclass(frozen=True)

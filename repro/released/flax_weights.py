@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from repro.released.state_dicts import StateDict, Weights, is_averaged
+from repro.released.state_dicts import StateDict, Weights, is_averaged, is_of_optimizer
 
-__all__ = ["as_torch", "flax_state_dicts", "weights_as_torch"]
+__all__ = ["as_torch", "flax_state_dicts", "value_of", "weights_as_torch"]
 
 _DEEPEST = 3
 
@@ -30,7 +30,7 @@ def flax_state_dicts(content: Any) -> list[StateDict]:
                 continue
             subtrees.append(StateDict(dict(_leaves(node)), path, any(map(is_averaged, path))))
             if len(path) < _DEEPEST:
-                waiting += [(value, (*path, key)) for key, value in node.items()]
+                waiting += [(value, (*path, key)) for key, value in node.items() if not is_of_optimizer(key)]
     return subtrees
 
 
@@ -40,6 +40,18 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Te
             yield f"{prefix}{key}", value
         elif isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}/")
+
+
+def value_of(content: Any, key: str) -> Any:
+    """Returns what stands under a key, the one nearest to the top of a flax file; None where nothing does."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [node for node in level if isinstance(node, Mapping)]
+        for node in level:
+            if key in node:
+                return node[key]
+        level = [value for node in level for value in node.values()]
+    return None
 
 
 def as_torch(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

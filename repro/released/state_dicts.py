@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,25 @@ from torch import Tensor
 from repro.errors import UserError
 from repro.released.pickles import Record
 
-__all__ = ["AVERAGED", "StateDict", "Weights", "choose", "is_averaged", "shadow_in", "state_dicts_in", "state_of"]
+__all__ = [
+    "AVERAGED",
+    "UNKNOWN",
+    "StateDict",
+    "Weights",
+    "choose",
+    "is_averaged",
+    "is_of_optimizer",
+    "pickled_modules",
+    "shadow_in",
+    "state_dicts_in",
+    "state_of",
+]
 
-AVERAGED = "averaged weights"
+AVERAGED, UNKNOWN = "averaged weights", "weights that may be averaged or raw"
 _AVERAGED = re.compile(r"(^|[^a-z])ema([^a-z]|$)|averag|shadow|polyak|swa_", re.IGNORECASE)
+_MOMENTS = re.compile(
+    r"opt_states?|optim(izer)?_states?|param_states|mu|nu|exp_avg\w*|grads?|momentum(_buffer)?|moments?", re.IGNORECASE
+)
 _GROUPS = ("_parameters", "_buffers", "_modules")
 _MOST_NODES, _DEEPEST, _MOST_PREFIXES = 100_000, 8, 4
 
@@ -85,7 +100,7 @@ def choose(state_dicts: list[StateDict], fits: Callable[[Mapping[str, Tensor]], 
         return Weights(dict(averaged.tensors), raw, AVERAGED)
     last = fitting[0]  # none of them is averaged
     where = ".".join(last.path)
-    kind = f"raw weights (of the entry {where!a:.60})" if where else "weights that may be averaged or raw"
+    kind = f"raw weights (of the entry {where!a:.60})" if where else UNKNOWN
     return Weights(dict(last.tensors), None, kind)
 
 
@@ -131,6 +146,29 @@ def is_averaged(word: str) -> bool:
     return bool(_AVERAGED.search(word))
 
 
+def is_of_optimizer(word: str) -> bool:
+    """Says whether a name is that of what an optimiser keeps of every tensor, under the names of the weights."""
+    return bool(_MOMENTS.fullmatch(word))
+
+
+def pickled_modules(content: Any, names: Container[str]) -> list[tuple[Record, tuple[str, ...]]]:
+    """Returns the pickled modules of some classes, wherever they lie, outer ones first, with the keys that lead there.
+
+    Args:
+        content: As :func:`repro.released.containers.read_content` gives it.
+        names: Names of the classes. A module that holds nothing but one other is looked through.
+    """
+    modules = []
+    for node, path in _nodes(content):
+        inner: Any = node
+        while isinstance(inner, Record) and inner.name not in names and _is_module(inner):
+            inside = inner.state["_modules"]
+            inner = next(iter(inside.values())) if len(inside) == 1 else None
+        if isinstance(inner, Record) and inner.name in names:
+            modules.append((inner, path))
+    return modules
+
+
 def _nodes(content: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Every mapping and record in a content, each once, outer ones first, with the keys that lead to it."""
     waiting: list[tuple[Any, tuple[str, ...]]] = [(content, ())]
@@ -151,7 +189,8 @@ def _nodes(content: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
             else:
                 inside = [*enumerate(node)]
             if len(path) < _DEEPEST:
-                waiting += [(value, (*path, str(key)[:60])) for key, value in inside]
+                named = ((value, str(key)[:60]) for key, value in inside)
+                waiting += [(value, (*path, key)) for value, key in named if not is_of_optimizer(key)]
             if len(waiting) > _MOST_NODES:
                 break
 

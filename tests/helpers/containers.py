@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import pickle
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import recorded_transformers
 import recorded_unets
 import torch
 from flax_containers import consistency_cifar10_file, distilled_file, score_sde_jax_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from repro import registry
-from repro.released import song_unets as score_sde
-from repro.released.consistency import layout as consistency
+from repro.released import openai_unets as consistency, song_unets as score_sde
+from repro.released.diffusers import layout as diffusers_layout
 from repro.released.dit import layout as dit
 from repro.released.multistage import layout as multistage_layout
 from repro.released.uvit import layout as uvit
@@ -109,10 +111,10 @@ def _module(edm: Any, tensors: dict[str, Tensor], name: str, arguments: dict[str
     return Persistent(edm, name, state | {"_init_args": (), "_init_kwargs": arguments})
 
 
-def edm_pickle(
-    path: Path, name: str, wrapper: str = "", protocol: int = 4, training_state: bool = False, **changes: Any
-) -> Path:
-    """A snapshot of EDM, or of its multistage fork, around a case's tensors; or a training state, by torch.save."""
+def edm_module(
+    edm: Any, name: str, wrapper: str = "", change: Callable[[Tensor], Tensor] = lambda tensor: tensor, **changes: Any
+) -> Any:
+    """A pickled module of EDM, or of its multistage fork, around a case's tensors; inside :func:`edm_modules`."""
     case = CASES[name]
     arguments = {key: float("inf") if value == "inf" else value for key, value in case["record"].items()} | changes
     wrapper = wrapper or arguments.get("class_name", "EDMPrecond").rpartition(".")[2]
@@ -121,9 +123,17 @@ def edm_pickle(
     tensors |= {"model.enc.8x8_block0.conv0.resample_filter": torch.ones(1, 1, 2, 2) / 4}
     if wrapper == "iDDPMPrecond":
         tensors["u"] = torch.linspace(100, 0, 1001)
+    tensors = {key: change(tensor) for key, tensor in tensors.items()}
+    return _module(edm, tensors, wrapper, arguments, arguments["model_type"])
+
+
+def edm_pickle(
+    path: Path, name: str, wrapper: str = "", protocol: int = 4, training_state: bool = False, **changes: Any
+) -> Path:
+    """A snapshot of EDM, or of its multistage fork, around a case's tensors; or a training state, by torch.save."""
     with edm_modules() as edm:
         content = {
-            "ema": _module(edm, tensors, wrapper, arguments, arguments["model_type"]),
+            "ema": edm_module(edm, name, wrapper, **changes),
             "loss_fn": Persistent(edm, "EDMLoss", {"P_mean": -1.2}),
             "augment_pipe": Persistent(edm, "AugmentPipe", {"p": 0.12, "device": torch.device("cpu")}),
             "dataset_kwargs": edm.EasyDict(path="cifar10.zip", resolution=32),
@@ -173,6 +183,28 @@ def dit_checkpoint(path: Path, name: str) -> Path:
     return path
 
 
+DIFFUSERS = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+DIFFUSERS |= {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}
+
+
+def ddpm_tensors() -> dict[str, Tensor]:
+    """The weights of a small DDPM network at random, under the names of diffusers; its settings are ``DIFFUSERS``."""
+    draws = torch.Generator().manual_seed(0)
+    shapes = foreign_shapes(diffusers_layout, diffusers_layout.settings(DIFFUSERS))
+    return {name: torch.randn(shape.shape, generator=draws) * 0.2 for name, shape in shapes.items()}
+
+
+def diffusers_folder(folder: Path) -> Path:
+    """The weights of that network, in a folder with its settings."""
+    for part in ("unet", "scheduler"):
+        (folder / part).mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    (folder / "unet/config.json").write_text(json.dumps(DIFFUSERS))
+    (folder / "scheduler/scheduler_config.json").write_text('{"_class_name": "DDPMScheduler"}')
+    save_file(ddpm_tensors(), path := folder / "unet/diffusion_pytorch_model.safetensors")
+    return path
+
+
 def one_of_each(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """A file of every format, by the format's name, with the options that it needs."""
     return {
@@ -193,6 +225,11 @@ def one_of_each(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
             score_sde_jax_file(folder / "checkpoint_26", foreign("score_sde_ncsnpp_vp")),
             {"image_size": 8},
         ),
+        "guided_diffusion": (
+            state_dict_file(folder / "adm.pt", "consistency_conv"),
+            {"image_size": 8, "heads": 2, "schedule": "linear"},
+        ),
+        "diffusers": (diffusers_folder(folder / "ddpm"), {}),
         "diffusion_distillation": (distilled_file(folder / "cifar_4"), {"image_size": 8}),
     }
 
@@ -207,6 +244,7 @@ def foreign_shapes(layout: Any, record: dict[str, Any]) -> dict[str, Tensor]:
         consistency: consistency._entries,
         uvit: uvit.single_decoder_entries,
         dit: dit._entries,
+        diffusers_layout: diffusers_layout._entries,
     }
     ours, found = network.state_dict(), {}
     for entry in tables[layout](network):
@@ -216,6 +254,8 @@ def foreign_shapes(layout: Any, record: dict[str, Any]) -> dict[str, Tensor]:
             shapes = [(channels, channels), (channels,)] * 3
         elif entry.foreign[0].endswith(".W") and len(entry.foreign) == 2:
             shapes = [shapes[0][1::-1], shapes[1]]
+        elif len(entry.foreign) == 3:
+            shapes = [(shapes[0][0] // 3, *shapes[0][1:])] * 3
         elif layout is consistency and entry.foreign == ("label_emb.weight",):
             shapes = [shapes[0][::-1]]
         found |= {name: torch.empty(shape, device="meta") for name, shape in zip(entry.foreign, shapes, strict=True)}

@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WORDS = ["a", "red", "blue", "cat", "dog", "on", "grass"]
@@ -85,4 +93,32 @@ def pipeline(folder: Path, seed: int = 0, scheduler: object = None, strength: fl
         requires_safety_checker=False,
     )
     made.save_pretrained(folder)
+    return folder
+
+
+_DDPM = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": None,
+    "norm_num_groups": 4,
+    "norm_eps": 1e-6,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+}
+
+
+def ddpm(folder: Path, seed: int = 0, scheduler: dict[str, object] | None = None, **changes: object) -> Path:
+    """A DDPMPipeline with images 3x8x8 and settings as google/ddpm-cifar10-32 has them, saved in a folder."""
+    torch.manual_seed(seed)
+    unet = UNet2DModel(**_DDPM | changes)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "norm" in name:
+                parameter += 0.2 * torch.randn(parameter.shape)
+        unet.conv_out.weight *= 0.3  # images in the range of images, so that few are cut
+    DDPMPipeline(unet, DDPMScheduler(**scheduler or {})).save_pretrained(folder)
     return folder

@@ -27,9 +27,8 @@ from repro import registry
 from repro.denoisers import UnderKernel
 from repro.errors import UserError
 from repro.kernels import EDM
-from repro.released import song_unets as score_sde
+from repro.released import openai_unets as consistency, song_unets as score_sde
 from repro.released.base import ForeignFile
-from repro.released.consistency import layout as consistency
 from repro.released.consistency.format import ConsistencyFormat
 from repro.released.dit import layout as dit
 from repro.released.dit.format import DiTFormat
@@ -370,7 +369,12 @@ def test_other_numbers_of_stages_need_their_boundaries(tmp_path):
     [
         (state_dict_file, "uvit", {}, r"does not say its heads \(no published network has width 16\); type --heads"),
         (state_dict_file, "consistency_plain", {}, r"image size \(its network has 3 resolutions\); type --image_size"),
-        (state_dict_file, "consistency_conv", {}, r"predicts 6 channels for images of 3: a guided-diffusion model"),
+        (
+            state_dict_file,
+            "consistency_conv",
+            {},
+            r"\(no published network has the multipliers \[1, 2\]\); type --image_size",
+        ),
         (state_dict_file, "uvit", {"kernel": "VB"}, r"unknown kernel of uvit 'VB'; did you mean 'VP'"),
         (state_dict_file, "uvit", {"head": 2}, r"unknown argument of uvit 'head'; did you mean 'heads'"),
         (state_dict_file, "uvit", {"heads": 3}, r"width 16 is not a multiple of heads 3"),

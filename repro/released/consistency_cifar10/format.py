@@ -7,7 +7,7 @@ from typing import ClassVar
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format
 from repro.released.consistency_cifar10 import layout
-from repro.released.flax_unets import arguments_of, is_unet
+from repro.released.flax_unets import arguments_of, has_unet, is_unet
 from repro.released.flax_weights import weights_as_torch
 from repro.released.uses import Use, check_use, parts_of_use, words_of_use
 from repro.samplers.base import Sampler
@@ -50,7 +50,7 @@ class ConsistencyCIFAR10Format(Format):
         self.use, self.image_size, self.attention_at, self.fir = use, image_size, attention_at, fir
 
     def recognises(self, file: ForeignFile) -> bool:
-        return file.weights(is_unet) is not None and "optimizer" not in file.content
+        return has_unet(file, of_optimizer=False)
 
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = weights_as_torch(file.require(is_unet))

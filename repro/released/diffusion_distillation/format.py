@@ -15,7 +15,7 @@ from repro.models.denoising import DenoisingModel
 from repro.parameterizations import X0, Eps, Parameterization, V, X0AndEps
 from repro.released.base import ForeignFile, Format, named
 from repro.released.diffusion_distillation import layout
-from repro.released.flax_weights import weights_as_torch
+from repro.released.flax_weights import value_of, weights_as_torch
 from repro.samplers.base import Sampler
 from repro.samplers.euler import Euler
 
@@ -81,7 +81,7 @@ class DiffusionDistillationFormat(Format):
         return _MEANINGS[name](condition="time", condition_scale=_CONDITION_SCALE)
 
     def _steps(self, file: ForeignFile) -> int:
-        recorded = file.content.get("num_sample_steps")
+        recorded = value_of(file.content, "num_sample_steps")
         if self.steps is None and isinstance(recorded, int | Tensor) and int(recorded) > 0:
             return int(recorded)
         return self.settle(file, "steps", _STEPS)

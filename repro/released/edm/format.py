@@ -14,7 +14,7 @@ from repro.parameterizations import EDMPreconditioning, Eps, Parameterization
 from repro.released.base import ForeignFile, Format, negating
 from repro.released.edm import layout as edm
 from repro.released.pickles import Record
-from repro.released.state_dicts import AVERAGED, Weights, state_of
+from repro.released.state_dicts import AVERAGED, UNKNOWN, Weights, is_averaged, pickled_modules, state_of
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes, TimeDistribution, UniformTimes
 
@@ -75,9 +75,15 @@ class EDMFormat(Format):
 
 
 def wrapper_of(content: Any) -> Record | None:
-    """Returns the pickled wrapper in a snapshot (``ema``) or a training state (``net``); None when there is none."""
-    held = content.get("ema", content.get("net")) if isinstance(content, dict) else None
-    return held if isinstance(held, Record) and held.name in _WRAPPERS else None
+    """Returns the pickled wrapper in a file, the averaged one where there are several; None when there is none."""
+    return next((record for record, _, _ in _wrappers(content)), None)
+
+
+def _wrappers(content: Any) -> list[tuple[Record, bool, bool]]:
+    """Every pickled wrapper, averaged ones first; whether it is averaged, and whether it lies below some key."""
+    held = pickled_modules(content, _WRAPPERS)
+    described = [(record, any(map(is_averaged, path)), bool(path)) for record, path in held]
+    return sorted(described, key=lambda each: not each[1])
 
 
 def inner_name(wrapper: Record) -> str:
@@ -95,15 +101,17 @@ def read_wrapper(chosen: Format, file: ForeignFile, layout: ModuleType) -> Denoi
         file: The file.
         layout: The layout of its network.
     """
-    wrapper = wrapper_of(file.content)
-    if wrapper is None:
+    if not (wrappers := _wrappers(file.content)):
         raise UserError(f"{file.path} holds no network of EDM; leave the format out")
+    (wrapper, averaged, named), *others = wrappers
     arguments = _constructor_arguments(wrapper) | {"class_name": wrapper.name}
     record = layout.settings(arguments)
     # The code answers without a label whether or not that was trained; only a trained answer is worth drawing.
     record["args"]["null_class"] = arguments.get("label_dropout", 0) > 0
     parts, what = _WRAPPERS[wrapper.name](arguments), f"{wrapper.name} of {inner_name(wrapper)}"
-    weights = Weights(state_of(wrapper), None, AVERAGED if "ema" in file.content else "weights of the last step")
+    kind = AVERAGED if averaged else "weights of the last step" if named else UNKNOWN
+    raw = next((state_of(other) for other, is_average, _ in others if averaged and not is_average), None)
+    weights = Weights(state_of(wrapper), raw, kind)
     ours = negating(layout.state_dict) if wrapper.name == "VEPrecond" else layout.state_dict
     return chosen.assemble(file, weights, record, ours, parts, Heun(), what)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, negating, variance_preserving
 from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
-from repro.released.flax_unets import arguments_of, is_unet
+from repro.released.flax_unets import arguments_of, has_unet, is_unet
 from repro.released.flax_weights import weights_as_torch
 from repro.released.score_sde_jax import layout
 from repro.samplers.base import Sampler
@@ -54,7 +54,7 @@ class ScoreSDEJAXFormat(Format):
         self.centred, self.sigma_max = centred, sigma_max
 
     def recognises(self, file: ForeignFile) -> bool:
-        return file.weights(is_unet) is not None and "optimizer" in file.content
+        return has_unet(file, of_optimizer=True)
 
     def read(self, file: ForeignFile) -> DenoisingModel:
         weights = weights_as_torch(file.require(is_unet))
