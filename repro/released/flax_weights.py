@@ -16,7 +16,7 @@ from repro.released.state_dicts import StateDict, Weights, is_averaged, is_of_op
 
 __all__ = ["as_torch", "flax_state_dicts", "value_of", "weights_as_torch"]
 
-_DEEPEST = 3
+_DEEPEST = 6
 
 
 def flax_state_dicts(content: Any) -> list[StateDict]:

@@ -48,8 +48,8 @@ class StateDict:
 
     Attributes:
         tensors: The tensors.
-        path: Keys that lead to them in the content, and what was taken off their names.
-        averaged: Whether a word on that path says that they are averages over the training.
+        path: Keys that lead to them in the content.
+        averaged: Whether a word on that path, or taken off their names, says that they are averages over the training.
     """
 
     tensors: Mapping[str, Tensor]
@@ -225,4 +225,4 @@ def _forms(
         if dot and not first.isdecimal():
             behind.setdefault(first, {})[rest] = tensor
     for first, inside in behind.items() if left else ():
-        yield from _forms(inside, (*path, first), averaged or is_averaged(first), left - 1)
+        yield from _forms(inside, path, averaged or is_averaged(first), left - 1)
