@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import pytest
@@ -24,9 +25,10 @@ from containers import (
 
 import repro
 from repro import registry
-from repro.denoisers import UnderKernel
+from repro.denoisers import GuidedDenoiser, UnderKernel
 from repro.errors import UserError
 from repro.kernels import EDM
+from repro.records import record_of
 from repro.released import openai_unets as consistency, song_unets as score_sde
 from repro.released.base import ForeignFile
 from repro.released.consistency.format import ConsistencyFormat
@@ -297,6 +299,22 @@ def test_dit_in_both_of_its_files(tmp_path, name, null):
     t = torch.tensor([0.001, 1.0], dtype=torch.float64)
     assert meaning.noise_level(t, t).tolist() == pytest.approx([0.0, 999.0])
     assert (kernel.alpha(t)[0] ** 2).item() == pytest.approx(1 - 1e-4, rel=1e-9)
+
+
+def test_dit_is_guided_as_by_its_own_sampler_on_request(tmp_path):
+    path = state_dict_file(tmp_path / "DiT.pt", "dit")
+    x, level, labels = inputs("dit")
+    t, recorded = (level + 1) / 1000, OUTPUTS["dit.guided"][: len(x), :4]
+    three, every = (import_file(path, heads=2, guided_channels=count).model.double() for count in (3, None))
+    noise = [GuidedDenoiser(model.denoiser, 4.0).eps(x, t, labels) for model in (three, every)]
+    assert error(noise[0], recorded) < 2e-5
+    assert error(noise[1][:, :3], recorded[:, :3]) < 2e-5
+    assert error(noise[1][:, 3:], recorded[:, 3:]) > 1e-2
+    assert "guided_channels" not in json.dumps(record_of(every)), "fingerprints of earlier models stay"
+    assert three.fingerprint() != every.fingerprint()
+    for count in (0, 5):
+        with pytest.raises(UserError, match=f"guided_channels is {count}; give 1 to 4"):
+            import_file(path, heads=2, guided_channels=count)
 
 
 @pytest.mark.parametrize("name", ["consistency_blocks", "consistency_plain"])
