@@ -17,7 +17,7 @@ from repro.models.weights import load_weights
 from repro.records import rebuild
 from repro.released.addresses import local_path
 from repro.released.folders import weights_in
-from repro.released.importing import import_file
+from repro.released.importing import assumptions, import_file
 
 __all__ = ["load", "load_model", "load_training"]
 
@@ -145,7 +145,8 @@ def _own(checkpoint: dict[str, Any], path: str | os.PathLike[str], weights: Weig
     model.data_record, model.data_fingerprint = data_of(checkpoint)
     model.origin = str(Path(path).resolve())
     if imported := checkpoint["repro"].get("imported"):
-        model.origin += f", imported from {imported['path']} (sha256 {imported['sha256']})"
+        assumed = assumptions(imported.get("assumed"), "; assumed ")
+        model.origin += f", imported from {imported['path']} (sha256 {imported['sha256']}{assumed})"
     return model
 
 

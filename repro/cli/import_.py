@@ -20,7 +20,7 @@ from repro.files import write_text
 from repro.models.decoded import Decoded
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format
-from repro.released.importing import AUTO, Imported, format_of, import_file
+from repro.released.importing import AUTO, Imported, assumptions, format_of, import_file
 
 __all__ = ["run"]
 
@@ -88,8 +88,7 @@ def _report(imported: Imported, drawer: DenoisingModel) -> list[str]:
         latents = "x".join(map(str, drawer.image_shape))
         lines.append(f"latents {latents}, decoded by the autoencoder of sha256 {model.decoder_sha256}")
     if file.assumed:
-        options = ", ".join(f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items())
-        lines.append(f"assumed, since the file does not say: {options}")
+        lines.append(f"assumed, since the file does not say: {assumptions(file.assumed)}")
     return [*lines, f"sha256 {file.sha256}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -163,6 +164,11 @@ def _in_memory(drawing: Drawing, shard_size: int) -> Bank:
     return Bank(torch.cat([images for images, _ in parts]), drawing.manifest(), labels)
 
 
+def _bytes_in(source: str) -> list[str]:
+    """The hashes of files that a source names, and which of their weights."""
+    return re.findall(r"sha256 [0-9a-f]{64}|\((?:ema|raw)\)$", source) if "sha256 " in source else []
+
+
 def same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
     """Renames the model of a manifest as the bank that is there does, where that is this model's former name.
 
@@ -171,7 +177,7 @@ def same_model(manifest: Manifest, model: Model, folder: Path) -> Manifest:
     """
     with suppress(UserError):
         old = read_manifest(folder)
-        came_from = "sha256" in old.source and old.source == manifest.source
+        came_from = _bytes_in(old.source) == _bytes_in(manifest.source) != []
         if (old.model or {}).get("group") == "modules" and (
             came_from or old.model_fingerprint == model.former_fingerprint != ""
         ):

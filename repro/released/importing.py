@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from repro.models.weights import load_weights
 from repro.released.base import ForeignFile, Format
 from repro.released.containers import kind_of
 
-__all__ = ["AUTO", "AssumedWarning", "Imported", "format_of", "import_file"]
+__all__ = ["AUTO", "AssumedWarning", "Imported", "assumptions", "format_of", "import_file"]
 
 AUTO = "auto"
 _DAMAGE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
@@ -44,7 +45,7 @@ class Imported:
         """Warns of what was assumed, if anything; the command line shows it on stderr."""
         if self.file.assumed:
             message = f"{self.file.path} ({self.file.found}) does not say everything"
-            warnings.warn(f"{message}: assumed {_assumptions(self.file)}", AssumedWarning, stacklevel=2)
+            warnings.warn(f"{message}: assumed {assumptions(self.file.assumed)}", AssumedWarning, stacklevel=2)
 
     def record(self) -> dict[str, Any]:
         """Says where the model came from, as plain data."""
@@ -61,9 +62,19 @@ class AssumedWarning(Warning):
     """What was assumed about a file of another project that does not say it."""
 
 
-def _assumptions(file: ForeignFile, before: str = "") -> str:
-    """The assumed options as they would be typed; empty when there are none."""
-    options = [f"--{option} {str(value).replace(' ', '')}" for option, value in file.assumed.items()]
+def assumptions(assumed: Any, before: str = "") -> str:
+    """Writes assumed options as they would be typed; empty when there are none.
+
+    Args:
+        assumed: Values by the name of the option; what is no mapping has none.
+        before: Stands in front of them, if there are any.
+
+    Example:
+        >>> assumptions({"kernel": "VP", "boundaries": [0.4, 0.6]}, "assumed ")
+        'assumed --kernel VP --boundaries [0.4,0.6]'
+    """
+    items = assumed.items() if isinstance(assumed, Mapping) else ()
+    options = [f"--{option} {str(value).replace(' ', '')}" for option, value in items]
     return before + " ".join(options) if options else ""
 
 
@@ -129,6 +140,6 @@ def import_file(path: str | os.PathLike[str], format: str = AUTO, **options: Any
             f"cannot read {path} as {name}: its settings or tensors do not fit together ({reason})"
         ) from error
     model.origin = (
-        f"{file.path.resolve()} ({name}, sha256 {file.sha256}; {file.found}{_assumptions(file, '; assumed ')})"
+        f"{file.path.resolve()} ({name}, sha256 {file.sha256}; {file.found}{assumptions(file.assumed, '; assumed ')})"
     )
     return Imported(model.eval().requires_grad_(False), file, name)

@@ -103,7 +103,7 @@ def test_a_second_import_takes_another_folder(here, said):
         code, out = said("import", released, "--heads", "2", "--format", "dit")
         assert code == 0, out
         folders += [line.removeprefix("run: ") for line in out.splitlines() if line.startswith("run: ")]
-        assert "assumed, since the file does not say: --null_class True, --kernel DiscreteVP" in out
+        assert "assumed, since the file does not say: --null_class True --kernel DiscreteVP" in out
     assert folders == ["runs/imported/train", "runs/imported/train-2"]
     assert repro.load(folders[0]).fingerprint() == repro.load(folders[1]).fingerprint()
     assert repro.load(folders[0], weights="raw").fingerprint() != repro.load(folders[0]).fingerprint()
