@@ -105,7 +105,7 @@ GROUPS = (
     Group("metrics", "torchmetrics.metric:Metric", "repro.testing.metrics:check_pair_metric"),
     Group("checkpoints", "repro.released.base:Format", "repro.testing.formats:check_format", kind="checkpoint format"),
     Group("studies", "repro.studies.base:Study", kind="study"),
-    Group("executors", "repro.studies.executors.base:Executor"),
+    Group("executors", "repro.studies.executors.base:Executor", "repro.testing.executors:check_executor"),
 )
 """The groups of this package, in the order in which ``repro plugins`` lists them."""
 

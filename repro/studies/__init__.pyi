@@ -30,3 +30,4 @@ from .systems import (
 from .text_to_image import TextToImagePrompt as TextToImagePrompt
 from .theory import Theory as Theory
 from .trajectory import Trajectory as Trajectory
+from .work import check_finished as check_finished, run_job as run_job

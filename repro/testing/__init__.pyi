@@ -1,6 +1,7 @@
 from .data import check_data as check_data
 from .denoisers import check_denoiser as check_denoiser
 from .descriptors import check_descriptor as check_descriptor
+from .executors import check_executor as check_executor
 from .formats import check_format as check_format
 from .kernels import check_kernel as check_kernel
 from .metrics import check_pair_metric as check_pair_metric, check_set_metric as check_set_metric

@@ -71,10 +71,19 @@ def test_a_folder_is_not_written_over(written: Path) -> None:
 def test_a_new_package_is_listed(installed: Path, tmp_path: Path) -> None:
     lines = [line.split("\t") for line in call("plugins", path=installed, cwd=tmp_path).stdout.splitlines()]
     mine = {(line[0], line[1]): line[5] for line in lines if line[3] == "my-plugins"}
-    assert len(mine) == 12
+    assert len(mine) == 13
     assert mine["networks", "TwoConvolutions"] == "Two convolutions with the noise level as a further channel."
     assert not any(about.startswith("BROKEN") for about in mine.values())
-    assert {group for group, _ in mine} >= {"samplers", "modules", "data", "checkpoints", "studies", "configs", "tasks"}
+    assert {group for group, _ in mine} >= {
+        "samplers",
+        "modules",
+        "data",
+        "checkpoints",
+        "studies",
+        "configs",
+        "tasks",
+        "executors",
+    }
 
 
 def test_a_new_package_obeys_its_laws(written: Path, installed: Path) -> None:
@@ -112,6 +121,7 @@ def test_everything_in_a_new_package_works_by_its_name(installed: Path, tmp_path
          "--seeds", "0-3", "--descriptor", "Thumbnail"),
         ("import", "weights.pth", "--output", "imported"),
         ("predict", "--ckpt_path", "imported", "--seeds", "0-3", "--output", "d"),
+        ("study", "two_widths", "--executor", "OneByOne", "--output", "study"),
     ]  # fmt: skip
     code = (
         "import json, sys, torch; from repro.cli.main import main; from repro.registry import build; "
@@ -130,6 +140,7 @@ def test_everything_in_a_new_package_works_by_its_name(installed: Path, tmp_path
     assert len(Bank.open(tmp_path / "a")) == 8
     assert "SameBrightness" in done.stdout
     assert (tmp_path / "both" / "samebrightness.csv").is_file()
+    assert (tmp_path / "study" / "results" / "rp.csv").is_file()
 
 
 def distribution(folder: Path, package: str, points: str, **modules: str) -> None:

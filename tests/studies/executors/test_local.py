@@ -16,6 +16,7 @@ from repro.studies.executors import Local
 from repro.studies.executors.local import _Slot
 from repro.studies.jobs import Job, is_done, remaining
 from repro.studies.work import run_job
+from repro.testing import executors as laws
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +52,27 @@ def note(folder):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_jobs_wait_for_what_they_need_and_run_once(tmp_path, workers):
-    for _ in range(2):
-        Local(workers).run(jobs(), tmp_path, command)
-    assert sorted(note(tmp_path)) == ["draw", "fit", "other", "score"]
-    assert [name for name in note(tmp_path) if name != "other"] == ["fit", "draw", "score"]
-    assert remaining(jobs(), tmp_path) == []
-    assert (tmp_path / "jobs" / "fit.log").read_text().startswith("$ repro write --config")
+def test_laws(tmp_path, workers):
+    laws.check_executor(lambda: Local(workers, retries=0), tmp_path)
+    assert (tmp_path / "check_order" / "jobs" / "fit.log").read_text().startswith("$ repro write --config")
+
+
+class _Eager(Local):
+    def run(self, jobs, folder, command):
+        for job in reversed(jobs):
+            run_job(job, folder, command)
+
+
+class _Deaf(Local):
+    def run(self, jobs, folder, command):
+        for job in jobs:
+            run_job(job, folder, command)
+
+
+@pytest.mark.parametrize(("broken", "message"), [(_Eager, "draw ran before fit"), (_Deaf, "no UserError says so")])
+def test_the_laws_catch_a_broken_executor(broken, message, tmp_path):
+    with pytest.raises(AssertionError, match=message):
+        laws.check_executor(broken, tmp_path)
 
 
 def test_only_what_is_missing_is_done(tmp_path):

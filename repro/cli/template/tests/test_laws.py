@@ -42,3 +42,7 @@ def test_format(tmp_path):
 
 def test_metric():
     testing.check_pair_metric(build("metrics", "SameBrightness"))
+
+
+def test_executor(tmp_path):
+    testing.check_executor(lambda: build("executors", "OneByOne", retries=0), tmp_path)
