@@ -51,6 +51,7 @@ def check_pair_metric(metric: PairMetric, image_shape: tuple[int, int, int] = (1
     check_symmetry(metric, a, b)
     for law in (check_batches, check_seeds, check_conflict, check_lifecycle):
         law(metric, (a, b))
+    check_device(metric, (a, b), waits=None)
 
 
 def pair_inputs(metric: PairMetric, image_shape: tuple[int, int, int] = (1, 8, 8)) -> tuple[Tensor, Tensor]:

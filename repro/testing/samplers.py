@@ -98,7 +98,8 @@ def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, bat
     Deterministic ones carry each noise to where the probability-flow equation does, those of consistency models with
     its closed-form solution in the denoiser's place; stochastic ones give images of
     the right mean and spread; images are float64 and depend on their seed only; evaluations are counted rightly;
-    labels reach the denoiser; whoever walks the trajectory can steer it.
+    labels reach the denoiser; whoever walks the trajectory can steer it; as :func:`check_device`, which an adaptive
+    sampler of another package runs by itself.
 
     Args:
         sampler: The sampler; it should end at clean images or close to them.
@@ -121,6 +122,8 @@ def check_sampler(sampler: Sampler, kernel: Kernel, tolerance: float = 0.05, bat
     images = _check_batches(name, sampler, kernel, batch_tolerance)
     _check_calls(name, sampler, kernel, images)
     _check_trajectory(name, sampler, kernel, images)
+    if not sampler.adaptive or type(sampler).__name__ in WAITS_OF_STEPS:
+        check_device(sampler, kernel)
 
 
 def check_device(sampler: Sampler, kernel: Kernel, device: Literal["cuda", "meta"] = "cuda") -> None:

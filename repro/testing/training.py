@@ -17,13 +17,13 @@ from repro.testing.devices import Waits, WithoutWaiting
 from repro.training.base import TrainingModule
 from repro.training.callbacks import ProgressLines, Throughput
 
-__all__ = ["check_device"]
+__all__ = ["check_training"]
 
 _STEPS = 7
 _BATCH = 4
 
 
-def check_device(build: Callable[[], TrainingModule], **trainer: Any) -> None:
+def check_training(build: Callable[[], TrainingModule], **trainer: Any) -> None:
     """Checks training steps under a trainer, on the meta device: all tensors are there, the host never waits for it.
 
     The batches come from the host. The first step is logged, and may look at what it likes; the others, with the copy

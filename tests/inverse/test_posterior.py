@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 import torch
+from PIL import Image
 
-from repro import records
+from repro import records, registry
 from repro.data.digits import Digits
 from repro.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser
 from repro.errors import UserError
@@ -23,6 +24,7 @@ from repro.samplers.euler import Euler
 from repro.samplers.heun import Heun
 from repro.samplers.ode import RK45
 from repro.samplers.stochastic import Ancestral
+from repro.testing.samplers import check_device
 
 SEEDS = [3, 1, 8]
 
@@ -169,3 +171,15 @@ def test_a_fixed_observation_of_the_training_set_is_what_the_exact_denoiser_draw
     )
     drawn = to_uint8(sampler.sample(EmpiricalDenoiser(data(), VP()), NoiseStream(range(30))))
     assert torch.equal(drawn, data().images()[[7] * 30])
+
+
+@pytest.mark.parametrize("name", registry.names("operators"))
+def test_posterior_sampling_does_not_wait_for_an_accelerator(name, tmp_path):
+    """On the meta device: there gradients need no accelerator."""
+    mask = Image.new("L", (4, 4), 255)
+    mask.putpixel((1, 2), 0)
+    mask.save(tmp_path / "mask.png")
+    settings = {"MaskFile": {"path": str(tmp_path / "mask.png")}}.get(name, {})
+    operator = registry.build("operators", name, **settings)
+    data = Digits(resize=4, subset=8)
+    check_device(PosteriorSampler(Euler(4), operator, data), VP(), "meta")

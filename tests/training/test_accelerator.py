@@ -10,7 +10,7 @@ from repro import registry
 from repro.kernels import EDM
 from repro.parameterizations import EDMPreconditioning
 from repro.samplers.heun import Heun
-from repro.testing.training import check_device
+from repro.testing.training import check_training
 from repro.training import Diffusion
 from repro.training.callbacks import StepsBar
 
@@ -30,11 +30,11 @@ def diffusion(cls=Diffusion, **settings):
 
 @pytest.mark.parametrize("name", [each for each in registry.names("modules") if each in MODES])
 def test_no_step_waits_and_nothing_is_left_on_the_host(name, start):
-    check_device(lambda: registry.build("modules", name, **MODES[name](start)))
+    check_training(lambda: registry.build("modules", name, **MODES[name](start)))
 
 
 def test_clipped_gradients_and_several_batches_a_step_do_not_wait():
-    check_device(diffusion, gradient_clip_val=1.0, accumulate_grad_batches=1)
+    check_training(diffusion, gradient_clip_val=1.0, accumulate_grad_batches=1)
 
 
 class ReadsItsLoss(Diffusion):
@@ -81,7 +81,7 @@ class LooksForBadGradients(Diffusion):
 )
 def test_the_law_notices(cls, message):
     with pytest.raises(AssertionError, match=message):
-        check_device(lambda: diffusion(cls))
+        check_training(lambda: diffusion(cls))
 
 
 def test_the_bar_reads_a_loss_once():

@@ -5,6 +5,7 @@ import torch
 
 from repro import testing
 from repro.kernels import EDM
+from repro.parameterizations import EDMPreconditioning
 from repro.registry import build
 
 
@@ -16,6 +17,14 @@ def test_network(num_classes):
 
 def test_kernel():
     testing.check_kernel(build("kernels", "Sine"))
+
+
+def test_training_mode():
+    parts = {"kernel": EDM(), "parameterization": EDMPreconditioning(), "sampler": build("samplers", "StraightLines")}
+    network = {"image_size": 8, "channels": 1}
+    testing.check_training(
+        lambda: build("modules", "AbsoluteError", network=build("networks", "TwoConvolutions", **network), **parts)
+    )
 
 
 def test_sampler():
