@@ -5,11 +5,12 @@ Where the host waits for the device, on purpose:
 ========================== ============================================================================================
 step of an adaptive        Each image chooses its own steps, so which ones go on, and which attempts are accepted, is
 sampler                    known on the device alone: :data:`WAITS_OF_STEPS`.
-images that are drawn      Once for each batch: they are looked at (finite?) and brought to the host as bytes.
+images that are drawn      Twice for each batch: they are looked at (finite?) and brought to the host as bytes.
 empirical optimum          Once for each chunk of 1 GiB of training images: those too far away are left out. Labels are
                            looked at once for each call.
 training step that is      Loss, norm of the gradient and learning rate are read; so are skipped steps, and whether one
 logged                     of several processes wants to save or stop.
+checkpoint, sample grid    At their own intervals: weights and images come to the host.
 first training step        Float images are looked at once: are they in [-1, 1]?
 descriptor                 Once for each batch of images: its vectors come to the host.
 score                      In an update, once for each set of features: are they finite? GL looks again where rounding

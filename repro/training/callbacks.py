@@ -169,18 +169,17 @@ class StepsBar(RichProgressBar):
     It shows the losses of the latest step that was logged, and reads them from the device once.
     """
 
-    _losses: dict[str, tuple[Tensor, float]] | None = None
+    _read_at, _losses = -1, dict[str, float]()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Adds the latest losses to what Lightning shows."""
-        latest = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/loss")}
-        kept = self._losses or {}
-        losses = {
-            name: kept[name] if name in kept and kept[name][0] is value else (value, float(value))
-            for name, value in latest.items()
-        }
-        self._losses = losses
-        return super().get_metrics(trainer, pl_module) | {name: each for name, (_, each) in losses.items()}
+        step = trainer.global_step
+        logged = step - step % trainer.log_every_n_steps or min(step, 1)
+        if logged != self._read_at:
+            latest = trainer.callback_metrics.items()
+            self._read_at = logged
+            self._losses = {name: float(value) for name, value in latest if name.startswith("train/loss")}
+        return super().get_metrics(trainer, pl_module) | self._losses
 
     @property
     def total_train_batches(self) -> int | float:

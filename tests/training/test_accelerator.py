@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from modes import MODES, images, network, plain
@@ -84,20 +86,20 @@ def test_the_law_notices(cls, message):
         check_training(lambda: diffusion(cls))
 
 
-def test_the_bar_reads_a_loss_once():
-    class Counted:
+def test_the_bar_reads_a_loss_once_where_it_was_logged():
+    class Loss:
         reads = 0
 
         def __float__(self):
             self.reads += 1
-            return 0.5
+            return self.reads / 2
 
-    class Stub:
-        loggers = ()
-        progress_bar_metrics = {}  # noqa: RUF012
-        callback_metrics = {"train/loss": Counted(), "train/lr": 0.1}  # noqa: RUF012
-
-    bar, trainer = StepsBar(), Stub()
-    shown = [bar.get_metrics(trainer, None) for _ in range(3)]
-    assert shown == [{"train/loss": 0.5}] * 3
-    assert trainer.callback_metrics["train/loss"].reads == 1
+    loss = Loss()
+    trainer = SimpleNamespace(
+        loggers=(), progress_bar_metrics={}, callback_metrics={"train/loss": loss, "train/lr": 0.1}, log_every_n_steps=4
+    )
+    bar, shown = StepsBar(), []
+    for trainer.global_step in range(1, 10):
+        shown.append(bar.get_metrics(trainer, None))
+    assert shown == [{"train/loss": value} for value in (0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5)]
+    assert loss.reads == 3
