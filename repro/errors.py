@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "check_above", "check_at_least", "nearest", "unknown"]
+__all__ = ["Outside", "UserError", "check_above", "check_at_least", "nearest", "unknown"]
 
 
 class UserError(ValueError):
@@ -18,6 +18,10 @@ class UserError(ValueError):
         Traceback (most recent call last):
         repro.errors.UserError: batch_size is 0; give at least 1
     """
+
+
+class Outside(UserError):
+    """A file names something outside of itself, such as a path, and the user has not asked to have it read."""
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str | None:

@@ -11,6 +11,7 @@ import io
 import os
 import secrets
 import struct
+import sys
 import tokenize
 import unicodedata
 import zipfile
@@ -33,6 +34,7 @@ __all__ = [
     "locked",
     "make_folder",
     "printable",
+    "say",
     "sha256_of_file",
     "sweep_parts",
     "write_text",
@@ -41,7 +43,7 @@ __all__ = [
 
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format (direction), surrogates, line, paragraph
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are wide ones
 
 BROKEN_ARRAY = (
     EOFError,
@@ -228,6 +230,21 @@ def printable(text: str) -> str:
     return "".join(
         each if unicodedata.category(each) not in _UNSAFE else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def say(*lines: str, aside: bool = False) -> None:
+    """Prints lines to a terminal, made :func:`printable`: the one outlet for text, which may hold names of others.
+
+    Args:
+        *lines: Lines, without their ends.
+        aside: To stderr, for what is no result.
+
+    Example:
+        >>> say("drawn by edm\\x1b[2J")
+        drawn by edm\\x1b[2J
+    """
+    safe = ("\t".join(map(printable, line.split("\t"))) for line in lines)  # a tab does no harm there
+    print(*safe, sep="\n", file=sys.stderr if aside else sys.stdout, flush=True)
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -73,8 +73,10 @@ def record_of(built: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, str):
+        return str(value)  # of a class of its own too
     if isinstance(value, list | tuple):
         return [_plain(item, where) for item in value]
     if isinstance(value, dict):
@@ -93,7 +95,7 @@ def rebuild(record: Any, *groups: str, reach: bool = True) -> Any:
         record: The record.
         groups: The groups that are legal here; any by default.
         reach: False for a record that came with somebody else's file: nothing is built that reads, fetches or makes
-            something outside of it, as each class says in ``inside``.
+            something outside of it, as each class says in ``inside_only``.
 
     Raises:
         UserError: a record of another form, of another group than is asked for, with an argument of the wrong type,
@@ -115,11 +117,9 @@ def rebuild(record: Any, *groups: str, reach: bool = True) -> Any:
     hints = hints_of(cls)
     for missing in set(required_of(cls)) - init.keys():
         raise UserError(f"record of {name} has no {missing}, without which it cannot be built")
-    inside = {} if reach else getattr(cls, "inside", {})
-    arguments = {
-        key: _argument(value, hints.get(key, Any), f"{name}.{key}", reach)
-        for key, value in (init | _kept_inside(name, init, inside)).items()
-    }
+    if not reach and issubclass(cls, registry.Plugin):
+        init = cls.inside_only(init)
+    arguments = {key: _argument(value, hints.get(key, Any), f"{name}.{key}", reach) for key, value in init.items()}
     try:
         return registry.build(group, name, **arguments)
     except UserError:
@@ -132,17 +132,6 @@ def _group_now(group: str, name: str) -> str:
     """The group of a name, also in a record of before it moved to another one."""
     now = _FORMER.get(group, group)
     return now if name not in registry.names(group) and name in registry.names(now) else group
-
-
-def _kept_inside(name: str, init: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that are changed so that nothing outside is reached."""
-    for key, value in inside.items():
-        if not isinstance(value, bool) and isinstance(init.get(key), str) and init[key] != value:
-            raise UserError(
-                f"{name} names {key} {init[key]!r:.200}, outside of the file that it came with; name it yourself to "
-                "have it read"
-            )
-    return {key: value for key, value in inside.items() if isinstance(value, bool)}
 
 
 def _argument(value: Any, hint: Any, where: str, reach: bool) -> Any:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from repro.errors import UserError, unknown
+from repro.errors import Outside, UserError, unknown
 
 __all__ = [
     "GROUPS",
@@ -180,6 +180,23 @@ class Plugin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _recorded(cls)
+
+    @classmethod
+    def inside_only(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the arguments under which a record of somebody else's file is built, so that it reaches nothing.
+
+        By default as :attr:`inside` says.
+
+        Raises:
+            Outside: an argument names something outside that the object cannot be without.
+        """
+        for key, value in cls.inside.items():
+            if not isinstance(value, bool) and isinstance(arguments.get(key), str) and arguments[key] != value:
+                raise Outside(
+                    f"{cls.__name__} names {key} {arguments[key]!r:.200}, outside of the file that it came with; name "
+                    "it yourself to have it read"
+                )
+        return {**arguments, **{key: value for key, value in cls.inside.items() if isinstance(value, bool)}}
 
 
 def refresh() -> None:

@@ -52,7 +52,7 @@ class _BankSource(ImageSource):
     def __init__(self, bank: Bank) -> None:
         self.bank, self.image_shape = bank, bank.manifest.image_shape
         self.labels = torch.zeros(len(bank), dtype=torch.int64) if bank.labels is None else bank.labels
-        self.class_names = tuple(map(str, range(bank.manifest.num_classes)))
+        self.class_names = bank.manifest.class_names or tuple(map(str, range(bank.manifest.num_classes)))
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Reads them from the bank's files."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from repro.errors import UserError, unknown
 from repro.files import locked, write_text
+from repro.hints import fits
 from repro.noise import parse_seeds
 from repro.plain import read_json
 from repro.records import differences
@@ -60,7 +61,8 @@ class Manifest:
         guidance: Scale of classifier-free guidance; 1 is none.
         task: What was drawn for each noise.
         labels: None, or a mapping with ``num_classes`` and, when each noise is drawn under several labels,
-            ``images_per_seed`` (the images of one noise are consecutive), and ``classes`` where not all were drawn.
+            ``images_per_seed`` (the images of one noise are consecutive), ``classes`` where not all were drawn, and
+            ``class_names`` where they are known.
         data: Record of the training data.
         data_fingerprint: Hash of the training images.
         extra: More plain data of the task.
@@ -100,6 +102,9 @@ class Manifest:
             raise UserError(f"manifest: shard_size is {self.shard_size}; give at least 1")
         if self.labels is not None and not (_is_count(self.num_classes) and _is_count(self.images_per_seed)):
             raise UserError(f"manifest: labels are {self.labels!r:.80}; they need num_classes of at least 1")
+        named = (self.labels or {}).get("class_names", [])
+        if not fits(named, list[str]) or len(named) not in (0, self.num_classes):
+            raise UserError(f"manifest: class_names are {named!r:.80}; give one a class, as text")
         for name, value in (self.checksums or {}).items():
             if not (_SHARD_NAME.fullmatch(name) and isinstance(value, str) and _SHA256.fullmatch(value)):
                 raise UserError(f"manifest: checksum {value!r:.70} of {name!r:.40} is not the SHA-256 of a shard")
@@ -108,6 +113,11 @@ class Manifest:
     def num_classes(self) -> int:
         """Number of classes of the labels, 0 for an unconditional bank."""
         return (self.labels or {}).get("num_classes", 0)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers, empty when they are not known."""
+        return tuple((self.labels or {}).get("class_names", ()))
 
     @property
     def images_per_seed(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from repro.checkpoints.allowance import Allowance
 from repro.checkpoints.format_1 import former_fingerprint
-from repro.checkpoints.native import data_of, read_checkpoint, training_record
+from repro.checkpoints.native import class_names_of, data_of, read_checkpoint, training_record
 from repro.errors import UserError
 from repro.models.base import Recorded
 from repro.models.decoded import Decoded
@@ -100,14 +100,14 @@ def load_training(path: str | os.PathLike[str]) -> Any:
         own = checkpoint["repro"]["model"]["record"]
         if own["name"] != "DenoisingModel":
             raise UserError(f"{path} holds a {own['name']}, which is not trained; draw from it: repro predict")
-        module = rebuild(own | {"group": "modules", "name": "Diffusion"})
+        module = rebuild(own | {"group": "modules", "name": "Diffusion"}, reach=False)
         state = checkpoint["state_dict"]
         missing = {name: tensor for name, tensor in _raw_of(state).items() if name not in state}
         load_weights(module, {**state, **missing}, f"checkpoint {path}")
         module.model.data_record, module.model.data_fingerprint = data_of(checkpoint)
         return module.eval()
     with Allowance(checkpoint["state_dict"].values(), f"checkpoint {path}"):
-        module = rebuild(record, "modules")
+        module = rebuild(record, "modules", reach=False)
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], f"checkpoint {path}")
     return module.eval()
@@ -143,6 +143,7 @@ def _own(checkpoint: dict[str, Any], path: str | os.PathLike[str], weights: Weig
             }
         load_weights(model, state, f"checkpoint {path}")
     model.data_record, model.data_fingerprint = data_of(checkpoint)
+    model.class_names = class_names_of(checkpoint)
     model.origin = str(Path(path).resolve())
     if imported := checkpoint["repro"].get("imported"):
         assumed = assumptions(imported.get("assumed"), "; assumed ")
@@ -159,12 +160,12 @@ def _of_format_1(record: dict[str, Any], checkpoint: dict[str, Any], source: str
             if name.startswith("model.")
         }
         latents = _of_format_1(record["args"]["model"], checkpoint | {"state_dict": inner}, source, weights)
-        model = Decoded(latents, record["args"]["decoder"])
+        model = Decoded(latents, Decoded.inside_only(record["args"])["decoder"])
         outer = {name: each for name, each in checkpoint["state_dict"].items() if name.startswith("decoder.")}
         load_weights(model.decoder, {name.removeprefix("decoder."): each for name, each in outer.items()}, source)
         return model
     with Allowance(checkpoint["state_dict"].values(), source):
-        module, checkpoint = rebuild(record, "modules", "models"), dict(checkpoint)
+        module, checkpoint = rebuild(record, "modules", "models", reach=False), dict(checkpoint)
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], source)
     if weights == "raw":

@@ -13,7 +13,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from repro.errors import UserError, nearest
-from repro.files import write_whole
+from repro.files import make_folder, write_whole
+from repro.hints import fits
 from repro.models.decoded import Decoded
 from repro.records import is_record, record_of
 from repro.released.importing import Imported
@@ -23,6 +24,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "check_bytes",
     "checkpoint_of",
+    "class_names_of",
     "data_of",
     "read_checkpoint",
     "training_record",
@@ -30,7 +32,7 @@ __all__ = [
 
 FORMAT = 2
 _READ = (1, 2)
-_OF_MODEL = {"record", "averaged", "data", "data_fingerprint"}
+_OF_MODEL = {"record", "averaged", "data", "data_fingerprint", "class_names"}
 
 _DAMAGE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -45,10 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         """Writes a checkpoint; a process killed meanwhile leaves the old file."""
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {Path(path).parent}: {error.strerror}") from error
+        make_folder(Path(path).parent)
         with write_whole(path) as file:
             torch.save(checkpoint, file)
 
@@ -123,6 +122,7 @@ def _wrong_part(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> str
         "repro.model.averaged": isinstance(held.get("averaged", ""), str),
         "repro.model.data": held["data"] is None or is_record(held["data"]),
         "repro.model.data_fingerprint": isinstance(held["data_fingerprint"], str),
+        "repro.model.class_names": fits(held.get("class_names", []), list[str]),
         "repro.imported": isinstance(imported, Mapping) and {"path", "sha256"} <= imported.keys(),
     }
     return next((part for part, is_right in right.items() if not is_right), None)
@@ -146,6 +146,11 @@ def training_record(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plain record of the training module that a checkpoint goes on with; None for one that only has a model."""
     record = checkpoint["repro"]
     return record["model"] if record["format"] == 1 else record.get("training", {}).get("record")
+
+
+def class_names_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns names of the classes that a checkpoint was trained on; empty when they are not known."""
+    return tuple(checkpoint["repro"]["model"].get("class_names", ()))
 
 
 def data_of(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:

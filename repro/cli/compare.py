@@ -14,6 +14,7 @@ from repro.comparison.training import RECORDED
 from repro.data.base import ImageData
 from repro.descriptors.base import Descriptor
 from repro.drawing.systems import SEEDS
+from repro.files import say
 from repro.images import to_uint8
 
 __all__ = ["run"]
@@ -114,8 +115,8 @@ def run(command: str, arguments: list[str]) -> int:
     compared.to_tensorboard(folder)
     if report is not None:
         compared.report(report)
-    print(compared)
-    print(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
+    say(*str(compared).split("\n"))
+    say(f"tables and figures: {folder}; in TensorBoard: tensorboard --logdir {folder}")
     if report is not None:
-        print(f"report: {report}")
+        say(f"report: {report}")
     return 0

@@ -17,7 +17,7 @@ from repro.cli.parser import Parser, split
 from repro.data.base import ImageData
 from repro.drawing.encoding import encode
 from repro.errors import UserError
-from repro.files import csv_text, make_folder, write_text, write_whole
+from repro.files import csv_text, make_folder, say, write_text, write_whole
 from repro.models.denoising import Denoising
 from repro.records import record_of
 from repro.samplers.base import Sampler
@@ -113,6 +113,6 @@ def run(command: str, arguments: list[str]) -> int:
     record = {"data": record_of(data), "held_out": config["held_out"], "images": len(images), "systems": names}
     write_text(folder / "encoding.json", json.dumps(record, indent=1) + "\n")
     for row in [*rows, *pairs]:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
-    print(f"noises and tables: {folder}")
+        say("  ".join(f"{key} {value}" for key, value in row.items()))
+    say(f"noises and tables: {folder}")
     return 0

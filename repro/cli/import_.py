@@ -16,7 +16,7 @@ from repro.cli.objects import build
 from repro.cli.parser import Parser, last, split
 from repro.cli.schema import options_of
 from repro.errors import UserError
-from repro.files import write_text
+from repro.files import say, write_text
 from repro.models.decoded import Decoded
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format
@@ -127,7 +127,7 @@ def run(command: str, arguments: list[str]) -> int:
     bare, format = [word.text for word in words if not word.option], last(words, "--format") or AUTO
     if not bare:
         if {"-h", "--help"} & set(arguments):
-            print(_help())
+            say(*_help().split("\n"))
             return 0
         raise UserError("name the released file: repro import FILE (formats: repro import --help)")
     if len(bare) > 1:
@@ -142,9 +142,5 @@ def run(command: str, arguments: list[str]) -> int:
         imported = replace(imported, model=Decoded(drawer, config.decoder).eval().requires_grad_(False))
     folder = _write(imported, config.output)
     imported.tell()
-    print(
-        "\n".join(
-            [*_report(imported, drawer), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999"]
-        )
-    )
+    say(*_report(imported, drawer), f"run: {folder}", f"next: repro predict --ckpt_path {folder} --seeds 0-999")
     return 0

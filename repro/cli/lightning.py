@@ -27,7 +27,7 @@ from repro.data.base import ImageData
 from repro.data.recorded import recorded_data
 from repro.drawing import draw, launch, score
 from repro.errors import UserError
-from repro.files import write_text
+from repro.files import say, write_text
 from repro.inverse.problem import Problem
 from repro.models.base import Recorded
 from repro.training.base import TrainingModule
@@ -177,6 +177,7 @@ class CommandLine(LightningCLI):
         except (TypeError, KeyError) as error:
             if not (printing and "arguments are required" in str(error)):
                 parser.error(str(error), error)
+        resume.check_reach(self.words, config.get("model"), config.get("data"))
         self.data: ImageData | None = build(config.data, "data") if config.get("data") else None
         if config.get("model") and self.data is not None:
             config.task = fill(config.model, self.data, config.get("task"))
@@ -257,7 +258,8 @@ class CommandLine(LightningCLI):
             data.check_ranks(trainer.world_size)  # before as many processes are started
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
-            self._print(self._about(model, data, folder))
+            if rank_zero_only.rank == 0:
+                self._print(self._about(model, data, folder))
             with stoppable(lambda: self._how_to_go_on(folder)):
                 trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         self._print(
@@ -280,7 +282,7 @@ class CommandLine(LightningCLI):
     @staticmethod
     @rank_zero_only
     def _note(text: str) -> None:
-        print(f"repro: {text}", file=sys.stderr)
+        say(f"repro: {text}", aside=True)
 
     @staticmethod
     def _how_to_go_on(folder: Path) -> str:
@@ -295,9 +297,10 @@ class CommandLine(LightningCLI):
         name = f"{type(model).__name__} ({parts})" if parts else type(model).__name__
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
         shape = "x".join(str(size) for size in data.image_shape)
+        classes = f" ({data.class_line()})" if data.num_classes else ""
         return (
             f"{name}, {count:,} parameters, on {len(data):,} images {shape} of "
-            f"{type(data).__name__}, {self.config.trainer.max_steps:,} steps, in {folder}"
+            f"{type(data).__name__}{classes}, {self.config.trainer.max_steps:,} steps, in {folder}"
         )
 
     def _name(self) -> str:
@@ -385,7 +388,7 @@ class CommandLine(LightningCLI):
     @staticmethod
     @rank_zero_only
     def _print(*lines: str) -> None:
-        print("\n".join(lines), flush=True)
+        say(*lines)
 
 
 def run(command: str, arguments: list[str]) -> int:

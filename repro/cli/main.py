@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from repro.errors import UserError, nearest
+from repro.files import say
 from repro.training import signals
 
 __all__ = ["COMMANDS", "main"]
@@ -29,7 +30,7 @@ COMMANDS = {
 _INTERRUPTED = 130
 _MISTAKE = 2
 _PARTNER_GONE = ("closed by peer", "reset by peer", "was likely closed", "NCCL communicator was aborted")
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _help() -> str:
@@ -55,12 +56,12 @@ def _help() -> str:
 def _dispatch(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help", "help"):
-        print(_help())
+        say(*_help().split("\n"))
         return 0
     if command == "--version":
         from importlib.metadata import version
 
-        print(f"repro {version('repro')}")
+        say(f"repro {version('repro')}")
         return 0
     if command not in COMMANDS:
         near = nearest(command, COMMANDS)
@@ -81,7 +82,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _unwritable(error: BaseException) -> UserError | None:
     """The one line for a disk that is full or a place that may not be written, wherever that was noticed."""
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        where = error.filename or "a file"
+        where = error.filename or "a file or the output"
         return UserError(f"cannot write {where}: {error.strerror}; make room, or name another folder")
     return None
 
@@ -109,6 +110,11 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
+def _leave_stdout() -> None:
+    """Lets what is still to be printed go nowhere, so that the process ends with its own exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -131,17 +137,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except signals.Interrupted as stop:
         how = "interrupted" if stop.number == signal.SIGINT else f"stopped by {signal.Signals(stop.number).name}"
-        print(f"repro: {how}{f'; {stop.hint}' if stop.hint else ''}", file=sys.stderr)
+        say(f"repro: {how}{f'; {stop.hint}' if stop.hint else ''}", aside=True)
         return stop.code
     except KeyboardInterrupt as stop:
-        print(f"repro: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        say(f"repro: interrupted{f'; {stop}' if str(stop) else ''}", aside=True)
         return _INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 0
     except Exception as error:
         mistake = _user_error(error) or _unwritable(error) or _port_in_use(error) or _left_alone(error)
         if mistake is None:
             raise
-        print(f"repro: error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # the output itself goes to a disk that is full
+            _leave_stdout()
+        say(f"repro: error: {' '.join(str(mistake).split())}", aside=True)
         return _MISTAKE

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from repro.errors import UserError
+from repro.files import say
 
 __all__ = ["run", "write_package"]
 
@@ -43,6 +45,7 @@ def write_package(name: str, folder: Path) -> list[Path]:
             path.write_text(text.replace("plugin-example", name).replace(_TEMPLATE, module), encoding="utf-8")
             written.append(path)
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # it was not there before
         raise UserError(f"cannot write the package to {folder}: {error.strerror}") from error
     return written
 
@@ -80,7 +83,7 @@ def run(command: str, arguments: list[str]) -> int:
         raise UserError("name the package: repro new my-models")
     folder = Path(chosen.output or chosen.name)
     for path in write_package(chosen.name, folder):
-        print(path)
-    print(f"install it: pip install -e {folder}; its laws: pytest {folder}; then: repro plugins")
-    print("run it: repro fit --config two_convolutions; repro study two_widths")
+        say(str(path))
+    say(f"install it: pip install -e {folder}; its laws: pytest {folder}; then: repro plugins")
+    say("run it: repro fit --config two_convolutions; repro study two_widths")
     return 0

@@ -16,7 +16,7 @@ from repro.data.base import ImageData
 from repro.errors import UserError
 from repro.training.source import Source
 
-__all__ = ["build", "fill", "leave_folder_open", "put_into_folder", "short_names", "specs"]
+__all__ = ["build", "fill", "learnt_from", "leave_folder_open", "put_into_folder", "short_names", "specs"]
 
 _SIZES = ("image_size", "channels", "num_classes")
 _USUAL = "lightning_logs"
@@ -136,11 +136,15 @@ def fill(model: Any, data: ImageData, task: str | None) -> str:
 def _copied_source(model: Any) -> Source | None:
     """The teacher or start in a file whose network the model takes, because none was named."""
     arguments = model.get("init_args") or {}
-    role = getattr(class_of(model["class_path"]), "takes_over_from", None)
-    if role is None or arguments.get("network") is not None:
-        return None
-    path = arguments.get(role)
-    return Source(path, role) if isinstance(path, str) else None
+    role, path = learnt_from(model)
+    return Source(path, role) if path and arguments.get("network") is None else None
+
+
+def learnt_from(model: Any) -> tuple[str, str | None]:
+    """Returns the argument that names what a parsed model learns from, and the path there; None where there is none."""
+    role = getattr(class_of(model["class_path"]), "takes_over_from", None) or ""
+    path = (model.get("init_args") or {}).get(role)
+    return role, path if isinstance(path, str) else None
 
 
 def _sizes_of(spec: Any) -> list[str]:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,6 +19,7 @@ from repro.cli.help import short_help
 from repro.cli.messages import one_line
 from repro.cli.schema import Slot, allow, options_of, settings_of, slot_of
 from repro.errors import UserError, nearest, unknown
+from repro.files import say
 from repro.plain import parse_yaml
 
 __all__ = ["Parser", "Settings", "Word", "last", "split"]
@@ -180,7 +180,7 @@ class Settings:
         if kept:
             sentence = f"{cls.__name__} keeps what the config says of {before}: {', '.join(kept)}"
             option = kept[0].partition(" ")[0]
-            print(f"repro: {sentence}; to change it, type for example --{key}.{option} N", file=sys.stderr)
+            say(f"repro: {sentence}; to change it, type for example --{key}.{option} N", aside=True)
 
     def _help(self, word: Word, key: str) -> Word:
         slot = slot_of(self._hint(key.split(".")))
@@ -352,7 +352,7 @@ class Parser(LightningArgumentParser):
         words = list(words)
         asked = [word.value for word in words if word.option == "--help"]
         if asked:
-            print(self._help(asked[0] == "all").rstrip())
+            say(*self._help(asked[0] == "all").rstrip().split("\n"))
             raise SystemExit(0)
         return self.parse_args(Settings(self).read(words), **more)
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 from repro.cli.configs import named_configs
 from repro.cli.source import first_line_of
 from repro.errors import UserError, unknown
+from repro.files import printable, say
 from repro.registry import Entry, entries, group_names
 
 __all__ = ["Row", "rows", "run"]
@@ -89,7 +90,7 @@ def _print_table(listed: list[Row]) -> None:
         flexible = {"about": 3, "class": 2}.get(column)
         table.add_column(column, overflow="fold", no_wrap=flexible is None, ratio=flexible)
     for row in listed:
-        group, name, target, package, version, about = row.cells()
+        group, name, target, package, version, about = map(printable, row.cells())
         table.add_row(group, name, about, target, f"{package} {version}", style="red" if row.problem else None)
     Console(markup=False, highlight=False).print(table)
 
@@ -113,7 +114,7 @@ def run(command: str, arguments: list[str]) -> int:
     if sys.stdout.isatty():
         _print_table(listed)
     else:
-        print("\n".join("\t".join(cells) for cells in [_COLUMNS, *(row.cells() for row in listed)]))
+        say(*("\t".join(cells) for cells in [_COLUMNS, *(row.cells() for row in listed)]))
     return 0
 
 

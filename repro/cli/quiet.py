@@ -6,7 +6,6 @@ import contextlib
 import logging
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro.errors import UserError
+from repro.files import say
 from repro.training.notes import without_notes
 from repro.training.signals import Interrupted
 
@@ -29,12 +29,19 @@ def _one_sentence(record: logging.LogRecord) -> bool:
     return died is not None
 
 
+class _Outlet(logging.Handler):
+    """Shows what this project logs as its warnings are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"repro: warning: {' '.join(record.getMessage().split())}", aside=True)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Lightning's notes off the screen; warnings take one line each."""
+    """Keeps Lightning's notes off the screen; warnings, and what this project logs, take one line each."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        print(f"repro: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        say(f"repro: warning: {' '.join(str(message).split())}", aside=True)
 
     launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     launcher.setLevel(logging.INFO)
@@ -43,7 +50,12 @@ def quiet() -> Iterator[None]:
         if rank_zero_only.rank:
             warnings.simplefilter("ignore")
         warnings.showwarning = show
-        yield
+        log, outlet = logging.getLogger("repro"), _Outlet()
+        log.addHandler(outlet)
+        try:
+            yield
+        finally:
+            log.removeHandler(outlet)
 
 
 @contextlib.contextmanager

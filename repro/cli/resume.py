@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from repro import registry
 from repro.checkpoints.format_1 import in_format_2
 from repro.checkpoints.native import data_of, read_checkpoint, training_record
 from repro.cli import runs
+from repro.cli.objects import data as plain, learnt_from, specs
 from repro.cli.parser import Word, last
+from repro.cli.schema import class_of
 from repro.data.base import ImageData
-from repro.errors import UserError
+from repro.data.trust import remember_model, was_named
+from repro.errors import Outside, UserError
 from repro.models.weights import load_weights
 from repro.plain import parse_yaml
 from repro.records import differences, flat, record_of
@@ -21,6 +25,7 @@ from repro.training.base import TrainingModule
 
 __all__ = [
     "check",
+    "check_reach",
     "checkpoint_of",
     "checkpoint_that_fits",
     "newest_in",
@@ -46,6 +51,38 @@ def with_config_of_run(words: list[Word]) -> list[Word]:
     folder = runs.run_of_checkpoint(path)
     saved = None if folder is None else folder / "config.yaml"
     return [Word("--config", str(saved), typed=False), *words] if saved is not None and saved.is_file() else words
+
+
+def check_reach(words: Sequence[Word], model: Any, data: Any) -> None:
+    """Checks that a run's own config, which was read unasked, names nothing outside that this user did not name.
+
+    Named is what was typed now, or in a config that was, and what this user trained with here before.
+
+    Args:
+        words: The words of ``fit``.
+        model: The parsed model, or None.
+        data: The parsed data, or None.
+
+    Raises:
+        UserError: a teacher, a start or images that are not to be read.
+    """
+    unasked = next((word.value for word in words if word.option == "--config" and not word.typed), None)
+    typed = {word.option.removeprefix("--").replace(".init_args", "") for word in words if word.typed}
+    try:
+        if model is not None:
+            role, path = learnt_from(model)
+            if path and (unasked is None or f"model.{role}" in typed):
+                remember_model(path)
+            elif path and not was_named(path):
+                raise Outside(f"{role} {path} is outside of that run, and not read unasked")
+        if unasked is not None:
+            for where, spec in itertools.chain(specs(model, "model"), specs(data, "data")):
+                cls, arguments = class_of(spec["class_path"]), spec.get("init_args") or {}
+                places = {f"{where}.{key}" for key in ("path", "root") if arguments.get(key) is not None} or {where}
+                if not places <= typed and issubclass(cls, registry.Plugin):
+                    cls.inside_only(plain(arguments))
+    except Outside as error:
+        raise UserError(f"config file {unasked}: {error}; if you trust that file, type --config {unasked}") from error
 
 
 def checkpoint_of(wanted: str, name: str) -> Path:

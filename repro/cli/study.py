@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from repro.cli.main import main
 from repro.cli.objects import build
 from repro.cli.parser import Parser, split
 from repro.errors import UserError, unknown
+from repro.files import say
 from repro.records import flat
 from repro.registry import entries, load, names
 from repro.studies import SCALES, Study
@@ -169,5 +169,5 @@ def run(command: str, arguments: list[str]) -> int:
         lines = [*_listed(plan.jobs(), folder, executor.running(folder), config.gpu_tflops)]
     else:
         lines = [study.run(folder, scale, executor, main, over)]
-    print(*lines, sep="\n", file=sys.stdout)
+    say(*"\n".join(lines).split("\n"))
     return 0

@@ -308,6 +308,12 @@ class Results:
         """Number of classes of the conditional systems, 0 when there are none."""
         return max(bank.manifest.num_classes for bank in self.banks)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, where the conditional systems have the same ones; else empty."""
+        names = {bank.manifest.class_names for bank in self.banks if bank.manifest.num_classes}
+        return names.pop() if len(names) == 1 else ()
+
     def paired_test(self, system: str, first: str, second: str, score: str = "RP") -> PairedTest:
         """Tests whether a system is more alike to the first than to the second of two others, on the same noises.
 

@@ -58,7 +58,10 @@ def values(results: Results) -> list[Row]:
 
 
 def conditional(results: Results) -> list[Row]:
-    """Lists one row a score, pair of conditional systems and class, and one for the mean over the classes."""
+    """Lists one row a score, pair of conditional systems and class, and one for the mean over the classes.
+
+    ``class_name`` says what a class is called, where that is known.
+    """
     rows = []
     for score in results.scores.values():
         for i, j in score.pairs():
@@ -67,7 +70,7 @@ def conditional(results: Results) -> list[Row]:
                 continue
             head = {"score": score.name, "first": results.names[i], "second": results.names[j]}
             by_class: list[Row] = []
-            mean = head | {"class": "mean"}
+            mean = head | _named(results, "mean")
             for matches, prefix in ((outcome.matches, ""), (outcome.control, "control_")):
                 if matches is not None:
                     cells, over_all = _by_class(results, torch.from_numpy(matches), labels, prefix)
@@ -84,12 +87,19 @@ def _by_class(results: Results, matches: torch.Tensor, labels: torch.Tensor, pre
     """
     hits, totals = conditional_counts(matches, labels, results.classes)
     present = totals.nonzero().flatten().tolist()
-    cells = [{"class": label} | _counted(results, int(hits[label]), int(totals[label]), prefix) for label in present]
+    cells = [
+        _named(results, label) | _counted(results, int(hits[label]), int(totals[label]), prefix) for label in present
+    ]
     mean = _counted(results, int(hits.sum()), int(totals.sum()), prefix)
     mean[f"{prefix}rate"] = conditional_rates(hits, totals).mean
     if len(set(totals[present].tolist())) > 1:
         mean |= {f"{prefix}low": None, f"{prefix}high": None}
     return cells, mean
+
+
+def _named(results: Results, label: int | str) -> Row:
+    names = results.class_names
+    return {"class": label} | ({"class_name": names[label] if isinstance(label, int) else label} if names else {})
 
 
 def curves(results: Results) -> list[Row]:

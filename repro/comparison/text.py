@@ -140,7 +140,8 @@ def _classes(results: Results) -> Table:
     rows = tables.conditional(results)
     classes = sorted({row["class"] for row in rows if row["class"] != "mean"})
     many = len(classes) > _MOST_CLASSES
-    heads = ["lowest class", "highest class"] if many else [f"class {label}" for label in classes]
+    named = results.class_names or [f"class {label}" for label in range(results.classes)]
+    heads = ["lowest class", "highest class"] if many else [named[label] for label in classes]
     title = f"Conditional scores (second line: {results.conditions.percent} interval)"
     made = _table(title, "score", "first", "second", "mean", *heads, left=3)
     for names, group in groupby(rows, key=lambda row: (row["score"], row["first"], row["second"])):

@@ -13,8 +13,7 @@ from repro.comparison.record import record
 from repro.comparison.results import Results
 from repro.comparison.tables import gl, pairs, tables, values
 from repro.comparison.text import as_text
-from repro.errors import UserError
-from repro.files import csv_text, write_text, write_whole
+from repro.files import csv_text, make_folder, write_text, write_whole
 from repro.plots import rendered, save_figure
 
 __all__ = ["log_results", "write_results"]
@@ -31,10 +30,7 @@ def write_results(results: Results, folder: Path, draw: bool = True) -> list[Pat
     Returns:
         The files.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; name another one") from error
+    make_folder(folder)
     written = []
     for name, rows in tables(results):
         written.append(folder / f"{_slug(name)}.csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from repro import registry
 from repro.data.order import Split
 from repro.data.source import ArraySource, ClassSource, FittedSource, ImageSource, SubsetSource
 from repro.data.stream import Batch, Batches, BatchStream, InOrder
-from repro.data.trust import remember
-from repro.errors import UserError, check_at_least
+from repro.data.trust import remember, was_trained_on
+from repro.errors import Outside, UserError, check_at_least
 from repro.registry import Plugin
 
 __all__ = ["IN_MEMORY_BYTES", "Facts", "ImageData"]
@@ -117,6 +118,18 @@ class ImageData(LightningDataModule, Plugin, ABC):
         self._memory: tuple[ArraySource, ArraySource] | None = None
         self._fingerprint: str | None = None
         self._checked = False
+
+    @classmethod
+    def inside_only(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuses images outside of somebody else's file, unless this user trained on them here before."""
+        entry = registry.entry_of(cls)
+        if cls.reaches_out and not was_trained_on({"name": entry.name if entry else "", "args": arguments}):
+            path = arguments.get("path") or arguments.get("root")
+            raise Outside(
+                f"{cls.__name__}{f' {path!r:.200}' if path else ''} is outside of the file that names it, and not read "
+                "unasked"
+            )
+        return super().inside_only(arguments)
 
     @abstractmethod
     def open_source(self) -> ImageSource:

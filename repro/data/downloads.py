@@ -50,6 +50,11 @@ class Downloaded(ImageData):
             raise unknown("split", split, _SPLITS)
         self.root, self.split, self.download = root, split, download
 
+    @classmethod
+    def inside_only(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Lets a set be looked for in the cache folder, where nothing is fetched for somebody else's file."""
+        return {**arguments, "download": False} if arguments.get("root") is None else super().inside_only(arguments)
+
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts that make up the split."""

@@ -30,6 +30,8 @@ class HeldOut(ImageData):
         898
     """
 
+    reaches_out = False  # beyond what the other set does
+
     def __init__(self, of: ImageData, **common: Any) -> None:
         super().__init__(**common)
         if not of.holdout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,10 @@ from datetime import timedelta
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.errors import LiveError
+from rich.markup import escape
 from rich.progress import Progress
+
+from repro.files import printable, say
 
 __all__ = ["LINE_SECONDS", "line", "slow_progress"]
 
@@ -59,13 +61,13 @@ def slow_progress(what: str, total: int, patience: float = 2.0) -> Iterator[Call
         now = time.monotonic()
         if not terminal and now - logged >= LINE_SECONDS and getattr(rank_zero_only, "rank", 0) == 0:
             logged = now
-            print(line(what, amount, total, now - begin), file=sys.stderr, flush=True)
+            say(line(what, amount, total, now - begin), aside=True)
         if now - begin < patience or now - shown < _REFRESH or getattr(rank_zero_only, "rank", 0) != 0:
             return
         if bar is None:
             console = Console(stderr=True)
             bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-            bar.add_task(what, total=total)
+            bar.add_task(escape(printable(what)), total=total)
             try:
                 bar.start()
             except LiveError:

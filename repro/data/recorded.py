@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from repro.data.base import ImageData
 from repro.data.trust import was_trained_on
-from repro.errors import UserError
+from repro.errors import Outside, UserError
 from repro.records import flat, rebuild
 
 __all__ = ["recorded_data"]
@@ -29,12 +30,10 @@ def recorded_data(record: Any, whose: str, option: str = "--train") -> ImageData
     """
     if not isinstance(record, dict) or record.get("group") != "data":
         raise UserError(f"{whose} names no data set as its training data; name one with {option}")
-    data = rebuild(record, "data")
-    if not data.reaches_out or was_trained_on(record):
-        return data
-    if getattr(data, "root", "") is None:
-        data.download = False
-        return data
+    if was_trained_on(record):
+        return rebuild(record, "data")
+    with contextlib.suppress(Outside):
+        return rebuild(record, "data", reach=False)
     settings = {key: value for key, value in flat(record, option).items() if value is not None}
     words = " ".join(f"{key} {value}" for key, value in list(settings.items())[:2])
     raise UserError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from repro.data.source import ImageSource
 from repro.descriptors.base import Descriptor
 from repro.errors import UserError
-from repro.files import write_text, write_whole
+from repro.files import make_folder, write_text, write_whole
 
 __all__ = ["describe_source", "open_features"]
 
@@ -52,7 +52,7 @@ def describe_source(
         UserError: the folder holds features of other images or of another descriptor, or in blocks of another size.
     """
     folder = Path(folder)
-    (folder / _BLOCKS).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / _BLOCKS)
     first = torch.as_tensor(source.read(np.arange(1)))
     size = descriptor.features(first, device=device).shape[1]
     record = {"descriptor": descriptor.name, "fingerprint": descriptor.fingerprint, "block": block}

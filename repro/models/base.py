@@ -49,6 +49,7 @@ class Recorded(nn.Module, Plugin):
         origin: Where the weights came from (a path and which weights), for manifests; None for a new model.
         data_record: Plain record of the training data, or None when they are not known.
         data_fingerprint: Hash of the training images, empty when they are not known.
+        class_names: Names of the classes in the order of their numbers, empty where they are but these.
         former_fingerprint: What :meth:`fingerprint` was under the first format of checkpoints, for a model that was
             read from one; banks of that time name their model by it.
     """
@@ -61,6 +62,7 @@ class Recorded(nn.Module, Plugin):
         self.origin: str | None = None
         self.data_record: dict[str, Any] | None = None
         self.data_fingerprint = ""
+        self.class_names: tuple[str, ...] = ()
         self.former_fingerprint = ""
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repro.files import write_whole
+from repro.plots.style import keep_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ def rendered(figure: Figure, dpi: int = 110) -> np.ndarray:
     """Draws a figure as pixels, uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    keep_names(figure)
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

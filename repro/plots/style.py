@@ -23,6 +23,7 @@ __all__ = [
     "FAINT",
     "INK",
     "colour_scale",
+    "keep_names",
     "new_figure",
     "plain_axes",
     "save_figure",
@@ -123,7 +124,17 @@ def show_tiles(axes: Axes, tiles: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
+def keep_names(figure: Figure) -> None:
+    """Keeps what stands in a figure from being read as formulas: names may have dollar signs."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if text.get_text() and "\\mathdefault" not in text.get_text():  # a number that matplotlib wrote
+            text.set_parse_math(False)
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
     """Writes a figure as PNG, whole or not at all."""
+    keep_names(figure)
     with write_whole(path) as file:
         figure.savefig(file, format="png", dpi=dpi, facecolor="white")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from repro.errors import UserError
-from repro.files import write_text
+from repro.files import make_folder, write_text
 from repro.records import differences, merged
 
 __all__ = [
@@ -70,7 +70,7 @@ class Job:
         """Writes the settings to the study's folder and makes the command line that reads them."""
         path = file_of(folder, self, "yaml")
         text = yaml.safe_dump(dict(self.settings), sort_keys=False, allow_unicode=True, width=120)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_text(path, f"# repro {self.command} --config {path}   (in {Path.cwd()})\n{text}")
         resume = ["--ckpt_path", str(self.checkpoint)] if self.checkpoint and self.checkpoint.is_file() else []
         return [self.command, "--config", str(path), *resume]

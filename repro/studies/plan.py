@@ -12,7 +12,7 @@ from typing import Any
 from repro.banks import Bank
 from repro.checkpoints.loading import load_model
 from repro.errors import unknown
-from repro.files import write_text
+from repro.files import make_folder, write_text
 from repro.records import nested
 from repro.studies.jobs import Job, Size, in_order, with_settings
 from repro.studies.scales import Scale
@@ -204,7 +204,7 @@ class Plan:
             raise unknown(f"part of {self.study}", name, self._measurements)
         handle, function = self._measurements[name]
         text = json.dumps(function(), indent=1)
-        handle.json.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(handle.json.parent)
         write_text(handle.json, text + "\n")
         return handle.json
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.banks import Bank
 from repro.comparison import Comparison, PairCounts
-from repro.files import csv_text, write_text
+from repro.files import csv_text, make_folder, write_text
 from repro.plots import above, beside, rendered, save_pixels
 from repro.studies.plan import Drawn
 from repro.studies.scales import Scale
@@ -34,7 +34,7 @@ class Report:
         self._parts: list[str] = []
         self._written: list[str] = []
         self._logged = False
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def compare(self, banks: Mapping[str, Drawn | Bank], train: Any = None, **options: Any) -> Comparison:
         """Compares banks under the scale's descriptor and threshold.
@@ -61,7 +61,7 @@ class Report:
         conditions = {} if under is None else under.conditions.cells() | {"data": self.scale.learned}
         cells = [{**conditions, **row} for row in rows]
         path = self.folder / f"{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_text(path, csv_text(cells))
         self._written.append(f"table: {path}")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from repro.errors import UserError
-from repro.files import write_text
+from repro.files import make_folder, say, write_text
 from repro.studies.jobs import Job, file_of, is_done, remaining
 
 __all__ = ["Subprocess", "check_finished", "fail", "run_job"]
@@ -37,7 +37,7 @@ def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries
         Whether it is done.
     """
     log = file_of(folder, job, "log")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     with _alone(file_of(folder, job, "lock")):
         file_of(folder, job, "failed").unlink(missing_ok=True)
         for attempt in range(1, retries + 2):
@@ -58,7 +58,7 @@ def run_job(job: Job, folder: Path, command: Callable[[list[str]], int], retries
 
 
 def _run(command: Callable[[list[str]], int], words: list[str]) -> int:
-    print("$ repro", *words, flush=True)
+    say(" ".join(["$ repro", *words]))
     try:
         return command(words)
     except SystemExit as leave:

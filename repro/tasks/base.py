@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from repro.banks import Bank, format_seeds
-from repro.errors import UserError
+from repro.errors import UserError, unknown
 from repro.models.base import Model
 from repro.noise import parse_seeds
 from repro.registry import Plugin
@@ -105,7 +105,7 @@ class Task(Plugin, ABC):
             model: The model.
             sampler: Draws in place of the model's own.
             guidance: Scale of classifier-free guidance; 1 is none.
-            classes: Which classes are drawn, such as ``0-4,7``; by default all.
+            classes: Which classes are drawn, such as ``0-4,7`` or ``dog,cat``; by default all.
             problem: What an inverse task measures.
 
         Raises:
@@ -121,6 +121,7 @@ class Task(Plugin, ABC):
         if chosen is not None:
             record = {"num_classes": model.num_classes, "images_per_seed": len(chosen)}
             record |= {} if classes is None else {"classes": format_seeds(chosen)}
+            record |= {"class_names": list(model.class_names)} if model.class_names else {}
         return Plan(self.name, sampler, guidance, chosen, record, dict(model.conditions))
 
     @abstractmethod
@@ -184,9 +185,15 @@ class Conditional(Task):
             raise UserError("the model was trained without labels; use --task unconditional, or fit --task conditional")
         if classes is None:
             return tuple(range(model.num_classes))
+        names = [name.strip() for name in classes.split(",")]
+        if set(names) <= set(model.class_names):  # a text that is a name is one before it is a number
+            return tuple(model.class_names.index(name) for name in dict.fromkeys(names))
         try:
             chosen = parse_seeds(classes)
         except UserError as error:
+            if model.class_names:
+                other = next(each for each in names if each not in model.class_names)
+                raise unknown("class", other, model.class_names, "or their numbers") from error
             raise UserError(
                 f"cannot read classes {classes!r}; write a range or a list, such as 0-4 or 0,3,8"
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -13,14 +13,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from repro.checkpoints.format_1 import in_format_2
-from repro.checkpoints.native import FORMAT
+from repro.checkpoints.native import FORMAT, class_names_of
 from repro.data.base import ImageData
+from repro.data.trust import was_named
 from repro.errors import UserError
 from repro.images import check_range, to_float
 from repro.models.base import Recorded
 from repro.records import record_of
 from repro.registry import Plugin
 from repro.training.optimization import Average, Optimization, update_average
+from repro.training.source import Unasked
 
 __all__ = ["LossModule", "Part", "TrainingModule", "seed_step"]
 
@@ -79,6 +81,8 @@ class TrainingModule(L.LightningModule, Plugin):
 
     Attributes:
         averaged: Name of the part of the model that is the average of ``trained``.
+        takes_over_from: Name of the argument that names a model to learn from, whose network is taken where none is
+            named; None where there is none.
         images_seen: Training images so far, over all processes: the one measure of progress.
         nonfinite_steps: Skipped steps so far.
         data_record: Plain record of the training data, or None when they are not known.
@@ -86,6 +90,7 @@ class TrainingModule(L.LightningModule, Plugin):
     """
 
     averaged: ClassVar[str] = "denoiser"
+    takes_over_from: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -107,6 +112,13 @@ class TrainingModule(L.LightningModule, Plugin):
             for part in (trained, self.average):
                 part.to(memory_format=torch.channels_last)
         self.model.requires_grad_(False).eval()
+
+    @classmethod
+    def inside_only(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps the path of a teacher or start that somebody else's file names from being read."""
+        kept, role = super().inside_only(arguments), cls.takes_over_from or ""
+        path = kept.get(role)
+        return {**kept, role: Unasked(path)} if isinstance(path, str) and not was_named(path) else kept
 
     @property
     def average(self) -> Any:
@@ -242,8 +254,14 @@ class TrainingModule(L.LightningModule, Plugin):
         data = self.trainer.datamodule
         if isinstance(data, ImageData):
             self.model.data_record, self.model.data_fingerprint = record_of(data), data.fingerprint()
+            self.model.class_names = self._names_of(data)
         for part in self.parts:
             part.begin(self)
+
+    def _names_of(self, data: ImageData) -> tuple[str, ...]:
+        """Names of the model's classes, unless they are but their numbers."""
+        names = data.class_names if self.num_classes else ()
+        return () if names == tuple(map(str, range(len(names)))) else names
 
     def _warn_of_warmup(self) -> None:
         """Says so when the learning rate still rises as the training ends."""
@@ -280,6 +298,7 @@ class TrainingModule(L.LightningModule, Plugin):
                 "averaged": self.averaged,
                 "data": self.model.data_record,
                 "data_fingerprint": self.model.data_fingerprint,
+                "class_names": list(self.model.class_names),
             },
             "training": {"record": record_of(self), **self.progress()},
         }
@@ -291,6 +310,7 @@ class TrainingModule(L.LightningModule, Plugin):
         self.take_progress(record["training"] | {"global_step": checkpoint["global_step"]})
         self.model.data_record = record["model"]["data"]
         self.model.data_fingerprint = record["model"]["data_fingerprint"]
+        self.model.class_names = class_names_of(checkpoint)
 
 
 class LossModule(TrainingModule):

@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 from repro.data.progress import LINE_SECONDS
 from repro.denoisers import EmpiricalDenoiser
 from repro.errors import UserError, check_above, check_at_least
-from repro.files import write_text
+from repro.files import say, write_text
 from repro.images import viewable
 from repro.models.base import Model
 from repro.noise import parse_seeds
@@ -123,6 +123,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "model": type(module).__name__,
                 "image_shape": list(module.image_shape),
                 "num_classes": module.num_classes,
+                "class_names": list(module.model.class_names),
                 "draws": isinstance(module.model, Model),
             }
             write_text(Path(filepath).parent.parent / "run.json", json.dumps(status, indent=1) + "\n")
@@ -231,7 +232,7 @@ class ProgressLines(L.Callback):
             words.append(f"loss {float(loss):.4g}")
         if most > 0 and done > step:
             words.append(f"{timedelta(seconds=round((most - done) * (now - began) / (done - step)))} left")
-        print(", ".join(words), flush=True)
+        say(", ".join(words))
 
 
 class SampleGrid(L.Callback):

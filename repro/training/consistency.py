@@ -235,7 +235,7 @@ class ConsistencyDistillation(ConsistencyModule):
     Source: Song et al. 2023, arXiv:2303.01469, algorithm 2.
     """
 
-    takes_over_from: ClassVar[str] = "teacher"
+    takes_over_from: ClassVar[str | None] = "teacher"
 
     def __init__(
         self,

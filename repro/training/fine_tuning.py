@@ -61,7 +61,7 @@ class FineTuning(Diffusion):
     models with limited data*.
     """
 
-    takes_over_from: ClassVar[str] = "start"
+    takes_over_from: ClassVar[str | None] = "start"
 
     def __init__(
         self,

@@ -87,7 +87,7 @@ class ProgressiveDistillation(LossModule):
     Source: Salimans & Ho 2022, arXiv:2202.00512, algorithm 2, section 4 and appendix G.
     """
 
-    takes_over_from: ClassVar[str] = "teacher"
+    takes_over_from: ClassVar[str | None] = "teacher"
     trained: NetworkDenoiser
     model: DenoisingModel
 

@@ -11,7 +11,7 @@ from repro import records, registry
 from repro.checkpoints.loading import load_model
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
-from repro.errors import UserError, nearest
+from repro.errors import Outside, UserError, nearest
 from repro.kernels import Kernel
 from repro.models.base import fingerprint_of
 from repro.networks import Network
@@ -19,7 +19,11 @@ from repro.parameterizations import Parameterization
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution
 
-__all__ = ["Source", "check_data", "sizes", "taken_over"]
+__all__ = ["Source", "Unasked", "check_data", "sizes", "taken_over"]
+
+
+class Unasked(str):
+    """The path of a model that somebody else's record names: it stays in the record, and is not read."""
 
 
 class _Loaded(NamedTuple):
@@ -67,6 +71,11 @@ class Source:
         if not isinstance(self.origin, str):
             return _Loaded(self.origin.eval().requires_grad_(False))
         role = self.role
+        if isinstance(self.origin, Unasked):
+            raise Outside(
+                f"the {role} {self.origin} is outside of the file that names it, and not read unasked; if you trust "
+                "that file, name the config of its run: --config FILE"
+            )
         try:
             model = load_model(self.origin)
         except UserError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from commands import run_here
+from image_files import encoded, pictures, write_folder
 
 from repro.banks import Bank
 from repro.checkpoints.loading import load_model
@@ -151,3 +153,33 @@ def test_mistakes_are_one_line(three: Path, words: tuple[str, ...], message: str
     for number in range(8):
         Image.new("L", (8, 8), number).save(three / "flat" / f"{number}.png")
     assert message in run_here(*words).mistake
+
+
+def test_classes_go_by_their_names(workplace: Path) -> None:
+    files = {f"{name}/{i}.png": encoded(pictures(1, seed=i)[0]) for name in ("dog", "cat", "10", "2") for i in range(3)}
+    photos = write_folder(workplace / "photos", files)
+    for seed in ("0", "1"):
+        words = ("--data", "ImageArchive", "--data.path", photos, "--data.subset", "12", "--task", "conditional")
+        done = run_here("fit", "--config", "tiny.yaml", *words, "--model.seed", seed, "--output", f"animals{seed}")
+        assert done.code == 0, done
+        assert "(4 classes: 2, 10, cat, dog)" in done.out  # in natural order
+        assert json.loads(Path(f"animals{seed}/run.json").read_text())["class_names"] == ["2", "10", "cat", "dog"]
+    run = ("--ckpt_path", "animals0", "--seeds", "0-1")
+    named = predict(*run, "--classes", "dog, cat", "--output", "named")
+    assert named.labels.tolist() == [3, 2] * 2
+    assert named.manifest.class_names == ("2", "10", "cat", "dog")
+    assert predict(*run, "--classes", "10", "--output", "ten").labels.tolist() == [1] * 2  # a name before a number
+    assert predict(*run, "--classes", "0-1,3", "--output", "numbers").labels.tolist() == [0, 1, 3] * 2
+    mistake = run_here("predict", *run, "--classes", "cat,dig", "--output", "none").mistake
+    assert "unknown class 'dig'; did you mean 'dog'? known: 2, 10, cat, dog" in mistake
+    done = run_here("compare", "animals0", "animals1", "--seeds", "0-1", "--descriptor", "Pixels", "--output", "both")
+    assert done.code == 0, done
+    assert "dog" in done.out
+    rows = list(csv.DictReader(Path("both/conditional.csv").read_text().splitlines()))
+    assert [(row["class"], row["class_name"]) for row in rows][:5] == [
+        ("0", "2"), ("1", "10"), ("2", "cat"), ("3", "dog"), ("mean", "mean")
+    ]  # fmt: skip
+    old = json.loads(Path("named/manifest.json").read_text())
+    old["labels"]["class_names"] = ["\x1b", "too few"]
+    Path("named/manifest.json").write_text(json.dumps(old))
+    assert "class_names are" in run_here("compare", "named", "named", "--descriptor", "Pixels").mistake

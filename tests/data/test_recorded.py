@@ -58,12 +58,21 @@ def test_a_folder_is_read_only_after_a_training_on_it(tmp_path, monkeypatch):
     monkeypatch.undo()
     _train_on(ImageArchive(str(path), batch_size=2))
     assert torch.equal(bank.training_images(), ImageArchive(str(path), subset=4).images())
-    nested = record_of(HeldOut(ImageArchive(str(path), holdout=2)))
+    held_out = HeldOut(ImageArchive(str(path), holdout=2))
+    assert recorded_data(record_of(held_out), "it").fingerprint() == held_out.fingerprint()
+    others = str(_folder(tmp_path / "others"))
+    for other in (ImageArchive(others), HeldOut(ImageArchive(others, holdout=2))):
+        with pytest.raises(UserError, match="names images outside of it"):
+            recorded_data(record_of(other), "it")
+
+
+def test_a_training_on_held_out_images_names_the_set_that_they_are_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
+    whole = ImageArchive(str(_folder(tmp_path / "photos")), holdout=4)
     with pytest.raises(UserError, match="names images outside of it"):
-        recorded_data(nested, "it")
-    other = record_of(ImageArchive(str(_folder(tmp_path / "others"))))
-    with pytest.raises(UserError, match="names images outside of it"):
-        recorded_data(other, "it")
+        recorded_data(record_of(whole), "it")
+    _train_on(HeldOut(whole, batch_size=2))
+    assert recorded_data(record_of(whole), "it").fingerprint() == whole.fingerprint()
 
 
 def test_nothing_is_downloaded_and_no_folder_is_made_for_a_record(tmp_path, monkeypatch):

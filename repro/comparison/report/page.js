@@ -269,7 +269,7 @@ function drawDetail() {
   }
   if (cell.classes.length) {
     parts.push(make("h4", {}, "By class"), scrolled(["class", score.name, `${data.percent} interval`, "count", "chance"], cell.classes.map((row) => [
-      String(row.class), rate(row.rate), span(row.low, row.high), `${whole(row.count)} of ${whole(row.n)}`,
+      String(row.class_name ?? row.class), rate(row.rate), span(row.low, row.high), `${whole(row.count)} of ${whole(row.n)}`,
       row.control_rate === undefined ? "–" : rate(row.control_rate),
     ])));
   }

@@ -25,7 +25,7 @@ from repro.comparison.report.sheets import Sheets, fitting_sheets
 from repro.comparison.results import Memorization, PairCounts, Results
 from repro.comparison.text import condition, gl_condition
 from repro.errors import UserError
-from repro.files import write_text
+from repro.files import make_folder, write_text
 
 __all__ = ["check_report_path", "write_report"]
 
@@ -51,10 +51,7 @@ def check_report_path(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"report {path} is a folder; name a file: {path / 'report.html'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder of report {path}: {error.strerror}; name another file") from error
+    make_folder(path.parent)
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise UserError(f"cannot write report {path}: no permission; name another file")
     return path

@@ -305,7 +305,7 @@ def test_a_path_that_cannot_be_is_one_line(found, tmp_path):
     (tmp_path / "file").write_text("")
     for given, word in (
         (tmp_path, f"is a folder; name a file: {tmp_path / 'report.html'}"),
-        (tmp_path / "file" / "out.html", "cannot make the folder of report"),
+        (tmp_path / "file" / "out.html", "cannot make the folder"),
     ):
         with pytest.raises(UserError) as caught:
             found.report(given)
