@@ -21,6 +21,7 @@ from repro.errors import Outside, UserError
 from repro.models.weights import load_weights
 from repro.plain import parse_yaml
 from repro.records import differences, flat, record_of
+from repro.released.addresses import local_path
 from repro.training.base import TrainingModule
 
 __all__ = [
@@ -223,7 +224,7 @@ def checkpoint_that_fits(path: str, model: Any) -> Path:
                 f"checkpoint {path} holds another model: {changes}; leave the model out, the checkpoint rebuilds its "
                 "own"
             )
-    return Path(path)
+    return local_path(path)
 
 
 def runs_that_fit(model: Any, task: str | None, like: Path | None = None) -> Iterator[Path]:

@@ -36,7 +36,8 @@ def cost_of(jobs: Iterable[Job], resolve: Resolve, gpu_tflops: float) -> str:
     """Tells the GPU-hours of trainings and drawings, in one line.
 
     A training costs three forward passes an image (one forward, one backward that costs two), and those of its teacher
-    and target; drawing an image costs the sampler's evaluations. Other jobs cost what they are expected to take.
+    and target; drawing an image costs the sampler's evaluations, and from a released file what the study says. Other
+    jobs cost what they are expected to take.
 
     Args:
         jobs: The jobs.
@@ -52,7 +53,9 @@ def cost_of(jobs: Iterable[Job], resolve: Resolve, gpu_tflops: float) -> str:
     trainings = {str(job.settings["output"]): resolve(job.settings) for job in jobs if job.command == "fit"}
     counted, expected, others = 0.0, 0.0, 0
     for job in jobs:
-        flops = _training(job, trainings) if job.command == "fit" else _drawing(job, resolve, trainings)
+        flops = job.size.flops
+        if flops is None:
+            flops = _training(job, trainings) if job.command == "fit" else _drawing(job, resolve, trainings)
         if flops is None:
             expected, others = expected + job.size.seconds * max(job.size.gpus, 1) / 3600, others + 1
         else:

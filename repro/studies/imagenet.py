@@ -28,22 +28,38 @@ _AUTOENCODER = "stabilityai/sd-vae-ft-ema"
 _CLASSES = "22,88,207,250,360,387,417,974"
 _GUIDANCE = 1.5
 _AUTOENCODER_STEPS = 1000
+_DECODING = 6.22e11  # operations that decode an image of 256 x 256 pixels
 
 
 class _Released(NamedTuple):
-    """A file of the scale ``paper``: whether it draws latents, whether it can be guided, its seconds an image."""
+    """A file of the scale ``paper``.
+
+    Attributes:
+        file: Its name.
+        latents: Whether it draws latents.
+        guided: Whether it can be guided.
+        seconds: Time an image.
+        forward: Floating-point operations of one evaluation of its network.
+        evaluations: Evaluations an image, by the sampler of its format.
+    """
 
     file: str
     latents: bool
     guided: bool
     seconds: float
+    forward: float
+    evaluations: int
+
+    def flops(self, guidance: float) -> float:
+        """Returns the floating-point operations of an image, decoded."""
+        return self.evaluations * self.forward * (1 if guidance == 1 else 2) + self.latents * _DECODING
 
 
 _PAPER = {
-    "DiT-XL-2": _Released("DiT-XL-2-256x256.pt", True, True, 6.0),
-    "UViT-H-2": _Released("imagenet256_uvit_huge.pth", True, True, 5.0),
-    "EDM-64": _Released("edm-imagenet-64x64-cond-adm.pkl", False, False, 2.0),
-    "EDM-64-teacher": _Released("edm_imagenet64_ema.pt", False, False, 2.0),
+    "DiT-XL-2": _Released("DiT-XL-2-256x256.pt", True, True, 6.0, 2.37e11, 20),
+    "UViT-H-2": _Released("imagenet256_uvit_huge.pth", True, True, 5.0, 2.66e11, 20),
+    "EDM-64": _Released("edm-imagenet-64x64-cond-adm.pkl", False, False, 2.0, 2.19e11, 35),
+    "EDM-64-teacher": _Released("edm_imagenet64_ema.pt", False, False, 2.0, 2.19e11, 79),
 }
 """Two models of latents of 256 x 256 images, and two ADM U-Nets of 64 x 64 pixels: each two have noise of one shape."""
 
@@ -143,9 +159,9 @@ class ImageNet(Study):
         file = Path(self.files, each.file)
         guidance = (_GUIDANCE if self.guidance is None else self.guidance) if each.guided else 1.0
         if not each.latents:
-            return self._draw(plan, name, file, {}, guidance, each.seconds)
+            return self._draw(plan, name, file, {}, guidance, each.seconds, flops=each.flops(guidance))
         model = {"model": "Decoded", "model.model": str(file), "model.decoder": self.decoder}
-        return self._draw(plan, name, None, model, guidance, each.seconds)
+        return self._draw(plan, name, None, model, guidance, each.seconds, flops=each.flops(guidance))
 
     def _tiny(self, plan: Plan) -> dict[str, Drawn]:
         """The three models of latents of digits, and their banks."""
@@ -173,11 +189,13 @@ class ImageNet(Study):
         needs: Sequence[Any] = (),
         usual_classes: str = _CLASSES,
         usual_seeds: str = "0-99",
+        flops: float | None = None,
     ) -> Drawn:
         classes, seeds = self.classes or usual_classes, self.seeds or usual_seeds
         settings = {**model, "task": "conditional", "classes": classes, "guidance": guidance}
-        seconds = image_seconds * len(parse_seeds(seeds)) * len(parse_seeds(classes))
-        return plan.draw(name, source, seeds, settings, seconds, needs)
+        images = len(parse_seeds(seeds)) * len(parse_seeds(classes))
+        total = None if flops is None else flops * images
+        return plan.draw(name, source, seeds, settings, image_seconds * images, needs, total)
 
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
         """Writes conditional RP as text, CSV, PNG and TensorBoard log, for each shape of images."""

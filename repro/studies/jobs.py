@@ -39,11 +39,13 @@ class Size:
         seconds: Time on one core, or on the GPUs where there are any.
         gpus: Number of GPUs.
         memory: Main memory in GB.
+        flops: Floating-point operations, where the settings do not name the network, as of a released file; else None.
     """
 
     seconds: float = 60.0
     gpus: int = 0
     memory: float = 4.0
+    flops: float | None = None
 
 
 @dataclass(frozen=True)

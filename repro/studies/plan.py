@@ -153,6 +153,7 @@ class Plan:
         settings: Mapping[str, Any] | None = None,
         seconds: float | None = None,
         needs: Iterable[Any] = (),
+        flops: float | None = None,
     ) -> Drawn:
         """Draws a bank.
 
@@ -164,6 +165,7 @@ class Plan:
             settings: Further settings by dotted key, for example ``{"sampler": "Heun", "sampler.steps": 18}``.
             seconds: Expected time; by default the scale's.
             needs: Handles of what else it reads.
+            flops: Its floating-point operations, where the settings do not name the network.
         """
         bank = self.folder / "banks" / name
         if isinstance(source, str):
@@ -173,7 +175,7 @@ class Plan:
         else:
             model = {"ckpt_path": str(source.run if isinstance(source, Trained) else source)}
         own = {**model, **nested(settings or {}), "seeds": seeds or self.scale.seeds, "output": str(bank)}
-        size = _sized(self.scale.draw, seconds)
+        size = dataclasses.replace(_sized(self.scale.draw, seconds), flops=flops)
         return Drawn(name, bank, self._add(Job(f"draw_{name}", "predict", own, _jobs_of([source, *needs]), size)))
 
     def measure(self, name: str, function: Callable[..., Any], *inputs: Any, seconds: float | None = None) -> Measured:

@@ -27,6 +27,8 @@ __all__ = ["TextToImagePrompt"]
 _PROMPT = "a photograph of an astronaut riding a horse"
 _PAPER = {f"v1-{version}": f"CompVis/stable-diffusion-v1-{version}" for version in (1, 2, 3, 4)}
 _PAPER_THRESHOLD = 0.4
+# Floating-point operations of a pipeline of the scale paper: one evaluation of its network, one image decoded.
+_FORWARD, _DECODING = 8.03e11, 2.52e12
 _GRID_ROWS = 8
 
 
@@ -113,10 +115,10 @@ class TextToImagePrompt(Study):
         if self.inputs is not None:
             return {name: self._drawn(plan, name, path) for name, path in self.inputs.items()}
         if plan.scale.name != "tiny":
-            return {name: self._drawn(plan, name, path) for name, path in _PAPER.items()}
+            return {name: self._drawn(plan, name, path, known=True) for name, path in _PAPER.items()}
         return {name: self._drawn(plan, name, *made) for name, made in _tiny_pipelines(plan).items()}
 
-    def _drawn(self, plan: Plan, name: str, pipeline: str, made: Measured | None = None) -> Drawn:
+    def _drawn(self, plan: Plan, name: str, pipeline: str, made: Measured | None = None, known: bool = False) -> Drawn:
         size = _SIZES["tiny" if made is not None else "paper"]
         seeds = self.seeds or size.seeds
         settings = {
@@ -127,8 +129,10 @@ class TextToImagePrompt(Study):
             "model.steps": self.steps or size.steps,
             "model.guidance": size.guidance if self.guidance is None else self.guidance,
         }
-        seconds = size.image_seconds * len(parse_seeds(seeds))
-        return plan.draw(name, None, seeds, settings, seconds, [] if made is None else [made])
+        count, passes = len(parse_seeds(seeds)), 1 if settings["model.guidance"] == 1 else 2
+        flops = count * (settings["model.steps"] * passes * _FORWARD + _DECODING) if known else None
+        seconds = size.image_seconds * count
+        return plan.draw(name, None, seeds, settings, seconds, [] if made is None else [made], flops)
 
     def report(self, report: Report, parts: dict[str, Drawn]) -> None:
         """Writes RP of every pair and on other noises as text, CSV, PNG and TensorBoard log, with curves and images."""

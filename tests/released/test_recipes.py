@@ -35,6 +35,7 @@ from repro.errors import UserError
 from repro.released import openai_unets
 from repro.released.guided_diffusion.format import GuidedDiffusionFormat
 from repro.released.importing import AssumedWarning, import_file
+from repro.training.source import Source
 
 Change = Callable[[Tensor], Tensor]
 
@@ -344,6 +345,10 @@ def test_commands_tell_what_was_assumed(tmp_path: Path, monkeypatch: pytest.Monk
         assert (code, told in error) == (0, True), (words, error)
     bank = Bank.open(tmp_path / "runs/imported/a/banks/unconditional_0-1")
     assert "assumed --kernel VP --image_size 32" in bank.manifest.source
+    assert "assumed --kernel VP --image_size 32" in (repro.load("runs/imported/a-2").origin or "")
+    for role in ("start", "teacher"):
+        with pytest.warns(AssumedWarning, match="assumed --kernel VP"):
+            assert Source("a.pth", role).denoiser.image_shape == (3, 32, 32)
 
 
 CLASS_TABLES = [("dit", rows) for rows in (10, 100, 1000)] + [("uvit", rows) for rows in (11, 101)]

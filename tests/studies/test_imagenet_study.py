@@ -16,6 +16,7 @@ from repro.registry import load
 from repro.released.dit import layout as dit
 from repro.released.uvit import layout as uvit
 from repro.studies import imagenet
+from repro.studies.cost import cost_of, flops_of_network
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,23 @@ def test_the_paper_is_planned_by_name(tmp_path):
     assert jobs["draw_UViT-H-2"]["model.decoder"] == "stabilityai/sd-vae-ft-ema"
     assert jobs["draw_EDM-64"]["ckpt_path"] == "there/edm-imagenet-64x64-cond-adm.pkl"
     assert {job["classes"] for job in jobs.values()} == {"22,88,207,250,360,387,417,974"}
+
+
+def test_the_operations_of_released_models_are_counted(tmp_path):
+    pytest.importorskip("diffusers", reason="needs the extra diffusers")
+    latents = {"channels": 4, "size": 32, "num_classes": 1000}
+    forward = {
+        "DiT-XL-2": flops_of_network("DiT", {"null_class": True, "learn_sigma": True}, **latents),
+        "EDM-64": flops_of_network("ADM", {}, 3, 64, 1000),
+    }
+    for name, counted in forward.items():
+        assert imagenet._PAPER[name].forward == pytest.approx(counted, rel=0.01)
+    dit = imagenet._PAPER["DiT-XL-2"]
+    assert dit.flops(1.5) - dit.flops(1.0) == 20 * dit.forward
+    jobs = load("studies", "imagenet")().jobs(tmp_path, "paper")
+    images = 100 * 8
+    assert next(job.size.flops for job in jobs if job.name == "draw_DiT-XL-2") == images * dit.flops(1.5)
+    assert "operations are not counted" not in cost_of(jobs, dict, 40.0)
 
 
 @pytest.mark.parametrize(
