@@ -335,15 +335,15 @@ def test_commands_tell_what_was_assumed(tmp_path: Path, monkeypatch: pytest.Monk
     told = "a.pth (ncsnpp, weights that may be averaged or raw) does not say everything: assumed --kernel VP"
     short = ["--sampler", "Euler", "--sampler.steps", "1"]
     for words in (
-        ["predict", "--ckpt_path", "a.pth", "--seeds", "0-1", *short],
-        ["test", "--ckpt_path", "a.pth", "--seeds", "0-1", "--descriptor", "Pixels", *short],
+        ["predict", "--ckpt_path", "a.pth", "--seeds", "0-1", "--output", "drawn", *short],
+        ["test", "--ckpt_path", "a.pth", "--seeds", "0-1", "--descriptor", "Pixels", "--reference", "drawn", *short],
         ["compare", "a.pth", "b.pth", "--seeds", "0-1", "--descriptor", "Pixels", "--output", "matrix"],
         ["import", "a.pth"],
     ):
         code = main(words)
         error = capsys.readouterr().err
         assert (code, told in error) == (0, True), (words, error)
-    bank = Bank.open(tmp_path / "runs/imported/a/banks/unconditional_0-1")
+    bank = Bank.open("drawn")
     assert "assumed --kernel VP --image_size 32" in bank.manifest.source
     assert "assumed --kernel VP --image_size 32" in (repro.load("runs/imported/a-2").origin or "")
     for role in ("start", "teacher"):
