@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repro.devices import onto
 from repro.errors import check_at_least
 from repro.models.base import Model
 from repro.models.latents import latents, unconditional_shape
@@ -60,4 +61,4 @@ class GANModel(Model):
     ) -> Tensor:
         """Draws float images (n, C, H, W) from numbered noises; see :func:`~repro.models.latents.latents`."""
         weight = next(self.generator.parameters())
-        return self.generator(latents(noise, self.generator.latent).to(weight))
+        return self.generator(onto(weight.device, latents(noise, self.generator.latent), weight.dtype))

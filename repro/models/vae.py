@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repro.devices import onto
 from repro.models.base import Model
 from repro.models.latents import latents, unconditional_shape
 from repro.networks import vae
@@ -74,4 +75,4 @@ class VAEModel(Model):
     ) -> Tensor:
         """Draws float images (n, C, H, W) from numbered noises; see :func:`~repro.models.latents.latents`."""
         weight = next(self.network.parameters())
-        return self.network(latents(noise, self.network.noise_size).to(weight))
+        return self.network(onto(weight.device, latents(noise, self.network.noise_size), weight.dtype))

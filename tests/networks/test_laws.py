@@ -5,9 +5,13 @@ import torch
 from torch import nn
 
 from repro import registry
+from repro.denoisers import NetworkDenoiser
 from repro.errors import UserError
+from repro.kernels import VP
 from repro.networks import Network
+from repro.parameterizations import EDMPreconditioning
 from repro.testing import networks as laws
+from repro.testing.denoisers import check_device
 
 UNET = {"width": 16, "channel_mult": [1, 2], "num_blocks": 1, "attention_at": [4], "dropout": 0.0}
 SMALL = {
@@ -27,6 +31,19 @@ LAWS = [getattr(laws, name) for name in laws.__all__ if name.startswith("check_"
 def test_law(name, law, num_classes):
     settings = SMALL.get(name, {})
     law(lambda: registry.build("networks", name, image_size=8, channels=1, num_classes=num_classes, **settings))
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("name", registry.names("networks"))
+def test_as_a_denoiser_on_an_accelerator_it_does_not_wait(name, num_classes):
+    """At one time for all, of which the host knows the stage, and at one for each image."""
+    sizes = {"image_size": 8, "channels": 1, "num_classes": num_classes}
+    settings = SMALL.get(name, {})
+    check_device(
+        lambda: NetworkDenoiser(
+            registry.build("networks", name, **sizes, **settings).eval(), VP(), EDMPreconditioning()
+        )
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 5, 16])
