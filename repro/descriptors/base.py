@@ -12,8 +12,8 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from repro.data.progress import slow_progress
 from repro.descriptors.domain import Domain
 from repro.errors import UserError
 from repro.files import write_whole
@@ -114,11 +114,12 @@ class Descriptor(Plugin):
         self.check(images)
         size = batch_size or self.batch_size
         parts = []
-        starts = range(0, len(images), size)
-        for start in tqdm(starts, desc=f"{self.name} {title}".strip(), unit="batch", delay=2.0, leave=False):
-            vectors = self.describe(images[start : start + size], torch.device(device)).to(torch.float64)
-            length = vectors.norm(dim=1, keepdim=True)
-            parts.append(torch.where(length > 0, vectors / length, 0.0).to("cpu", torch.float32))
+        with slow_progress(f"{self.name} {title}".strip(), len(images)) as done:
+            for start in range(0, len(images), size):
+                vectors = self.describe(images[start : start + size], torch.device(device)).to(torch.float64)
+                length = vectors.norm(dim=1, keepdim=True)
+                parts.append(torch.where(length > 0, vectors / length, 0.0).to("cpu", torch.float32))
+                done(min(start + size, len(images)))
         return torch.cat(parts)
 
     def __call__(self, images: Tensor, device: str | torch.device = "cpu") -> Tensor:

@@ -6,9 +6,9 @@ import os
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from repro.checkpoints.loading import load_model
+from repro.data.progress import slow_progress
 from repro.errors import UserError
 from repro.images import to_float
 from repro.models.base import Model, Recorded
@@ -57,12 +57,13 @@ def encode(
     if images.is_floating_point() and not bool((images.abs() <= 1).all()):
         raise UserError("float images must lie in [-1, 1]; give uint8 images, or 2 * x - 1 for images in [0, 1]")
     parts = []
-    starts = range(0, len(images), batch_size)
-    for start in tqdm(starts, "encoding", unit="batch", disable=len(starts) < 2):
-        chosen = slice(start, start + batch_size)
-        classes = None if labels is None else labels[chosen].to(read.device)
-        noises = read.encode(to_float(images[chosen]).to(read.device), classes, sampler, guidance)
-        parts.append(noises.float().cpu())
+    with slow_progress("encoding", len(images)) as done:
+        for start in range(0, len(images), batch_size):
+            chosen = slice(start, start + batch_size)
+            classes = None if labels is None else labels[chosen].to(read.device)
+            noises = read.encode(to_float(images[chosen]).to(read.device), classes, sampler, guidance)
+            parts.append(noises.float().cpu())
+            done(min(start + batch_size, len(images)))
     encoded = torch.cat(parts)
     if not bool(encoded.isfinite().all()):
         wrong = (~encoded.isfinite().flatten(1).all(1)).nonzero().flatten()[:5].tolist()

@@ -41,4 +41,6 @@ def test_commands_that_draw_and_score_tell_how_far_they_are(tmp_path, monkeypatc
     assert re.findall(r"drawing: (\d+) of 10 \((\d+) %\), .* a second, .* left", told) == [("5", "50"), ("10", "100")]
     words = ["test", "--ckpt_path", "run", "--seeds", "0-9", "--descriptor", "Pixels", "--trainer.accelerator", "cpu"]
     assert main(words) == 0
-    assert re.findall(r"scoring: \d+ of \d+ \(100 %\), .* a second, .* left", capsys.readouterr().err)
+    told = capsys.readouterr().err
+    assert re.findall(r"scoring: \d+ of \d+ \(100 %\), .* a second, .* left", told)
+    assert re.findall(r"Pixels: 10 of 10 \(100 %\), .* a second, 0:00:00 left", told)
