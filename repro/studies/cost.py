@@ -63,7 +63,7 @@ def cost_of(jobs: Iterable[Job], resolve: Resolve, gpu_tflops: float) -> str:
     hours = counted / (gpu_tflops * 1e12) / 3600
     rest = f", and about {expected:,.0f} more for {others} jobs whose operations are not counted" if others else ""
     return (
-        f"cost: {hours:,.0f} GPU-hours for {counted:.3g} floating-point operations at {gpu_tflops:g} TFLOP/s "
+        f"cost: {hours:,.{0 if hours >= 1 else 2}f} GPU-hours for {counted:.3g} floating-point operations at {gpu_tflops:g} TFLOP/s "
         f"(--gpu_tflops){rest}"
     )
 

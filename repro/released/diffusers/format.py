@@ -22,7 +22,7 @@ __all__ = ["DiffusersFormat"]
 
 Schedule = Literal["linear", "cosine", "scaled_linear"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-_MEANINGS = {"epsilon": Eps, "v_prediction": V, "sample": X0}
+_MEANINGS: dict[str, type[Eps | V | X0]] = {"epsilon": Eps, "v_prediction": V, "sample": X0}
 _SCHEDULERS = ("DDPM", "DDIM", "PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep")
 _SCHEDULES = {"linear": (1e-4, 0.02), "squaredcos_cap_v2": None, "scaled_linear": (0.00085, 0.012)}
 _MOST_STEPS = 100_000
@@ -58,9 +58,9 @@ class DiffusersFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if schedule not in (None, *get_args(Schedule)):
+        if schedule is not None and schedule not in get_args(Schedule):
             raise unknown("schedule of diffusers", schedule, get_args(Schedule))
-        if prediction not in (None, *get_args(Prediction)):
+        if prediction is not None and prediction not in get_args(Prediction):
             raise unknown("prediction of diffusers", prediction, get_args(Prediction))
         self.schedule, self.prediction, self.image_size = schedule, prediction, image_size
 

@@ -78,9 +78,9 @@ class GuidedDiffusionFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if schedule not in (None, *get_args(Schedule)):
+        if schedule is not None and schedule not in get_args(Schedule):
             raise unknown("schedule of guided_diffusion", schedule, get_args(Schedule))
-        if attention_order not in (None, *_STATE_DICTS):
+        if attention_order is not None and attention_order not in _STATE_DICTS:
             raise unknown("attention order of guided_diffusion", attention_order, _STATE_DICTS)
         self.schedule, self.image_size, self.attention_order = schedule, image_size, attention_order
         self.heads, self.channels_per_head = heads, channels_per_head
