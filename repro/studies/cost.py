@@ -62,8 +62,9 @@ def cost_of(jobs: Iterable[Job], resolve: Resolve, gpu_tflops: float) -> str:
             counted += flops
     hours = counted / (gpu_tflops * 1e12) / 3600
     rest = f", and about {expected:,.0f} more for {others} jobs whose operations are not counted" if others else ""
+    time = f"{hours:,.0f}" if hours >= 1 else f"{hours:.2f}"
     return (
-        f"cost: {hours:,.{0 if hours >= 1 else 2}f} GPU-hours for {counted:.3g} floating-point operations at {gpu_tflops:g} TFLOP/s "
+        f"cost: {time} GPU-hours for {counted:.3g} floating-point operations at {gpu_tflops:g} TFLOP/s "
         f"(--gpu_tflops){rest}"
     )
 
