@@ -121,16 +121,17 @@ class TextToImagePrompt(Study):
     def _drawn(self, plan: Plan, name: str, pipeline: str, made: Measured | None = None, known: bool = False) -> Drawn:
         size = _SIZES["tiny" if made is not None else "paper"]
         seeds = self.seeds or size.seeds
+        steps = self.steps or size.steps
         settings = {
             "model": "TextToImage",
             "model.pipeline": pipeline,
             "model.prompt": self.prompt or size.prompt,
             "model.scheduler": self.scheduler,
-            "model.steps": self.steps or size.steps,
+            "model.steps": steps,
             "model.guidance": size.guidance if self.guidance is None else self.guidance,
         }
         count, passes = len(parse_seeds(seeds)), 1 if settings["model.guidance"] == 1 else 2
-        flops = count * (settings["model.steps"] * passes * _FORWARD + _DECODING) if known else None
+        flops = count * (steps * passes * _FORWARD + _DECODING) if known else None
         seconds = size.image_seconds * count
         return plan.draw(name, None, seeds, settings, seconds, [] if made is None else [made], flops)
 
