@@ -100,8 +100,11 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
                 _publish(aside, path, overwrite)  # while the part is still locked, so that nobody sweeps it
         except FileExistsError:
             raise
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, RuntimeError) as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            reason = refusal.strerror or str(refusal)
             raise UserError(
                 f"cannot write {path}: {reason}; nothing was changed there, make room or name another folder"
             ) from error
@@ -109,6 +112,13 @@ def write_whole(path: str | os.PathLike[str], overwrite: bool = True) -> Iterato
         if aside is not None:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The system's refusal that an exception is, or was raised over: torch's writer hides it behind its own error."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def _open_part(path: Path) -> BinaryIO:

@@ -202,7 +202,8 @@ def flat(settings: Any, key: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name, arguments in (("class_path", "init_args"), ("name", "args")):
         if name in settings and set(settings) <= {name, arguments, "group"}:
-            named, settings = {key: settings[name]}, settings.get(arguments) or {}
+            named, inner = {key: settings[name]}, settings.get(arguments) or {}
+            settings = inner if isinstance(inner, Mapping) else {arguments: inner}
     for name, value in settings.items():
         named |= flat(value, f"{key}.{name}")
     return named

@@ -178,6 +178,13 @@ def test_a_record_of_somebody_else_reaches_nothing_outside(plug_in):
             rebuild(outside, reach=False)
 
 
+def test_settings_of_a_wrong_form_are_told_and_not_lost():
+    assert flat({"class_path": "MLP", "init_args": "text"}, "network") == {
+        "network": "MLP",
+        "network.init_args": "text",
+    }
+
+
 def test_both_forms_of_settings_are_the_same_settings():
     record = {"group": "networks", "name": "MLP", "args": {"width": 8, "inner": VP_RECORD}}
     config = {"class_path": "MLP", "init_args": {"width": 8, "inner": {"class_path": "VP"}}}
