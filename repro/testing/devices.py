@@ -67,9 +67,9 @@ def _masks(packet: Any, args: Any) -> bool:
 class Waits(TorchDispatchMode):
     """A context that counts where the host waits for an accelerator, and refuses tensors left behind on the CPU.
 
-    Works on tensors of a real accelerator, of :class:`FakeDevice` and of the meta device, where ``item()`` gives 1. A
-    copy to the device is no wait when it is asked to be ``non_blocking`` and comes from pinned memory, which the meta
-    device does not know.
+    Works on tensors of a real accelerator, of :class:`FakeDevice` and of the meta device, which answers here as that
+    does. A copy to the device is no wait when it is asked to be ``non_blocking`` and comes from pinned memory, which
+    the meta device does not know.
 
     Attributes:
         counted: How often the host waited, by reason.
@@ -106,8 +106,8 @@ class Waits(TorchDispatchMode):
             assert not left, f"{func}: a tensor of shape {tuple(left[0].shape)} was left on the CPU"
             if on_device and (packet in _WAITS or _masks(packet, args)):
                 self.wait(_WAITS.get(packet, _WAITS[_aten.nonzero]))
-        if packet is _aten._local_scalar_dense and args[0].is_meta:
-            return torch.ones((), dtype=args[0].dtype).item()
+        if on_device and on_device[0].is_meta and (known := _as_if_all_held(packet, args, kwargs)) is not None:
+            return known
         answer = func(*args, **kwargs)
         if packet is _aten._pin_memory:
             answer.pinned_by_rehearsal = True
@@ -162,15 +162,25 @@ class FakeDevice(FakeTensorMode):
         to = kwargs.get("device")
         if not fake and (to is None or torch.device(to).type == "cpu"):
             return func(*args, **kwargs)
-        if packet is _aten._local_scalar_dense:
-            return torch.ones((), dtype=args[0].dtype).item()
-        if packet is _aten.nonzero:
-            return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
-        if packet is _aten.bincount:
-            return args[0].new_empty(max(kwargs.get("minlength", 1), *args[2:], 1))
-        if packet is _aten.index and any(each is not None and each.dtype == torch.bool for each in args[1]):
-            args = (args[0], [_all_rows(each) for each in args[1]], *args[2:])
+        if any(_is_there(leaf) for leaf in tree_leaves(args)):
+            with self:
+                known = _as_if_all_held(packet, args, kwargs)
+            if known is not None:
+                return known
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def _as_if_all_held(packet: Any, args: Any, kwargs: Any) -> Any:
+    """The answer to what only the device knows, as if every condition held; None for any other operation."""
+    if packet is _aten._local_scalar_dense:
+        return torch.ones((), dtype=args[0].dtype).item()
+    if packet is _aten.nonzero:
+        return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
+    if packet is _aten.bincount:
+        return args[0].new_empty(max(kwargs.get("minlength", 1), *args[2:], 1))
+    if packet is _aten.index and any(each is not None and each.dtype == torch.bool for each in args[1]):
+        return args[0][tuple(slice(None) if each is None else _all_rows(each) for each in args[1])]
+    return None
 
 
 def _all_rows(index: Tensor | None) -> Tensor | None:

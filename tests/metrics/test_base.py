@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from repro import registry
+from repro.denoisers import NetworkDenoiser
 from repro.errors import UserError
+from repro.kernels import EDM
 from repro.metrics import (
     BetweenReproducibilityScore,
     ConditionalReproducibilityScore,
@@ -19,7 +21,10 @@ from repro.metrics import (
     ReproducibilityScore,
     functional,
 )
+from repro.networks.mlp import MLP
+from repro.parameterizations import EDMPreconditioning
 from repro.testing import metrics as laws
+from repro.testing.devices import Waits
 
 PAIRS = [name for name in registry.names("metrics") if issubclass(registry.load("metrics", name), PairMetric)]
 RATE_LAWS = [laws.check_batches, laws.check_seeds, laws.check_conflict, laws.check_lifecycle]
@@ -133,6 +138,24 @@ def test_an_update_on_an_accelerator_waits_as_often_as_stated(name):
     metric, inputs = cases()[name]
     waits = WAITS.get(name, 1 if name == "matrix" else 2)
     laws.check_device(metric, inputs, waits)
+
+
+def test_likelihoods_on_an_accelerator_wait_a_few_times_however_long_the_walk():
+    """On the meta device: there gradients need no accelerator."""
+    for steps in (2, 5):
+        network = MLP(4, 1, width=8, depth=1).eval().requires_grad_(False).to("meta")
+        metric = registry.build("metrics", "BitsPerDimension", steps=steps).to("meta")
+        with Waits() as waits:
+            metric.update(
+                NetworkDenoiser(network, EDM(), EDMPreconditioning()), torch.zeros(2, 1, 4, 4).byte().to("meta")
+            )
+        assert sum(waits.counted.values()) == 4, waits.counted
+        assert metric.rows[0].is_meta
+
+
+def test_every_metric_was_on_an_accelerator():
+    elsewhere = {"FID", "KID", "BitsPerDimension"}  # the first two in test_distances.py
+    assert {type(metric).__name__ for metric, _ in cases().values()} | elsewhere == set(registry.names("metrics"))
 
 
 class _LooksAtMatches(ReproducibilityScore):

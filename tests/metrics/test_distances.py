@@ -106,6 +106,13 @@ def test_set_metric_laws(name):
     laws.check_set_metric(registry.build("metrics", name), tuple(x.float() for x in sets(40, 40, 6)))
 
 
+@pytest.mark.parametrize("name", ["FID", "KID"])
+def test_inception_on_an_accelerator_does_not_wait(name, monkeypatch):
+    monkeypatch.setattr(Inception, "check", lambda self: None)
+    monkeypatch.setattr(Inception, "_build", lambda self: _Flat())
+    laws.check_device(registry.build("metrics", name), (images(9, 1), images(9, 2)), waits=0)
+
+
 def test_the_label_names_the_descriptor():
     assert FrechetDistance().label("SSCD") == "FrechetDistance[SSCD]"
     assert KernelDistance().label("Pixels") == "KernelDistance[Pixels]"
