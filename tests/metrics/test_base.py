@@ -145,11 +145,11 @@ def test_likelihoods_on_an_accelerator_wait_a_few_times_however_long_the_walk():
     for steps in (2, 5):
         network = MLP(4, 1, width=8, depth=1).eval().requires_grad_(False).to("meta")
         metric = registry.build("metrics", "BitsPerDimension", steps=steps).to("meta")
+        denoiser = NetworkDenoiser(network, EDM(), EDMPreconditioning())
+        pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8, device="meta")
         with Waits() as waits:
-            metric.update(
-                NetworkDenoiser(network, EDM(), EDMPreconditioning()), torch.zeros(2, 1, 4, 4).byte().to("meta")
-            )
-        assert sum(waits.counted.values()) == 4, waits.counted
+            metric.update(denoiser, pixels)
+        assert sum(waits.counted.values()) == 3, waits.counted
         assert metric.rows[0].is_meta
 
 
