@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from repro.banks.manifest import MANIFEST_NAME
 from repro.errors import UserError, nearest
 from repro.files import make_folder, write_whole
 from repro.hints import fits
@@ -83,6 +84,9 @@ def read_checkpoint(path: str | os.PathLike[str], verify: bool = True) -> dict[s
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
     if not path.is_file():
+        if path.parts[-2:] == ("checkpoints", "last.ckpt") and (path.parents[1] / MANIFEST_NAME).is_file():
+            bank = path.parents[1]
+            raise UserError(f"{bank} is a bank of images, not a run or checkpoint; type: repro compare {bank} OTHER")
         siblings = [str(file) for file in path.parent.glob("*") if file.is_file()] if path.parent.is_dir() else []
         near = nearest(str(path), siblings)
         raise UserError(f"no checkpoint at {path}{f'; did you mean {near}?' if near else ''}")

@@ -13,6 +13,7 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from repro import registry
@@ -22,6 +23,7 @@ from repro.cli.messages import one_line
 from repro.cli.objects import build, fill, leave_folder_open, put_into_folder, short_names, specs
 from repro.cli.parser import Parser, last, split
 from repro.cli.quiet import stoppable
+from repro.cli.runs import METRICS
 from repro.cli.schema import allow, class_of
 from repro.data.base import ImageData
 from repro.data.recorded import recorded_data
@@ -177,6 +179,9 @@ class CommandLine(LightningCLI):
         except (TypeError, KeyError) as error:
             if not (printing and "arguments are required" in str(error)):
                 parser.error(str(error), error)
+        seed = config.get("seed_everything")
+        if not isinstance(seed, bool | None) and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; give 0 to {2**32 - 1}")
         resume.check_reach(self.words, config.get("model"), config.get("data"))
         self.data: ImageData | None = build(config.data, "data") if config.get("data") else None
         if config.get("model") and self.data is not None:
@@ -235,6 +240,8 @@ class CommandLine(LightningCLI):
         assert data is not None, "the parser asks fit for data"
         len(data)  # a set that cannot be read, or is too small, is told before a folder is made
         model, most, output = build(config.model, "model"), config.trainer.max_steps, config.output
+        if most == 0:
+            raise UserError("trainer.max_steps is 0, which trains nothing; give at least 1, or -1 for no end")
         start = resume.checkpoint_of(config.ckpt_path, self._name()) if config.ckpt_path else None
         if start is None and config.resume == "auto":
             folder = self._begun()
@@ -258,15 +265,22 @@ class CommandLine(LightningCLI):
             data.check_ranks(trainer.world_size)  # before as many processes are started
             if rank_zero_only.rank == 0:
                 write_text(folder / "config.yaml", self.dump())
-            if rank_zero_only.rank == 0:
+                runs.keep_metrics(folder)
                 self._print(self._about(model, data, folder))
             with stoppable(lambda: self._how_to_go_on(folder)):
                 trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         self._print(
             f"run: {folder}",
             f"next: {model.model.next_command.format(run=folder)}",
-            f"curves: tensorboard --logdir {folder.parent}",
+            *self._curves(trainer, folder),
         )
+
+    @staticmethod
+    def _curves(trainer: Trainer, folder: Path) -> list[str]:
+        """How to see what was logged, where that is in the run's folder."""
+        kinds = [type(logger) for logger in trainer.loggers]
+        lines = [f"curves: tensorboard --logdir {folder.parent}"] if TensorBoardLogger in kinds else []
+        return lines + [f"curves: {file}" for file in [folder / METRICS] if CSVLogger in kinds and file.is_file()]
 
     def _begun(self) -> Path | None:
         """The run that this very command began before; where there is only one of other settings, says what differs."""

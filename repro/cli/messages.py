@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.cli.schema import class_of, options_of, settings_of
-from repro.errors import UserError
+from repro.errors import UserError, nearest
 
 __all__ = ["one_line"]
 
@@ -73,7 +73,9 @@ def _wrong_value(at: _Place, reasons: Iterable[str], value: str | None) -> str |
             legal.append(_TYPES.get(name, hint))
     legal.sort(key=lambda text: text == "null")
     is_given = "has a value of the wrong type" if value is None else f"is {value!r}"
-    return f"{at.key} {is_given}; give {' or '.join(dict.fromkeys(legal))}"
+    near = nearest(str(value), re.findall(r"'([^']+)'", " ".join(legal)))
+    guess = f"did you mean {near!r}? " if near else ""
+    return f"{at.key} {is_given}; {guess}give {' or '.join(dict.fromkeys(legal))}"
 
 
 def _unrecognized(at: _Place, words: str) -> str:

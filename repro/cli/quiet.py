@@ -76,7 +76,7 @@ def stoppable(hint: Callable[[], str] = str) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt(hint()) from None
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         if isinstance(error, UserError) or not _raised_by_lightning(error):
             raise
         raise UserError(f"trainer: {str(error).strip()}") from error
@@ -87,4 +87,6 @@ def _raised_by_lightning(error: BaseException) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    # a TypeError of the loops may be a hook with other arguments than they pass: a bug, which keeps its traceback
+    return module.startswith("lightning.fabric.accelerators." if isinstance(error, TypeError) else "lightning.")

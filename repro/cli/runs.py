@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -16,10 +17,12 @@ from repro.errors import UserError
 from repro.records import flat
 
 __all__ = [
+    "METRICS",
     "RUNS",
     "claim",
     "finished",
     "is_held",
+    "keep_metrics",
     "name_of",
     "run_folder",
     "run_of_checkpoint",
@@ -28,10 +31,11 @@ __all__ = [
 ]
 
 RUNS = Path("runs")
+METRICS = "metrics.csv"
 _VARIABLE = "REPRO_RUN_FOLDER"
 _LOCK = ".lock"
 _FILES = ("pipeline", "model")  # arguments that may name a file of another model
-_LEFTOVER = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\..*|\..*\.part")
+_LEFTOVER = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\..*|metrics.*\.csv|\..*\.part")
 
 
 @contextlib.contextmanager
@@ -179,6 +183,13 @@ def is_held(folder: Path) -> bool:
             return False
     except UserError:
         return os.access(folder, os.W_OK)
+
+
+def keep_metrics(folder: Path) -> None:
+    """Renames an earlier ``metrics.csv``, which ``CSVLogger`` would delete, to ``metrics-1.csv``, ``-2``, ..."""
+    if (folder / METRICS).exists():
+        numbered = (folder / f"metrics-{number}.csv" for number in itertools.count(1))
+        (folder / METRICS).rename(next(file for file in numbered if not file.exists()))
 
 
 def status_of(folder: Path) -> dict[str, Any]:

@@ -234,7 +234,8 @@ def _names(items: Sequence[tuple[str | None, Any]], names: Sequence[str] | None)
     """One name each: those given; of runs, also of those that banks lie in; else of folders and files."""
     if names is not None:
         if len(names) != len(items) or len(set(names)) != len(names):
-            raise UserError(f"{len(set(names))} different names for {len(items)} systems; give one name each")
+            count = len(set(names))
+            raise UserError(f"{count} different names for {len(items)} systems; give one each: --names A B ...")
         return [str(name) for name in names]
     for name_of in (_run_name, _own_name, _long_name):
         candidates = [name or name_of(item) for name, item in items]

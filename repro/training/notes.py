@@ -16,6 +16,7 @@ _NOTES = (
     r".*LeafSpec. is deprecated",
     r".*isinstance\(treespec",
     r"The number of training batches .* is smaller than the logging interval",
+    r"Experiment logs directory .* exists and is not empty",
     r"Checkpoint directory .* exists and is not empty",
     r"Total length of `DataLoader` across ranks is zero",
     r"The `srun` command is available on your system but is not used",

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from repro.checkpoints.native import AtomicCheckpointIO
+from repro.errors import check_at_least
 from repro.training.callbacks import HyperParameters, ProgressLines, RunCheckpoint, SampleGrid, StepsBar, Throughput
 from repro.training.notes import quietly, without_notes
 
@@ -32,6 +33,9 @@ class Trainer(L.Trainer):
         log_every_n_steps: Steps between two log entries.
         plugins: Lightning plug-ins.
         **kwargs: Everything else that ``lightning.Trainer`` takes; ``enable_model_summary`` is off by default.
+
+    Raises:
+        UserError: a number that nothing can be trained with.
     """
 
     def __init__(
@@ -45,6 +49,9 @@ class Trainer(L.Trainer):
         plugins: Any = None,
         **kwargs: Any,
     ) -> None:
+        check_at_least(-1, max_steps=max_steps)
+        check_at_least(0, log_every_n_steps=log_every_n_steps, gradient_clip_val=kwargs.get("gradient_clip_val"))
+        check_at_least(1, accumulate_grad_batches=kwargs.get("accumulate_grad_batches"))
         root = Path(default_root_dir or "runs/run")
         callbacks = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
         defaults = [RunCheckpoint(), SampleGrid(), Throughput(), HyperParameters()]
