@@ -74,8 +74,8 @@ def _wrong_value(at: _Place, reasons: Iterable[str], value: str | None) -> str |
     legal.sort(key=lambda text: text == "null")
     is_given = "has a value of the wrong type" if value is None else f"is {value!r}"
     near = nearest(str(value), re.findall(r"'([^']+)'", " ".join(legal)))
-    guess = f"did you mean {near!r}? " if near else ""
-    return f"{at.key} {is_given}; {guess}give {' or '.join(dict.fromkeys(legal))}"
+    guess = f"; did you mean {near!r}?" if near else ""
+    return f"{at.key} {is_given}; give {' or '.join(dict.fromkeys(legal))}{guess}"
 
 
 def _unrecognized(at: _Place, words: str) -> str:

@@ -59,7 +59,10 @@ MISTAKES = [
     ((*FIT, "--trainer.devices", "3"), ["batch_size is 8, over all ranks, but there are 3 ranks"]),
     ((*FIT, "--trainer.devices", "-2"), ["trainer: ", "should be an int > 0"]),
     ((*FIT, "--trainer.strategy", "dpp"), ["trainer: ", "strategy='dpp'"]),
-    ((*FIT, "--trainer.precision", "bf17-mixed"), ["is 'bf17-mixed'; did you mean 'bf16-mixed'?", "'16-mixed'"]),
+    (
+        (*FIT, "--trainer.precision", "bf17-mixed"),
+        ["is 'bf17-mixed'; give", "'16-mixed'", "did you mean 'bf16-mixed'?"],
+    ),
     ((*FIT, "--trainer.max_steps", "-5"), ["max_steps is -5; give at least -1"]),
     ((*FIT, "--trainer.max_steps", "0"), ["trainer.max_steps is 0, which trains nothing; give at least 1"]),
     ((*FIT, "--trainer.accumulate_grad_batches", "0"), ["accumulate_grad_batches is 0; give at least 1"]),
