@@ -162,6 +162,7 @@ def compare(
     names, manifests = [system.name for system in chosen], [system.manifest for system in chosen]
     check_systems(chosen, guidance != 1 or classes is not None)
     descriptor = descriptor or default_descriptor(manifests[0].image_shape)
+    descriptor.check_shape(manifests[0].image_shape)
     listed = listed_images(None if isinstance(train, str) else train, manifests, names)
     size = len(manifests[0].seeds if seeds is None else parse_seeds(seeds))
     conditions = Conditions(

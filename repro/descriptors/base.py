@@ -84,9 +84,13 @@ class Descriptor(Plugin):
             images: What should be uint8, shape (n, C, H, W), with a number of channels that it takes.
         """
         check_images(images)
-        if self.channels and images.shape[1] not in self.channels:
+        self.check_shape(tuple(images.shape[1:]))
+
+    def check_shape(self, image_shape: tuple[int, ...]) -> None:
+        """Raises a UserError for images of a shape (C, H, W) that this descriptor does not take; reads no weights."""
+        if self.channels and image_shape[0] not in self.channels:
             legal = " or ".join(map(str, self.channels))
-            raise UserError(f"images have {images.shape[1]} channels; {type(self).__name__} takes {legal}")
+            raise UserError(f"images have {image_shape[0]} channels; {type(self).__name__} takes {legal}")
 
     @abstractmethod
     def describe(self, images: Tensor, device: torch.device) -> Tensor:

@@ -94,6 +94,7 @@ def score(
         model=read, seeds=seeds, task=task, sampler=sampler, guidance=guidance, classes=classes, problem=problem
     )
     descriptor = descriptor or default_descriptor(read.image_shape)
+    descriptor.check_shape(read.image_shape)
     threshold = check_threshold(descriptor.default_threshold if threshold is None else threshold)
     check_mae_threshold(mae_threshold)
     of_model = model_metrics(metric or [])

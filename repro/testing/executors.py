@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from repro.errors import UserError
+from repro.files import say
 from repro.studies.executors import Executor
 from repro.studies.jobs import Job, remaining
 
@@ -61,7 +61,7 @@ def write_or_fail(words: list[str]) -> int:
     """Stands for ``repro``: notes that a job ran, or fails as a user's mistake does."""
     kind, _, path = words
     if kind == "fail":
-        print("repro: error: no luck", file=sys.stderr)
+        say("repro: error: no luck", aside=True)
         return 2
     with open(Path(path).parent.parent / "note.txt", "a", encoding="utf-8") as file:
         file.write(f"{Path(path).stem}\n")

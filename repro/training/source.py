@@ -10,6 +10,7 @@ import torch
 from repro import records, registry
 from repro.checkpoints.loading import load_model
 from repro.data.base import ImageData
+from repro.data.trust import remember_model
 from repro.denoisers import Denoiser, NetworkDenoiser, UnderKernel
 from repro.errors import Outside, UserError, nearest
 from repro.kernels import Kernel
@@ -82,6 +83,7 @@ class Source:
             near = nearest(self.origin, registry.names("denoisers")) if role == "teacher" else None
             guess = f"; did you mean the denoiser {near}?" if near else ""
             raise UserError(f"{role}: {error}{guess}") from error
+        remember_model(self.origin)  # the user named it: checkpoints of this training may name it too
         denoiser, sampler = getattr(model, "denoiser", None), getattr(model, "sampler", None)
         if sampler is not None and sampler.consistency:
             raise UserError(

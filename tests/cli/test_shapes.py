@@ -10,6 +10,7 @@ from commands import run_here
 
 from repro.banks import Bank
 from repro.cli.main import main
+from repro.descriptors import sscd
 
 DATA = "--data ImageArray --data.channels first --data.batch_size 16 --data.path set.npy"
 SHORT = "--trainer.max_steps 4 --trainer.logger false"
@@ -35,5 +36,7 @@ def test_a_set_of_another_shape_from_fit_to_compare(shape, configs, tmp_path, mo
         (row,) = list(csv.DictReader(file))[:1]
     assert row["n"] == "8"
     if shape[0] == 5:
-        mistake = run_here("compare", "bank_a", "bank_b", "--descriptor", "SSCD", "--output", "other").mistake
-        assert "images have 5 channels; SSCD takes 1 or 3" in mistake
+        monkeypatch.setattr(sscd, "packaged_file", lambda weights: None)  # its own weights are not there either
+        sscd_of = ["--descriptor", "SSCD", "--descriptor.weights", "sscd_disc_large"]
+        for command in (["compare", "bank_a", "bank_b", "--output", "other"], ["test", "--ckpt_path", "a"]):
+            assert run_here(*command, *sscd_of).mistake == "images have 5 channels; SSCD takes 1 or 3"

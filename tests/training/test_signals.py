@@ -73,6 +73,14 @@ def test_fit_stops_at_a_step_and_the_same_command_goes_on_to_the_same_weights(tm
     assert third.returncode == 0
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """A shell lets its background jobs ignore SIGINT, and what is ignored stays so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_that_nobody_holds_stops_where_the_program_is(number, code):
     def wait():

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from repro.data.progress import LINE_SECONDS
+from repro.files import say
 from repro.studies.jobs import Job, remaining
 
 __all__ = ["StudyProgress"]
@@ -54,7 +55,7 @@ class StudyProgress:
             done, left = self._so_far()
             running = f", running {', '.join(self._running)}" if self._running else ""
             share = 100 * done / max(len(self._jobs), 1)
-            print(f"jobs: {done} of {len(self._jobs)} ({share:.0f} %){running}, {left}", flush=True)
+            say(f"jobs: {done} of {len(self._jobs)} ({share:.0f} %){running}, {left}")
 
     def show(self, running: Sequence[str]) -> None:
         """Shows what runs, and the time left at the pace of the jobs that have ended."""
