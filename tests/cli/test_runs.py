@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -352,3 +353,19 @@ def test_two_processes_share_one_run(trained: Path) -> None:
     assert done.returncode == 0, done
     assert [path.name for path in Path("runs").glob("pair*")] == ["pair"]
     assert read_checkpoint("runs/pair")["repro"]["training"]["images_seen"] == 3 * 8
+
+
+def test_going_on_with_a_run_keeps_what_csv_logger_wrote(workplace: Path) -> None:
+    words = (*FIT, "--trainer.logger", "CSVLogger", "--trainer.log_every_n_steps", "1", "--name", "logged")
+    first = run_here(*words)
+    assert first.code == 0
+    folder = workplace / "runs" / "logged"
+    assert f"curves: {Path('runs/logged/metrics.csv')}" in first.out
+    assert "tensorboard" not in first.out
+    before = (folder / "metrics.csv").read_text()
+    assert run_here(*words, "--ckpt_path", "runs/logged", "--trainer.max_steps", "5").code == 0
+    assert (folder / "metrics-1.csv").read_text() == before
+    steps = [line.split(",")[before.splitlines()[0].split(",").index("step")] for line in before.splitlines()[1:]]
+    assert steps[-1] == "2"
+    with open(folder / "metrics.csv", newline="") as file:
+        assert {int(row["step"]) for row in csv.DictReader(file)} == {3, 4}
