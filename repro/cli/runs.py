@@ -14,6 +14,7 @@ from typing import Any
 
 from repro.cli.configs import config_path
 from repro.errors import UserError
+from repro.files import sweep_parts
 from repro.records import flat
 
 __all__ = [
@@ -110,6 +111,8 @@ def claim(name: str, output: str | None) -> Path:
         if folder is None:
             return next(path for path in _numbered(RUNS / name) if _make(path))
         folder.mkdir(parents=True, exist_ok=True)
+        for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            sweep_parts(inner)  # which a killed process left, also where the folder is then refused
         files = [path for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
         wanted = folder or RUNS / name

@@ -19,6 +19,8 @@ from commands import run_here
 from repro import records
 from repro.banks import Bank
 from repro.checkpoints.native import read_checkpoint
+from repro.cli.runs import claim
+from repro.errors import UserError
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -369,3 +371,15 @@ def test_going_on_with_a_run_keeps_what_csv_logger_wrote(workplace: Path) -> Non
     assert steps[-1] == "2"
     with open(folder / "metrics.csv", newline="") as file:
         assert {int(row["step"]) for row in csv.DictReader(file)} == {3, 4}
+
+
+def test_parts_of_a_killed_process_are_swept_where_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"whole")
+    parts = [tmp_path / "run" / ".run.json.7b0910.part", tmp_path / "run" / "checkpoints" / ".last.ckpt.7b0910.part"]
+    for part in parts:
+        part.write_bytes(b"half")
+    with pytest.raises(UserError, match="is not empty"):
+        claim("run", str(tmp_path / "run"))
+    assert not any(part.exists() for part in parts)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == b"whole"
