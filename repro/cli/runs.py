@@ -111,8 +111,9 @@ def claim(name: str, output: str | None) -> Path:
         if folder is None:
             return next(path for path in _numbered(RUNS / name) if _make(path))
         folder.mkdir(parents=True, exist_ok=True)
-        for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-            sweep_parts(inner)  # which a killed process left, also where the folder is then refused
+        if (folder / "checkpoints").is_dir():  # a run's, whose parts a killed process left
+            for inner in (folder, folder / "checkpoints"):
+                sweep_parts(inner)
         files = [path for path in folder.rglob("*") if path.is_file()]
     except OSError as error:
         wanted = folder or RUNS / name

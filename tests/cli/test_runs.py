@@ -383,3 +383,12 @@ def test_parts_of_a_killed_process_are_swept_where_a_folder_is_refused(tmp_path:
         claim("run", str(tmp_path / "run"))
     assert not any(part.exists() for part in parts)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == b"whole"
+
+
+def test_parts_in_a_folder_that_is_no_run_are_somebody_elses(tmp_path: Path) -> None:
+    part = tmp_path / "home" / ".film.mkv.part"
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    with pytest.raises(UserError, match="is not empty"):
+        claim("run", str(tmp_path / "home"))
+    assert part.exists()
