@@ -389,6 +389,7 @@ def test_parts_in_a_folder_that_is_no_run_are_somebody_elses(tmp_path: Path) -> 
     part = tmp_path / "home" / ".film.mkv.part"
     part.parent.mkdir()
     part.write_bytes(b"half")
+    (tmp_path / "home" / "notes.txt").touch()
     with pytest.raises(UserError, match="is not empty"):
         claim("run", str(tmp_path / "home"))
     assert part.exists()
