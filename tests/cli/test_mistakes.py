@@ -67,7 +67,7 @@ MISTAKES = [
     ((*FIT, "--trainer.max_steps", "0"), ["trainer.max_steps is 0, which trains nothing; give at least 1"]),
     ((*FIT, "--trainer.accumulate_grad_batches", "0"), ["accumulate_grad_batches is 0; give at least 1"]),
     ((*FIT, "--trainer.gradient_clip_val", "-1"), ["gradient_clip_val is -1; give at least 0"]),
-    ((*FIT, "--trainer.limit_train_batches", "-1"), ["trainer: ", "-1 for limit_train_batches"]),
+    ((*FIT, "--trainer.limit_train_batches", "-1"), ["trainer: ", "for limit_train_batches, it has to be in"]),
     ((*FIT, "--trainer.logger", "TensorBoardLoger"), ["did you mean 'TensorBoardLogger'?"]),
     ((*FIT, "--trainer.logger.foo", "3"), ["type --trainer.logger NAME first"]),
     ((*FIT, "--seed_everything", "-4"), ["seed_everything is -4; give 0 to 4294967295"]),
