@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from study_runs import Here, rows
 
+from repro.analysis import encodings
 from repro.cli.main import main
 from repro.data import Digits
 from repro.drawing import encode
+from repro.metrics import BitsPerDimension
 from repro.registry import load
 from repro.samplers import Heun
 from repro.studies import Trained, encoding, systems
@@ -18,6 +22,7 @@ def test_tables_are_those_of_the_noises(tmp_path, monkeypatch):
     names = ("mlp_edm", "ddpmpp_vp")
     monkeypatch.setitem(encoding._SIZES, "tiny", encoding._Size(held_out=40, images=24))
     monkeypatch.setattr(systems, "_DIGITS", dict.fromkeys(names, 1.0))
+    monkeypatch.setattr(encodings, "BitsPerDimension", functools.partial(BitsPerDimension, steps=4))
     text = load("studies", "encoding")().run(tmp_path, "tiny", Here(40), main)
     pairs = {row["images"]: row for row in rows(tmp_path / "encoding.csv")}
     assert set(pairs) == {"training", "held out"}
