@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import get_args
 
-__all__ = ["Outside", "UserError", "check_above", "check_at_least", "nearest", "unknown"]
+__all__ = ["Outside", "UserError", "check_above", "check_at_least", "check_choice", "nearest", "unknown"]
 
 
 class UserError(ValueError):
@@ -54,6 +55,19 @@ def unknown(kind: str, wanted: str, known: Iterable[str], hint: str = "") -> Use
     guess = f"; did you mean {near!r}?" if near else ";"
     more = f" ({hint})" if hint else ""
     return UserError(f"unknown {kind} {wanted!r}{guess} known: {', '.join(known) or 'none'}{more}")
+
+
+def check_choice(argument: str, value: str | None, literal: object) -> None:
+    """Raises a UserError unless a value is one of those of a Literal type; None is left out.
+
+    Example:
+        >>> from typing import Literal
+        >>> check_choice("solver", "hun", Literal["heun", "euler"])
+        Traceback (most recent call last):
+        repro.errors.UserError: unknown solver 'hun'; did you mean 'heun'? known: heun, euler
+    """
+    if value is not None and value not in get_args(literal):
+        raise unknown(argument, value, get_args(literal))
 
 
 def check_at_least(least: float, of: str = "", **numbers: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from repro.errors import UserError
 
-__all__ = ["parse_json", "parse_yaml", "read_json", "read_yaml"]
+__all__ = ["parse_json", "parse_yaml", "read_json", "read_settings", "read_yaml"]
 
 _MOST_BYTES = 4 << 20
 _MOST_VALUES = 200_000
@@ -117,6 +117,18 @@ def read_json(path: str | os.PathLike[str], what: str = "", most_bytes: int = 64
     """Reads a JSON file of at most so many bytes; see :func:`parse_json`."""
     named = f"{what} {path}".strip()
     return parse_json(_read(Path(path), named, most_bytes), named)
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the settings in a JSON file of at most a megabyte: an object.
+
+    Raises:
+        UserError: the file cannot be read, is damaged or larger, or holds something else.
+    """
+    content = read_json(path, "settings", 1 << 20)
+    if not isinstance(content, dict):
+        raise UserError(f"cannot read {path}: it holds no settings")
+    return content
 
 
 def _read(path: Path, named: str, most_bytes: int) -> str:

@@ -54,11 +54,10 @@ class BankWriter:
         make_folder(self.path)
         if not (self.path / MANIFEST_NAME).exists():
             _refuse_others(self.path)
-        sweep_parts(self.path)
-        if not (self.path / MANIFEST_NAME).exists():
             with suppress(FileExistsError):
                 write_manifest(self.path, replace(wanted, checksums={}), overwrite=False)
         self.manifest = read_manifest(self.path)
+        sweep_parts(self.path)
         if differences := self.manifest.differences(wanted):
             raise UserError(
                 f"{self.path} holds a bank of other samples: {'; '.join(differences)}; "

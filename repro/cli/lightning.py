@@ -278,9 +278,12 @@ class CommandLine(LightningCLI):
     @staticmethod
     def _curves(trainer: Trainer, folder: Path) -> list[str]:
         """How to see what was logged, where that is in the run's folder."""
-        kinds = [type(logger) for logger in trainer.loggers]
-        lines = [f"curves: tensorboard --logdir {folder.parent}"] if TensorBoardLogger in kinds else []
-        return lines + [f"curves: {file}" for file in [folder / METRICS] if CSVLogger in kinds and file.is_file()]
+        kinds, lines = [type(logger) for logger in trainer.loggers], []
+        if TensorBoardLogger in kinds:
+            lines.append(f"curves: tensorboard --logdir {folder.parent}")
+        if CSVLogger in kinds and (folder / METRICS).is_file():
+            lines.append(f"curves: {folder / METRICS}")
+        return lines
 
     def _begun(self) -> Path | None:
         """The run that this very command began before; where there is only one of other settings, says what differs."""

@@ -16,7 +16,7 @@ from repro.cli.objects import data as plain, learnt_from, specs
 from repro.cli.parser import Word, last
 from repro.cli.schema import class_of
 from repro.data.base import ImageData
-from repro.data.trust import remember_model, was_named
+from repro.data.trust import was_named
 from repro.errors import Outside, UserError
 from repro.models.weights import load_weights
 from repro.plain import parse_yaml
@@ -68,20 +68,18 @@ def check_reach(words: Sequence[Word], model: Any, data: Any) -> None:
         UserError: a teacher, a start or images that are not to be read.
     """
     unasked = next((word.value for word in words if word.option == "--config" and not word.typed), None)
+    if unasked is None:
+        return
     typed = {word.option.removeprefix("--").replace(".init_args", "") for word in words if word.typed}
+    role, path = learnt_from(model) if model is not None else ("", None)
     try:
-        if model is not None:
-            role, path = learnt_from(model)
-            if path and (unasked is None or f"model.{role}" in typed):
-                remember_model(path)
-            elif path and not was_named(path):
-                raise Outside(f"{role} {path} is outside of that run, and not read unasked")
-        if unasked is not None:
-            for where, spec in itertools.chain(specs(model, "model"), specs(data, "data")):
-                cls, arguments = class_of(spec["class_path"]), spec.get("init_args") or {}
-                places = {f"{where}.{key}" for key in ("path", "root") if arguments.get(key) is not None} or {where}
-                if not places <= typed and issubclass(cls, registry.Plugin):
-                    cls.inside_only(plain(arguments))
+        if path and f"model.{role}" not in typed and not was_named(path):
+            raise Outside(f"{role} {path} is outside of that run, and not read unasked")
+        for where, spec in itertools.chain(specs(model, "model"), specs(data, "data")):
+            cls, arguments = class_of(spec["class_path"]), spec.get("init_args") or {}
+            places = {f"{where}.{key}" for key in ("path", "root") if arguments.get(key) is not None} or {where}
+            if not places <= typed and issubclass(cls, registry.Plugin):
+                cls.inside_only(plain(arguments))
     except Outside as error:
         raise UserError(f"config file {unasked}: {error}; if you trust that file, type --config {unasked}") from error
 

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repro.descriptors.base import Descriptor
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_choice, unknown
 from repro.files import sha256_of_file
 from repro.records import record_of
 
@@ -86,10 +86,8 @@ class ONNX(Descriptor):
         output: str | None = None,
         threshold: float = 0.6,
     ) -> None:
-        if layout not in get_args(Layout):
-            raise unknown("layout", layout, get_args(Layout))
-        if levels not in get_args(Levels):
-            raise unknown("levels", levels, get_args(Levels))
+        check_choice("layout", layout, Layout)
+        check_choice("levels", levels, Levels)
         if size is not None and size < 1:
             raise UserError(f"size of ONNX is {size}; give at least 1 pixel, or leave it out")
         for name, numbers in (("mean", mean), ("std", std)):

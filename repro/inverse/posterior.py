@@ -11,13 +11,12 @@ from torch import Tensor
 from repro.data.base import ImageData
 from repro.denoisers import Denoiser
 from repro.devices import onto
-from repro.errors import UserError, check_at_least
+from repro.errors import UserError, check_at_least, check_choice
 from repro.images import to_float
 from repro.inverse.operators import Operator
 from repro.kernels import Kernel
 from repro.noise import NoiseStream, draw_noise
 from repro.samplers.base import Run, Sampler, Step
-from repro.samplers.steps import check_choice
 
 __all__ = ["Norm", "PosteriorSampler", "residual_gradient"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +17,6 @@ from repro.metrics.base import gathered
 from repro.metrics.functional.likelihood import Trace, bits_per_dimension
 
 __all__ = ["BitsPerDimension"]
-
-_NORMAL_95 = 1.959963984540054
 
 
 class BitsPerDimension(Metric):
@@ -115,7 +114,7 @@ class BitsPerDimension(Metric):
 
     def interval(self) -> tuple[float, float]:
         """Computes the 95 % interval of the mean, normal approximation."""
-        mean, width = float(self.compute()), _NORMAL_95 * self.standard_error()
+        mean, width = float(self.compute()), NormalDist().inv_cdf(0.975) * self.standard_error()
         return mean - width, mean + width
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 from repro.errors import UserError, unknown
 from repro.files import sha256_of_file
-from repro.plain import read_json
+from repro.plain import read_settings
 
 __all__ = ["autoencoder_in", "autoencoder_of", "check_extra", "pipeline_in", "unconditional_in"]
 
@@ -35,7 +35,6 @@ _WEIGHTS = ("unet", "vae", "text_encoder")
 _LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 _FILES = ("*.json", "*.txt", "diffusion_pytorch_model.safetensors", "model.safetensors")
 _FOLDERS = ("", "unet/", "vae/", "vqvae/", "text_encoder/", "tokenizer/", "scheduler/")
-_MOST_BYTES = 1 << 20
 
 
 def check_extra(what: str) -> None:
@@ -170,10 +169,7 @@ def _settings(file: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     if not file.is_file():
         raise UserError(f"{file.parent} is not in the layout of diffusers: it has no {file.name}")
-    content = read_json(file, "settings", _MOST_BYTES)
-    if not isinstance(content, dict):
-        raise UserError(f"cannot read {file}: it holds no settings")
-    return content
+    return read_settings(file)
 
 
 def _check_pipeline(folder: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError
 from repro.kernels import VE, Kernel
 from repro.parameterizations import Eps, Parameterization
 from repro.samplers.base import Sampler
@@ -13,15 +13,9 @@ from repro.samplers.dpm_solver import DPMSolver
 from repro.samplers.ode import RK45
 from repro.times import TimeDistribution, UniformTimes
 
-__all__ = ["KernelName", "check_kernel", "usual_sampler", "variance_exploding"]
+__all__ = ["KernelName", "usual_sampler", "variance_exploding"]
 
 KernelName = Literal["VP", "SubVP", "DiscreteVP", "VE"]
-
-
-def check_kernel(kernel: str | None) -> None:
-    """Raises UserError unless this is the name of a kernel of score_sde, or None."""
-    if kernel is not None and kernel not in get_args(KernelName):
-        raise unknown("kernel of score_sde", kernel, get_args(KernelName))
 
 
 def variance_exploding(

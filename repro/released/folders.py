@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from repro.errors import UserError
-from repro.plain import read_json
+from repro.plain import read_settings
 
 __all__ = ["settings_in", "title_of", "weights_in"]
 
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-_LARGEST = 1 << 20
 
 
 def weights_in(folder: Path) -> Path | None:
@@ -31,10 +29,7 @@ def settings_in(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged, larger than a megabyte, or holds something else.
     """
-    content = read_json(file, "settings", _LARGEST) if file.is_file() else {}
-    if not isinstance(content, dict):
-        raise UserError(f"cannot read {file}: it holds no settings")
-    return content
+    return read_settings(file) if file.is_file() else {}
 
 
 def title_of(path: str | os.PathLike[str]) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
-from repro.errors import unknown
 from repro.kernels import EDM
 from repro.models.denoising import consistency_boundary
 from repro.parameterizations import EDMPreconditioning
@@ -14,15 +13,9 @@ from repro.samplers.consistency import Consistency
 from repro.samplers.heun import Heun
 from repro.times import LogNormalTimes
 
-__all__ = ["Use", "check_use", "parts_of_use", "words_of_use"]
+__all__ = ["Use", "parts_of_use", "words_of_use"]
 
 Use = Literal["consistency", "denoiser"]
-
-
-def check_use(use: str | None) -> None:
-    """Raises UserError unless this is the name of a use, or None."""
-    if use is not None and use not in get_args(Use):
-        raise unknown("use of a consistency model", use, get_args(Use))
 
 
 def parts_of_use(use: str, condition_scale: float, steps: int) -> tuple[Parts, Sampler]:

@@ -25,11 +25,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repro.errors import UserError
+from repro.errors import UserError, check_choice
 from repro.kernels import Kernel
 from repro.samplers.adaptive import attempts, power, put, rms
 from repro.samplers.base import Run, Sampler, Step, noised
-from repro.samplers.steps import Spacing, check_choice, check_steps, end_time, noise_in, time_grid
+from repro.samplers.steps import Spacing, check_steps, end_time, noise_in, time_grid
 
 __all__ = ["DPMSolver"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from repro.errors import check_choice
 from repro.samplers.base import Run
-from repro.samplers.steps import COORDINATES, CoordinateName, FixedSteps, Spacing, check_choice
+from repro.samplers.steps import COORDINATES, CoordinateName, FixedSteps, Spacing
 
 __all__ = ["Euler"]
 

@@ -15,12 +15,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_choice
 from repro.kernels import Kernel
 from repro.samplers.base import Run, Sampler, Step, noised
 
@@ -32,7 +32,6 @@ __all__ = [
     "RatioCoordinate",
     "Spacing",
     "TimeCoordinate",
-    "check_choice",
     "check_steps",
     "end_time",
     "noise_in",
@@ -44,12 +43,6 @@ CoordinateName = Literal["ratio", "time"]
 
 # The published grids of EDM start at the level of a table that is nearest to t_max, a little beside it.
 _START_TOLERANCE = 0.01
-
-
-def check_choice(argument: str, value: str, literal: object) -> None:
-    """Raises UserError unless ``value`` is one of the values of a Literal type."""
-    if value not in get_args(literal):
-        raise unknown(argument, value, get_args(literal))
 
 
 def check_steps(name: str, steps: int, least: int = 1) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.devices import onto
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_choice
 from repro.images import to_float
 from repro.kernels import EDM, Kernel
 from repro.models.denoising import DenoisingModel, consistency_boundary, not_a_jump
@@ -21,7 +21,7 @@ from repro.parameterizations import ConsistencyPreconditioning, EDMPreconditioni
 from repro.records import complete_record
 from repro.samplers.base import Sampler
 from repro.samplers.consistency import Consistency
-from repro.samplers.steps import COORDINATES, check_choice, noise_in
+from repro.samplers.steps import COORDINATES, noise_in
 from repro.training.base import LossModule, Part
 from repro.training.consistency_losses import Distance, Weighting, distance, weight
 from repro.training.consistency_schedule import ConsistencySchedule
@@ -51,8 +51,7 @@ def flow_step(
     Raises:
         UserError: unknown solver.
     """
-    if solver not in get_args(Solver):
-        raise unknown("solver", solver, get_args(Solver))
+    check_choice("solver", solver, Solver)
     along, kernel = COORDINATES["ratio"], denoiser.kernel
     at_t, at_s = (time.to(x_t.device)[:, None, None, None] for time in (t, s))
     slope = noise_in(kernel, x_t, denoiser.denoise(x_t, t, labels), at_t)

@@ -9,12 +9,12 @@ Source of all but ``pseudo_huber``: Song et al. 2023, arXiv:2303.01469, appendix
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from repro.errors import unknown
+from repro.errors import check_choice
 
 __all__ = ["Distance", "Weighting", "adaptive_decay", "distance", "progressive_levels", "weight"]
 
@@ -65,8 +65,7 @@ def distance(one: Tensor, other: Tensor, name: Distance = "l2") -> Tensor:
     Raises:
         UserError: unknown distance.
     """
-    if name not in get_args(Distance):
-        raise unknown("distance", name, get_args(Distance))
+    check_choice("distance", name, Distance)
     apart = (one - other).flatten(1)
     if name == "l1":
         return apart.abs().mean(1)
@@ -86,8 +85,7 @@ def weight(ratio: Tensor, name: Weighting = "uniform", sigma_data: float = 0.5) 
     Raises:
         UserError: unknown weighting.
     """
-    if name not in get_args(Weighting):
-        raise unknown("weighting", name, get_args(Weighting))
+    check_choice("weighting", name, Weighting)
     snr = ratio**-2
     return {
         "uniform": torch.ones_like(snr),

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from repro.denoisers import Denoiser, NetworkDenoiser
 from repro.devices import onto
-from repro.errors import UserError
+from repro.errors import UserError, check_choice
 from repro.images import to_float
 from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
 from repro.networks import Network
 from repro.parameterizations import Parameterization
 from repro.records import complete_record
-from repro.samplers.steps import Spacing, check_choice
+from repro.samplers.steps import Spacing
 from repro.training.base import LossModule
 from repro.training.diffusion import model_of
 from repro.training.halving import Halving, Levels, two_step_target

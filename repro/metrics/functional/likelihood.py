@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from repro.denoisers import Denoiser
-from repro.errors import UserError
+from repro.errors import UserError, check_choice
 from repro.noise import NoiseStream
-from repro.samplers.steps import check_choice
 
 __all__ = ["Likelihood", "Trace", "bits_per_dimension", "log_density"]
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from repro.errors import check_choice
 from repro.models.denoising import DenoisingModel
 from repro.released import openai_unets as consistency
 from repro.released.base import ForeignFile, Format
-from repro.released.uses import Use, check_use, parts_of_use, words_of_use
+from repro.released.uses import Use, parts_of_use, words_of_use
 from repro.samplers.base import Sampler
 
 __all__ = ["ConsistencyFormat"]
@@ -45,7 +46,7 @@ class ConsistencyFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        check_use(use)
+        check_choice("use of a consistency model", use, Use)
         self.use, self.image_size, self.channels_per_head = use, image_size, channels_per_head
 
     def recognises(self, file: ForeignFile) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from repro.errors import check_choice
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format
 from repro.released.consistency_cifar10 import layout
 from repro.released.flax_unets import arguments_of, has_unet, is_unet
 from repro.released.flax_weights import weights_as_torch
-from repro.released.uses import Use, check_use, parts_of_use, words_of_use
+from repro.released.uses import Use, parts_of_use, words_of_use
 from repro.samplers.base import Sampler
 
 __all__ = ["ConsistencyCIFAR10Format"]
@@ -46,7 +47,7 @@ class ConsistencyCIFAR10Format(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        check_use(use)
+        check_choice("use of a consistency model", use, Use)
         self.use, self.image_size, self.attention_at, self.fir = use, image_size, attention_at, fir
 
     def recognises(self, file: ForeignFile) -> bool:

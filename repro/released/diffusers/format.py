@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_choice
 from repro.kernels import DiscreteVP
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import X0, Eps, V
@@ -58,10 +58,8 @@ class DiffusersFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if schedule is not None and schedule not in get_args(Schedule):
-            raise unknown("schedule of diffusers", schedule, get_args(Schedule))
-        if prediction is not None and prediction not in get_args(Prediction):
-            raise unknown("prediction of diffusers", prediction, get_args(Prediction))
+        check_choice("schedule of diffusers", schedule, Schedule)
+        check_choice("prediction of diffusers", prediction, Prediction)
         self.schedule, self.prediction, self.image_size = schedule, prediction, image_size
 
     def recognises(self, file: ForeignFile) -> bool:

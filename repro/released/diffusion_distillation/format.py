@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from repro.errors import UserError, check_at_least, unknown
+from repro.errors import UserError, check_at_least, check_choice
 from repro.kernels import Cosine
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import X0, Eps, Parameterization, V, X0AndEps
@@ -57,8 +57,7 @@ class DiffusionDistillationFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if mean_type is not None and mean_type not in get_args(MeanType):
-            raise unknown("prediction of diffusion_distillation", mean_type, get_args(MeanType))
+        check_choice("prediction of diffusion_distillation", mean_type, MeanType)
         check_at_least(1, steps=steps)
         self.mean_type, self.steps, self.image_size = mean_type, steps, image_size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from repro.errors import unknown
+from repro.errors import check_choice
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, named, variance_preserving
 from repro.released.dit import layout as dit
@@ -14,6 +14,7 @@ from repro.samplers.dpm_solver import DPMSolver
 
 __all__ = ["DiTFormat"]
 
+KernelName = Literal["DiscreteVP", "VP"]
 _NAMES = named("x_embedder.proj.weight", "pos_embed", "y_embedder.embedding_table.weight")
 _UNCLEAR_ROWS = (10, 100, 1000)
 
@@ -42,14 +43,13 @@ class DiTFormat(Format):
     def __init__(
         self,
         heads: int | None = None,
-        kernel: Literal["DiscreteVP", "VP"] | None = None,
+        kernel: KernelName | None = None,
         null_class: bool | None = None,
         guided_channels: int | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if kernel not in (None, "DiscreteVP", "VP"):
-            raise unknown("kernel of dit", kernel, ("DiscreteVP", "VP"))
+        check_choice("kernel of dit", kernel, KernelName)
         self.heads, self.kernel, self.null_class = heads, kernel, null_class
         self.guided_channels = guided_channels
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
-from repro.errors import unknown
+from repro.errors import check_choice
 from repro.kernels import DiscreteVP
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps
@@ -78,10 +78,8 @@ class GuidedDiffusionFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if schedule is not None and schedule not in get_args(Schedule):
-            raise unknown("schedule of guided_diffusion", schedule, get_args(Schedule))
-        if attention_order is not None and attention_order not in _STATE_DICTS:
-            raise unknown("attention order of guided_diffusion", attention_order, _STATE_DICTS)
+        check_choice("schedule of guided_diffusion", schedule, Schedule)
+        check_choice("attention order of guided_diffusion", attention_order, AttentionOrder)
         self.schedule, self.image_size, self.attention_order = schedule, image_size, attention_order
         self.heads, self.channels_per_head = heads, channels_per_head
 

@@ -7,18 +7,20 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from repro.errors import UserError, unknown
+from repro.errors import UserError, check_choice
 from repro.kernels import Kernel
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Parameterization
 from repro.released.base import ForeignFile, Format, negating, variance_preserving
-from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
+from repro.released.equations import KernelName, usual_sampler, variance_exploding
 from repro.released.module_lists import UNet, image_size_of, output_path, parts_of, read_encoder
 from repro.released.score_sde import layout as score_sde
 from repro.samplers.base import Sampler
 from repro.times import TimeDistribution
 
 __all__ = ["ScoreSDEFormat"]
+
+NetworkName = Literal["ddpm", "ncsnpp"]
 
 
 class ScoreSDEFormat(Format):
@@ -46,15 +48,14 @@ class ScoreSDEFormat(Format):
         self,
         kernel: KernelName | None = None,
         image_size: int | None = None,
-        network: Literal["ddpm", "ncsnpp"] | None = None,
+        network: NetworkName | None = None,
         fir: bool | None = None,
         centred: bool | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        check_kernel(kernel)
-        if network not in (None, "ddpm", "ncsnpp"):
-            raise unknown("network of score_sde", network, ("ddpm", "ncsnpp"))
+        check_choice("kernel of score_sde", kernel, KernelName)
+        check_choice("network of score_sde", network, NetworkName)
         self.kernel, self.image_size, self.network, self.fir, self.centred = kernel, image_size, network, fir, centred
 
     def recognises(self, file: ForeignFile) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from repro.errors import check_choice
 from repro.models.denoising import DenoisingModel
 from repro.released.base import ForeignFile, Format, negating, variance_preserving
-from repro.released.equations import KernelName, check_kernel, usual_sampler, variance_exploding
+from repro.released.equations import KernelName, usual_sampler, variance_exploding
 from repro.released.flax_unets import arguments_of, has_unet, is_unet
 from repro.released.flax_weights import weights_as_torch
 from repro.released.score_sde_jax import layout
@@ -49,7 +50,7 @@ class ScoreSDEJAXFormat(Format):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        check_kernel(kernel)
+        check_choice("kernel of score_sde", kernel, KernelName)
         self.kernel, self.image_size, self.attention_at, self.fir = kernel, image_size, attention_at, fir
         self.centred, self.sigma_max = centred, sigma_max
 

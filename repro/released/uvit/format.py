@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from repro.errors import unknown
+from repro.errors import check_choice
 from repro.kernels import DiscreteVP, Kernel
 from repro.models.denoising import DenoisingModel
 from repro.parameterizations import Eps, Parameterization
@@ -17,7 +17,7 @@ from repro.times import DiscreteTimes, TimeDistribution
 
 __all__ = ["UViTFormat"]
 
-_KERNELS = ("VP", "DiscreteVP", "StableDiffusion")
+KernelName = Literal["VP", "DiscreteVP", "StableDiffusion"]
 _NAMES = named("pos_embed", "mid_block.norm1.weight", "decoder_pred.weight")
 _NULL_CLASS = {1001: True, 11: None, 101: None}  # rows of a class table; None: its shape cannot tell
 
@@ -44,13 +44,12 @@ class UViTFormat(Format):
     def __init__(
         self,
         heads: int | None = None,
-        kernel: Literal["VP", "DiscreteVP", "StableDiffusion"] | None = None,
+        kernel: KernelName | None = None,
         null_class: bool | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__(sampler)
-        if kernel not in (None, *_KERNELS):
-            raise unknown("kernel of uvit", kernel, _KERNELS)
+        check_choice("kernel of uvit", kernel, KernelName)
         self.heads, self.kernel, self.null_class = heads, kernel, null_class
 
     def recognises(self, file: ForeignFile) -> bool:
