@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 
 from repro.errors import UserError, unknown
-from repro.files import locked, write_text
-from repro.hints import fits
+from repro.files import locked, read_json, write_text
 from repro.noise import parse_seeds
-from repro.plain import read_json
-from repro.records import differences
+from repro.records import differences, fits
 
 __all__ = ["MANIFEST_NAME", "Manifest", "add_checksums", "format_seeds", "read_manifest", "write_manifest"]
 

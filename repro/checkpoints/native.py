@@ -15,9 +15,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from repro.banks.manifest import MANIFEST_NAME
 from repro.errors import UserError, nearest
 from repro.files import make_folder, write_whole
-from repro.hints import fits
 from repro.models.decoded import Decoded
-from repro.records import is_record, record_of
+from repro.records import fits, is_record, record_of
 from repro.released.importing import Imported
 
 __all__ = [

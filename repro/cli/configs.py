@@ -19,7 +19,7 @@ import repro
 from repro import records, registry
 from repro.cli.source import package_folder
 from repro.errors import UserError, nearest, unknown
-from repro.plain import parse_yaml, read_yaml
+from repro.files import parse_yaml, read_yaml
 
 __all__ = ["NamedConfig", "config_path", "layers", "named_configs", "read_config", "starts_from"]
 

@@ -19,8 +19,7 @@ from repro.cli.help import short_help
 from repro.cli.messages import one_line
 from repro.cli.schema import Slot, allow, options_of, settings_of, slot_of
 from repro.errors import UserError, nearest, unknown
-from repro.files import say
-from repro.plain import parse_yaml
+from repro.files import parse_yaml, say
 
 __all__ = ["Parser", "Settings", "Word", "last", "split"]
 

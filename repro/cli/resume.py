@@ -18,8 +18,8 @@ from repro.cli.schema import class_of
 from repro.data.base import ImageData
 from repro.data.trust import was_named
 from repro.errors import Outside, UserError
+from repro.files import parse_yaml
 from repro.models.weights import load_weights
-from repro.plain import parse_yaml
 from repro.records import differences, flat, record_of
 from repro.released.addresses import local_path
 from repro.training.base import TrainingModule

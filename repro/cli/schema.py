@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from repro import registry
 from repro.errors import UserError, nearest, unknown
-from repro.hints import classes_in, parts_of
+from repro.records import classes_in, parts_of
 
 __all__ = ["Slot", "allow", "class_of", "options_of", "settings_of", "slot_of"]
 

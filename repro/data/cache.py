@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repro.errors import UserError
-from repro.files import BROKEN_ARRAY, cache_folder, write_text, write_whole
-from repro.plain import read_json
+from repro.files import BROKEN_ARRAY, cache_folder, read_json, write_text, write_whole
 
 __all__ = ["DecodedCache", "Listing"]
 

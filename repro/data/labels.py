@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from repro.data.members import LABEL_FILE, Members
 from repro.data.names import clean_name, natural_order
 from repro.errors import UserError
-from repro.plain import parse_json
+from repro.files import parse_json
 
 __all__ = ["CLASS_LIMIT", "classes_of", "is_label_file", "labels_in_file"]
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import UserError, unknown
-from repro.files import sha256_of_file
-from repro.plain import read_settings
+from repro.files import read_settings, sha256_of_file
 
 __all__ = ["autoencoder_in", "autoencoder_of", "check_extra", "pipeline_in", "unconditional_in"]
 

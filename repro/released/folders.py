@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from repro.plain import read_settings
+from repro.files import read_settings
 
 __all__ = ["settings_in", "title_of", "weights_in"]
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from repro import files
 from repro.banks import Bank, BankWriter, Manifest, format_seeds
 from repro.errors import UserError
+from repro.files import writing
 from repro.noise import parse_seeds
 
 SHAPE = (3, 5, 4)
@@ -158,7 +158,7 @@ def test_no_space_at_the_last_moment(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         writer.write([0, 1, 2, 3], images_of([0, 1, 2, 3]))
     assert os.listdir(tmp_path) == ["manifest.json"]
@@ -415,7 +415,7 @@ def test_writers_of_one_bank_take_turns_with_the_manifest(tmp_path):
 
 def test_parts_of_killed_writers_are_swept_and_those_of_living_ones_stay(tmp_path):
     (tmp_path / ".images-00000000.npy.0123456789ab.part").write_bytes(b"half")
-    with files.write_whole(tmp_path / "other.npy") as living:
+    with writing.write_whole(tmp_path / "other.npy") as living:
         write_bank(tmp_path)
         assert [path.name for path in tmp_path.glob(".*.part")] == [os.path.basename(living.name)]
         living.write(b"whole")

@@ -133,4 +133,4 @@ def test_text_reaches_the_terminal_through_one_function() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing == {"files.py"}
+    assert printing == {"files/text.py"}

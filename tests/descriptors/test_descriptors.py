@@ -308,7 +308,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_reuse(tmp_path, counting
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("repro.files.os.fsync", full)
+    monkeypatch.setattr("repro.files.writing.os.fsync", full)
     assert torch.equal(features_of_bank(bank, counting()), first)
     assert not list(tmp_path.glob("features-*"))
     assert not list(tmp_path.glob(".*"))

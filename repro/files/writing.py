@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import glob
-import hashlib
-import io
 import os
 import secrets
-import struct
-import sys
-import tokenize
-import unicodedata
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from repro.errors import UserError
 
@@ -27,41 +18,7 @@ try:
 except ImportError:  # Windows: files are then written without locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = [
-    "BROKEN_ARRAY",
-    "cache_folder",
-    "csv_text",
-    "locked",
-    "make_folder",
-    "printable",
-    "say",
-    "sha256_of_file",
-    "sweep_parts",
-    "write_text",
-    "write_whole",
-]
-
-
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # control, format (direction), surrogates, line, paragraph
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are wide ones
-
-BROKEN_ARRAY = (
-    EOFError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy raises, by experience, over an ``.npy`` or ``.npz`` file that is damaged or made to do harm."""
+__all__ = ["cache_folder", "locked", "make_folder", "sweep_parts", "write_text", "write_whole"]
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EPERM})
@@ -228,58 +185,6 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # else it was replaced while this one waited
                 yield
                 return
-
-
-def printable(text: str) -> str:
-    """Makes a text safe for a terminal: control, direction and line characters become escapes such as ``\\x1b``.
-
-    Example:
-        >>> printable("edm\\x1b[2J")
-        'edm\\\\x1b[2J'
-    """
-    return "".join(
-        each if unicodedata.category(each) not in _UNSAFE else each.encode("unicode_escape").decode() for each in text
-    )
-
-
-def say(*lines: str, aside: bool = False) -> None:
-    """Prints lines to a terminal, made :func:`printable`: the one outlet for text, which may hold names of others.
-
-    Args:
-        *lines: Lines, without their ends.
-        aside: To stderr, for what is no result.
-
-    Example:
-        >>> say("drawn by edm\\x1b[2J")
-        drawn by edm\\x1b[2J
-    """
-    safe = ("\t".join(map(printable, line.split("\t"))) for line in lines)  # a tab does no harm there
-    print(*safe, sep="\n", file=sys.stderr if aside else sys.stdout, flush=True)
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Writes rows of the same columns as CSV.
-
-    Texts are made printable, and a text that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) gets
-    an apostrophe in front, as names may come from files of others.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(column) for column in rows[0]])
-    writer.writerows([_cell(row.get(column)) for column in rows[0]] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return printable(f"'{value}" if value.startswith(_FORMULA) else value)
-
-
-def sha256_of_file(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder(*parts: str, make: bool = True) -> Path:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from repro.denoisers import Denoiser
-from repro.hints import UNKNOWN, classes_in, fits, hints_of, required_of
 from repro.kernels import Kernel
+from repro.records import UNKNOWN, classes_in, fits, hints_of, required_of
 from repro.samplers import Sampler
 
 
